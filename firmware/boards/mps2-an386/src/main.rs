@@ -1,0 +1,3 @@
+//! Board.
+#![no_std]
+#![no_main]
