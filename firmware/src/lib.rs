@@ -1,5 +1,9 @@
-//! Front page.
+//! Muster's device.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod drive;
 pub mod platform;
+pub mod tls;
+
+pub use drive::{Resources, run};
