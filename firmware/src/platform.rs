@@ -6,14 +6,15 @@
 use core::{fmt, future::Future, ops::Range};
 
 use embedded_io_async::{Read, Write};
-use embedded_storage_async::nor_flash::NorFlash;
+use embedded_storage_async::nor_flash::MultiwriteNorFlash;
 
 /// What a board is made of.
 pub trait Platform {
     /// Time since start.
     type Clock: Clock;
-    /// Non-volatile memory with real NOR semantics, laid out by [`Layout`].
-    type Flash: NorFlash;
+    /// Non-volatile memory with real NOR semantics, laid out by [`Layout`]: erasing sets every bit of a
+    /// unit, programming clears bits, and a word may be programmed again to clear more of them.
+    type Flash: MultiwriteNorFlash;
     /// TCP.
     type Network: Network;
     /// The factory port: octets in both directions, apart from the log.
@@ -85,7 +86,8 @@ pub trait Clock: Clone {
 
 /// TCP to a host by name or IPv4 address.
 pub trait Network {
-    /// An open connection; dropping it closes the connection.
+    /// An open connection; dropping it closes the connection. Its `read` and `write` are cancel-safe: one
+    /// dropped while it waits has moved no octet (true of `embassy-net` and of tokio).
     type Socket<'a>: Read + Write
     where
         Self: 'a;
