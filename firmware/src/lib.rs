@@ -5,5 +5,7 @@
 pub mod drive;
 pub mod platform;
 pub mod tls;
+pub mod verify;
+pub mod x509;
 
 pub use drive::{Resources, run};
