@@ -33,6 +33,8 @@
 //! | [`config`] | one typed TOML file; where each value came from |
 //! | [`init`] | what `muster init` writes: keys, certificates, the first token |
 //! | [`app`] | ordered start and stop of everything below |
+//! | [`registry`] | what every device is, may do and did; who decided it |
+//! | [`uplink`] | the durable log that PUBACK waits for |
 //! | [`api`] | HTTPS routes: parse, ask the registry, render |
 //! | [`cli`] | the operator's commands: grammar, tables, error anatomy, exit codes |
 
@@ -43,3 +45,5 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod init;
+pub mod registry;
+pub mod uplink;

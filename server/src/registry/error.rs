@@ -1,0 +1,105 @@
+//! Why the registry did not do it, and which [`Code`] says so.
+
+use muster_shared::{BatchId, Code, SerialNumber, StationId, Tenant};
+
+use super::device::TransitionError;
+
+/// Why the registry refused, or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No device has this serial.
+    #[error("no device {0}")]
+    DeviceUnknown(String),
+    /// Several tenants have a device of this serial.
+    #[error("serial {serial} is in tenants {}; say which: TENANT/{serial}", list(tenants))]
+    Ambiguous {
+        /// The serial asked for.
+        serial: SerialNumber,
+        /// Where it was found.
+        tenants: Vec<Tenant>,
+    },
+    /// The transition table has no such step.
+    #[error("{serial}: {error}")]
+    Transition {
+        /// The device.
+        serial: SerialNumber,
+        /// Names both states.
+        #[source]
+        error: TransitionError,
+    },
+    /// An act that needs a reason came without one.
+    #[error("{0} needs a reason")]
+    ReasonMissing(&'static str),
+    /// A value is malformed or too long.
+    #[error("{what}: {why}")]
+    Value {
+        /// Which value.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nothing was imported.
+    #[error("{what}")]
+    Manifest {
+        /// M401 to M406, or M3xx for a certificate in it.
+        code: Code,
+        /// What disagrees, with the values.
+        what: String,
+        /// The manifest's batch, when it could be read.
+        batch: Option<BatchId>,
+        /// The line, from 1, when it is about one.
+        line: Option<u64>,
+    },
+    /// The record does not register a station.
+    #[error("station record: {0}")]
+    Station(String),
+    /// Another root is recorded already.
+    #[error("another root certificate ({0}) is recorded already")]
+    RootDiffers(String),
+    /// No such station.
+    #[error("no station {0}")]
+    StationUnknown(StationId),
+    /// Nobody has this token.
+    #[error("no such token")]
+    TokenUnknown,
+    /// The token has ended.
+    #[error("token {name:?} ended at {ended_at_ms}")]
+    TokenEnded {
+        /// Its name.
+        name: String,
+        /// When, Unix milliseconds.
+        ended_at_ms: u64,
+    },
+    /// The registry was closed.
+    #[error("the registry is closed")]
+    Closed,
+    /// The database failed.
+    #[error("the registry's database failed")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database holds what this program never wrote.
+    #[error("the registry's database is damaged: {0}")]
+    Damaged(String),
+}
+
+fn list(tenants: &[Tenant]) -> String {
+    tenants.iter().map(Tenant::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl RegistryError {
+    /// The code every surface says it with.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::DeviceUnknown(_) | Self::StationUnknown(_) => Code::DeviceUnknown,
+            Self::Transition { .. } => Code::TransitionNotAllowed,
+            Self::ReasonMissing(_) => Code::ReasonMissing,
+            Self::Ambiguous { .. } | Self::Value { .. } => Code::UsageWrong,
+            Self::Manifest { code, .. } => *code,
+            Self::Station(_) | Self::RootDiffers(_) => Code::StationRecordInvalid,
+            Self::TokenUnknown => Code::NotSignedIn,
+            Self::TokenEnded { .. } => Code::TokenEnded,
+            Self::Closed => Code::ServerStopping,
+            Self::Database(_) | Self::Damaged(_) => Code::Fault,
+        }
+    }
+}

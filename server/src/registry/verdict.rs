@@ -1,0 +1,281 @@
+//! May this device talk now? Answered from memory, on any thread, without waiting.
+//!
+//! Loaded when the registry opens and changed by every decision after its commit and before its answer.
+//! Readers take at most one short shard lock; a device's state is one atomic octet.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+};
+
+use muster_shared::{CertificateId, Code, DeviceId, Generation, SerialNumber, StationId, Tenant};
+use parking_lot::RwLock;
+use rustls_pki_types::CertificateDer;
+
+pub use super::index::CertificateStatus;
+use super::{
+    device::DeviceState,
+    index::{Entry, Index},
+};
+
+/// A device within this process: dense from 0, stable while the process runs, never written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceKey(pub u32);
+
+/// A certificate the registry holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Whose it is.
+    pub device: DeviceKey,
+    /// Its last good second, Unix seconds.
+    pub not_after_s: i64,
+}
+
+/// What a device is called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DeviceName {
+    /// Whose fleet.
+    pub tenant: Tenant,
+    /// Its name on topics.
+    pub device_id: DeviceId,
+    /// The number on its label.
+    pub serial: SerialNumber,
+}
+
+/// A factory CA the registry vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FactoryIssuer {
+    /// The CA's certificate.
+    pub certificate: CertificateDer<'static>,
+    /// Its subject key identifier: what a leaf's authority key identifier names.
+    pub key_id: Vec<u8>,
+    /// The one tenant it makes devices for.
+    pub tenant: Tenant,
+    /// The station that holds its key.
+    pub station: StationId,
+    /// Its own last good second, Unix seconds.
+    pub not_after_s: i64,
+    /// Whether its record was withdrawn: then it vouches for nobody any more ([`Code::IssuerWithdrawn`]).
+    pub withdrawn: bool,
+}
+
+/// Segments of doubling size: grows without moving, so readers need no lock.
+const SEGMENTS: usize = 22;
+const SEGMENT_FIRST: usize = 1024;
+const NO_STATE: u8 = u8::MAX;
+
+struct States {
+    segments: [OnceLock<Box<[AtomicU8]>>; SEGMENTS],
+}
+
+impl States {
+    fn place(device: DeviceKey) -> (usize, usize) {
+        let n = device.0 as usize / SEGMENT_FIRST + 1;
+        let segment = n.ilog2() as usize;
+        (segment, device.0 as usize - ((1 << segment) - 1) * SEGMENT_FIRST)
+    }
+
+    fn cell(&self, device: DeviceKey) -> Option<&AtomicU8> {
+        let (segment, at) = Self::place(device);
+        self.segments.get(segment)?.get()?.get(at)
+    }
+
+    fn set(&self, device: DeviceKey, state: DeviceState) {
+        let (segment, at) = Self::place(device);
+        let cells = self.segments[segment]
+            .get_or_init(|| (0..SEGMENT_FIRST << segment).map(|_| AtomicU8::new(NO_STATE)).collect());
+        cells[at].store(state as u8, Ordering::SeqCst);
+    }
+}
+
+struct Device {
+    row: i64,
+    name: Arc<DeviceName>,
+}
+
+#[derive(Default)]
+struct Names {
+    devices: Vec<Device>,
+    by_row: HashMap<i64, DeviceKey>,
+    by_id: HashMap<(Tenant, DeviceId), DeviceKey>,
+    by_serial: HashMap<(Tenant, SerialNumber), DeviceKey>,
+}
+
+#[derive(Default)]
+struct Issuers {
+    by_key_id: HashMap<Vec<u8>, Arc<FactoryIssuer>>,
+    roots: Arc<Vec<CertificateDer<'static>>>,
+}
+
+/// Every verdict of this node, in memory.
+pub struct Verdicts {
+    certificates: Index,
+    states: States,
+    names: RwLock<Names>,
+    issuers: RwLock<Issuers>,
+    generation: AtomicU64,
+}
+
+impl Verdicts {
+    /// None yet.
+    #[must_use]
+    pub(crate) fn empty() -> Self {
+        Self {
+            certificates: Index::new(),
+            states: States { segments: [const { OnceLock::new() }; SEGMENTS] },
+            names: RwLock::default(),
+            issuers: RwLock::default(),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// The device of exactly this certificate (all 32 octets of its digest compared), if the registry has it.
+    #[must_use]
+    pub fn certificate(&self, id: &CertificateId) -> Option<Known> {
+        self.certificates.find(id).map(|entry| Known { device: entry.device, not_after_s: entry.not_after_s })
+    }
+
+    /// The device that has this name already: by tenant and device id, or by tenant and serial.
+    #[must_use]
+    pub fn device(&self, tenant: &Tenant, id: &DeviceId, serial: &SerialNumber) -> Option<DeviceKey> {
+        let names = self.names.read();
+        let by_id = names.by_id.get(&(tenant.clone(), id.clone()));
+        by_id.or_else(|| names.by_serial.get(&(tenant.clone(), serial.clone()))).copied()
+    }
+
+    /// The device with this name on topics.
+    #[must_use]
+    pub fn by_id(&self, tenant: &Tenant, id: &DeviceId) -> Option<DeviceKey> {
+        self.names.read().by_id.get(&(tenant.clone(), id.clone())).copied()
+    }
+
+    /// Whether this device may talk now with this certificate.
+    ///
+    /// # Errors
+    /// The [`Code`] to refuse it with: its state's, its certificate's status, or its certificate's end.
+    pub fn may_talk(&self, device: DeviceKey, id: &CertificateId, now_s: i64) -> Result<DeviceState, Code> {
+        let state = self.state(device).ok_or(Code::DeviceUnknown)?;
+        if let Some(code) = state.refusal() {
+            return Err(code);
+        }
+        let entry = self.certificates.find(id).ok_or(Code::DeviceNotRegistered)?;
+        if entry.device != device {
+            return Err(Code::SerialTaken);
+        }
+        match entry.status {
+            CertificateStatus::Revoked => return Err(Code::CertificateRevoked),
+            CertificateStatus::Superseded => return Err(Code::CertificateSuperseded),
+            CertificateStatus::Pending | CertificateStatus::Active => {}
+        }
+        if now_s > entry.not_after_s {
+            return Err(Code::CertificateExpired);
+        }
+        Ok(state)
+    }
+
+    /// The state of a device; `None` for a key this process never gave out.
+    #[must_use]
+    pub fn state(&self, device: DeviceKey) -> Option<DeviceState> {
+        DeviceState::from_number(self.states.cell(device)?.load(Ordering::SeqCst))
+    }
+
+    /// The registered factory CA with this key identifier. A withdrawn one is still found, and says so.
+    #[must_use]
+    pub fn issuer(&self, issuer_key_id: &[u8]) -> Option<Arc<FactoryIssuer>> {
+        self.issuers.read().by_key_id.get(issuer_key_id).cloned()
+    }
+
+    /// The certificates of every registered factory CA that is not withdrawn.
+    #[must_use]
+    pub fn factory_roots(&self) -> Arc<Vec<CertificateDer<'static>>> {
+        self.issuers.read().roots.clone()
+    }
+
+    /// The generation of the newest decision these verdicts hold.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::SeqCst))
+    }
+
+    /// What a device is called.
+    ///
+    /// # Panics
+    /// For a key that this process never gave out.
+    #[must_use]
+    pub fn name(&self, device: DeviceKey) -> Arc<DeviceName> {
+        self.names.read().devices[device.0 as usize].name.clone()
+    }
+
+    /// Devices held.
+    #[must_use]
+    pub fn devices(&self) -> usize {
+        self.names.read().devices.len()
+    }
+
+    /// Certificates held.
+    #[must_use]
+    pub fn certificates(&self) -> usize {
+        self.certificates.len()
+    }
+
+    /// The registry's row of a device.
+    pub(crate) fn row(&self, device: DeviceKey) -> Option<i64> {
+        self.names.read().devices.get(device.0 as usize).map(|device| device.row)
+    }
+
+    /// The device of a row.
+    pub(crate) fn by_row(&self, row: i64) -> Option<DeviceKey> {
+        self.names.read().by_row.get(&row).copied()
+    }
+
+    /// Takes in a device, or finds the key it has.
+    pub(crate) fn put_device(&self, row: i64, name: DeviceName, state: DeviceState) -> DeviceKey {
+        let mut names = self.names.write();
+        let key = if let Some(key) = names.by_row.get(&row).copied() {
+            key
+        } else {
+            let key = DeviceKey(u32::try_from(names.devices.len()).expect("fewer than 2^32 devices"));
+            names.by_id.insert((name.tenant.clone(), name.device_id.clone()), key);
+            names.by_serial.insert((name.tenant.clone(), name.serial.clone()), key);
+            names.by_row.insert(row, key);
+            names.devices.push(Device { row, name: Arc::new(name) });
+            key
+        };
+        self.states.set(key, state);
+        key
+    }
+
+    /// Flips a device's state.
+    pub(crate) fn set_state(&self, device: DeviceKey, state: DeviceState) {
+        self.states.set(device, state);
+    }
+
+    /// Takes in a certificate, or changes what is held against it.
+    pub(crate) fn put_certificate(
+        &self,
+        id: &CertificateId,
+        device: DeviceKey,
+        status: CertificateStatus,
+        not_after_s: i64,
+    ) {
+        self.certificates.put(id, Entry { device, status, not_after_s });
+    }
+
+    /// Takes in a factory CA, or changes what is held against it.
+    pub(crate) fn put_issuer(&self, issuer: FactoryIssuer) {
+        let mut issuers = self.issuers.write();
+        issuers.by_key_id.insert(issuer.key_id.clone(), Arc::new(issuer));
+        let mut live: Vec<_> =
+            issuers.by_key_id.values().filter(|issuer| !issuer.withdrawn).cloned().collect();
+        live.sort_by(|a, b| a.key_id.cmp(&b.key_id));
+        issuers.roots = Arc::new(live.iter().map(|issuer| issuer.certificate.clone()).collect());
+    }
+
+    /// The newest decision is in.
+    pub(crate) fn set_generation(&self, generation: Generation) {
+        self.generation.fetch_max(generation.0, Ordering::SeqCst);
+    }
+}
