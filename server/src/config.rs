@@ -1,1 +1,498 @@
-//! One typed TOML file.
+//! One typed TOML file: read raw, then checked. Unknown keys are refused; every value knows where it
+//! came from.
+//!
+//! A value is looked for in this order: flag, `MUSTER_*` environment variable, file, default. The file is
+//! `--config FILE`, else `MUSTER_CONFIG`, else `muster.toml` in the data directory. A path in the file is
+//! relative to the file; a path in a flag or variable is relative to the working directory.
+//! `server/muster.sample.toml` has every key with its default; a test keeps it so.
+
+mod layers;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use muster_pki::profile::{ServerName, ServerNameError};
+use muster_shared::limits::PACKET_MAX;
+
+pub use layers::{ConfigFault, Setting, Source};
+use layers::{Layers, Raw};
+
+/// Every key with its default and what it is for.
+pub const SAMPLE: &str = include_str!("../muster.sample.toml");
+/// The file's name within a data directory.
+pub const FILE_NAME: &str = "muster.toml";
+
+/// The configuration in force, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where everything that survives is kept.
+    pub data_dir: PathBuf,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+    /// The door for devices.
+    pub mqtt: Mqtt,
+    /// The door for people and programs.
+    pub https: Https,
+    /// Bounds on what a device may take.
+    pub limits: Limits,
+    /// The keys of the authorities this server holds.
+    pub keys: Keys,
+    /// What is written about the server's own doings.
+    pub log: Log,
+    /// How commands reach a server.
+    pub client: Client,
+    /// Every key with its value and source, in the order of the sample.
+    pub settings: Vec<Setting>,
+}
+
+/// The door for devices.
+#[derive(Debug, Clone)]
+pub struct Mqtt {
+    /// MQTT over TLS; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Names and addresses in the broker's certificate; the endpoint a station installs is one of them.
+    pub names: Vec<ServerName>,
+    /// Event loops, each with its own accept queue; 0: one per core.
+    pub shards: usize,
+    /// Life of the broker's certificate, days. It is renewed at two thirds of it.
+    pub certificate_days: u16,
+}
+
+/// The door for people and programs.
+#[derive(Debug, Clone)]
+pub struct Https {
+    /// HTTPS; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Names and addresses in the certificate this server issues itself.
+    pub names: Vec<ServerName>,
+    /// PEM files of a certificate chain and its key, in place of the one this server issues itself.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Largest request body, octets.
+    pub body_max: usize,
+    /// Longest a request may take, from its first octet to the answer's.
+    pub request: Duration,
+    /// Most connections at once.
+    pub connections_max: usize,
+}
+
+/// Bounds on what a device may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Most device connections at once.
+    pub connections_max: usize,
+    /// Longest a TLS handshake may take.
+    pub handshake: Duration,
+    /// Longest from the end of the handshake to a whole CONNECT.
+    pub connect: Duration,
+    /// Largest MQTT packet, octets.
+    pub packet_max: usize,
+    /// Messages a device may send in a second, averaged over its burst.
+    pub messages_per_s: u32,
+}
+
+/// The keys of the authorities this server holds.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// Folder of the server's bundle from the ceremony.
+    pub bundle: PathBuf,
+    /// File with the passphrase of its keys.
+    pub passphrase_file: PathBuf,
+}
+
+/// What is written about the server's own doings.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,muster_server::edge=debug`.
+    pub level: String,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+}
+
+/// How commands reach a server.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// `https://host:port`; `None`: the server that runs on the data directory.
+    pub server: Option<String>,
+    /// The one certificate commands trust.
+    pub ca: PathBuf,
+    /// File with the operator's token; `-` reads it from standard input.
+    pub token_file: PathBuf,
+    /// Longest a request may take.
+    pub timeout: Duration,
+    /// How results are printed.
+    pub output: Output,
+    /// Whether to use colour.
+    pub color: Color,
+    /// Plain ASCII instead of glyphs.
+    pub ascii: bool,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Columns that fit 80.
+    Table,
+    /// All columns.
+    Wide,
+    /// One JSON document.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma-separated values (RFC 4180) with a header line.
+    Csv,
+    /// The first column alone: what another command reads with `-`.
+    Serial,
+}
+
+/// Whether to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Color {
+    /// Where a terminal reads it.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Output {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("table", Self::Table),
+        ("wide", Self::Wide),
+        ("json", Self::Json),
+        ("jsonl", Self::Jsonl),
+        ("csv", Self::Csv),
+        ("serial", Self::Serial),
+    ];
+
+    /// Results and errors are read by a program.
+    #[must_use]
+    pub fn is_json(self) -> bool {
+        matches!(self, Self::Json | Self::Jsonl)
+    }
+}
+
+impl Color {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("always", Self::Always), ("never", Self::Never)];
+}
+
+/// What the command line said.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// Key, flag as written, value.
+    pub flags: Vec<(&'static str, String, String)>,
+}
+
+impl Config {
+    /// Finds and reads the configuration. `environment` answers for a variable's name.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of the file, not only the first.
+    pub fn load(
+        given: &Given,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Vec<ConfigFault>> {
+        let set = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let default_dir = default_data_dir(environment);
+        let named = given.file.clone().or_else(|| set("MUSTER_CONFIG"));
+        let data_dir = given.data_dir.clone().or_else(|| set("MUSTER_DATA_DIR"));
+        let file = named.or_else(|| {
+            let file = data_dir.as_ref().unwrap_or(&default_dir).join(FILE_NAME);
+            file.exists().then_some(file)
+        });
+        let mut flags = given.flags.clone();
+        if let Some(dir) = &given.data_dir {
+            flags.push(("data_dir", "--data-dir".to_owned(), dir.display().to_string()));
+        }
+        let mut layers = Layers::new(&flags, environment);
+        if let Some(file) = &file {
+            layers.read_file(file);
+        }
+        Self::take(layers, file, default_dir)
+    }
+
+    /// Checks `text` as if it were the file at `path`, with nothing from flags or environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, Vec<ConfigFault>> {
+        let nothing = |_: &str| None;
+        let mut layers = Layers::new(&[], &nothing);
+        layers.read_text(path, text);
+        Self::take(layers, Some(path.to_owned()), PathBuf::from("."))
+    }
+
+    fn take(
+        mut layers: Layers<'_>,
+        file: Option<PathBuf>,
+        default_dir: PathBuf,
+    ) -> Result<Self, Vec<ConfigFault>> {
+        let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+        let data_dir = path(&mut layers, "data_dir", &base, default_dir);
+        let mqtt = Mqtt::take(&mut layers);
+        let https = Https::take(&mut layers, &base);
+        let limits = Limits::take(&mut layers);
+        let keys = Keys {
+            bundle: path(&mut layers, "keys.bundle", &base, data_dir.join("pki")),
+            passphrase_file: path(
+                &mut layers,
+                "keys.passphrase_file",
+                &base,
+                data_dir.join("pki.passphrase"),
+            ),
+        };
+        let log = Log {
+            level: text(&mut layers, "log.level", "info"),
+            json: switch(&mut layers, "log.json", false),
+        };
+        let client = Client::take(&mut layers, &base, &data_dir);
+        layers.finish();
+        let (settings, faults) = (layers.settings, layers.faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Self { data_dir, file, mqtt, https, limits, keys, log, client, settings })
+    }
+}
+
+impl Mqtt {
+    fn take(layers: &mut Layers<'_>) -> Self {
+        Self {
+            listen: address(layers, "mqtt.listen", "127.0.0.1:8883"),
+            names: hosts(layers, "mqtt.names"),
+            shards: count(layers, "mqtt.shards", 0, 0..=256),
+            // DESIGN §3: a broker's certificate lives at most 30 days.
+            certificate_days: count(layers, "mqtt.certificate_days", 30, 1..=30),
+        }
+    }
+}
+
+impl Https {
+    fn take(layers: &mut Layers<'_>, base: &Path) -> Self {
+        let listen = address(layers, "https.listen", "127.0.0.1:8443");
+        let names = hosts(layers, "https.names");
+        let certificate = optional_path(layers, "https.certificate", base);
+        let key = optional_path(layers, "https.key", base);
+        match (&certificate, &key) {
+            (Some(_), None) => layers.reject("https.certificate", "https.key is missing beside it"),
+            (None, Some(_)) => layers.reject("https.key", "https.certificate is missing beside it"),
+            _ => {}
+        }
+        Self {
+            listen,
+            names,
+            certificate: certificate.zip(key),
+            // A manifest row is below 2 kB; this is a batch of more than 30 000 devices.
+            body_max: count(layers, "https.body_max", 64 << 20, 64 << 10..=1 << 30),
+            request: duration(layers, "https.request", Duration::from_secs(60)),
+            connections_max: count(layers, "https.connections_max", 512, 4..=65_536),
+        }
+    }
+}
+
+impl Limits {
+    fn take(layers: &mut Layers<'_>) -> Self {
+        Self {
+            connections_max: count(layers, "limits.connections_max", 100_000, 1..=10_000_000),
+            handshake: duration(layers, "limits.handshake", Duration::from_secs(10)),
+            connect: duration(layers, "limits.connect", Duration::from_secs(5)),
+            packet_max: count(layers, "limits.packet_max", PACKET_MAX, 1024..=PACKET_MAX),
+            messages_per_s: count(layers, "limits.messages_per_s", 100, 1..=1_000_000),
+        }
+    }
+}
+
+impl Client {
+    fn take(layers: &mut Layers<'_>, base: &Path, data_dir: &Path) -> Self {
+        let server = layers.take(
+            "client.server",
+            None,
+            |raw| server(raw).map(Some),
+            |server: &Option<String>| {
+                server.clone().unwrap_or_else(|| "the one that runs on data_dir".to_owned())
+            },
+        );
+        Self {
+            server,
+            ca: path(layers, "client.ca", base, data_dir.join("https.pem")),
+            token_file: path(layers, "client.token_file", base, data_dir.join("token")),
+            timeout: duration(layers, "client.timeout", Duration::from_secs(10)),
+            output: choice(layers, "client.output", Output::Table, Output::NAMES),
+            color: choice(layers, "client.color", Color::Auto, Color::NAMES),
+            ascii: switch(layers, "client.ascii", false),
+        }
+    }
+}
+
+/// Where data lives when nobody says: the XDG base directory, so that a command run anywhere finds it.
+fn default_data_dir(environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let set = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("XDG_DATA_HOME")
+        .filter(|dir| dir.is_absolute())
+        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+        .map_or_else(|| PathBuf::from("/var/lib/muster"), |dir| dir.join("muster"))
+}
+
+fn address(layers: &mut Layers<'_>, key: &'static str, default: &str) -> SocketAddr {
+    let default = default.parse().expect("a literal address");
+    let parse = |raw: &Raw| {
+        let cause = "an IP address and a port are wanted, such as 127.0.0.1:8883 or [::]:8883";
+        words(raw)?.parse().map_err(|_| cause.to_owned())
+    };
+    layers.take(key, default, parse, SocketAddr::to_string)
+}
+
+fn path(layers: &mut Layers<'_>, key: &'static str, base: &Path, default: PathBuf) -> PathBuf {
+    let parse = |raw: &Raw| match raw {
+        Raw::Text(text) if text.is_empty() => Err("a path is wanted".to_owned()),
+        Raw::Text(text) if text == "." => Ok(base.to_owned()),
+        Raw::Text(text) => Ok(base.join(text)),
+        other => words(other).map(PathBuf::from),
+    };
+    layers.take(key, default, parse, |path| path.display().to_string())
+}
+
+fn optional_path(layers: &mut Layers<'_>, key: &'static str, base: &Path) -> Option<PathBuf> {
+    let parse = |raw: &Raw| match raw {
+        Raw::Text(text) if !text.is_empty() => Ok(Some(base.join(text))),
+        Raw::Words(text) => Ok(Some(PathBuf::from(text))),
+        _ => Err("a path is wanted".to_owned()),
+    };
+    let show =
+        |path: &Option<PathBuf>| path.as_ref().map_or("-".to_owned(), |path| path.display().to_string());
+    layers.take(key, None, parse, show)
+}
+
+fn hosts(layers: &mut Layers<'_>, key: &'static str) -> Vec<ServerName> {
+    let default = ["localhost", "127.0.0.1", "muster.local"].map(|name| name.parse().expect("a name"));
+    let parse = |raw: &Raw| {
+        let names = match raw {
+            Raw::List(items) => items.clone(),
+            Raw::Words(text) => text.split(',').map(|item| item.trim().to_owned()).collect(),
+            _ => return Err("a list of host names and addresses is wanted".to_owned()),
+        };
+        if names.is_empty() {
+            return Err("at least one name is wanted; a certificate without one fits nobody".to_owned());
+        }
+        names.iter().map(|name| name.parse().map_err(|error: ServerNameError| error.to_string())).collect()
+    };
+    let show = |names: &Vec<ServerName>| {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        names.join(",")
+    };
+    layers.take(key, default.to_vec(), parse, show)
+}
+
+fn text(layers: &mut Layers<'_>, key: &'static str, default: &str) -> String {
+    layers.take(key, default.to_owned(), words, String::clone)
+}
+
+fn switch(layers: &mut Layers<'_>, key: &'static str, default: bool) -> bool {
+    let parse = |raw: &Raw| match raw {
+        Raw::Switch(on) => Ok(*on),
+        Raw::Words(text) if text == "true" || text == "1" => Ok(true),
+        Raw::Words(text) if text == "false" || text == "0" => Ok(false),
+        _ => Err("true or false is wanted".to_owned()),
+    };
+    layers.take(key, default, parse, bool::to_string)
+}
+
+fn count<N>(layers: &mut Layers<'_>, key: &'static str, default: N, range: std::ops::RangeInclusive<N>) -> N
+where
+    N: TryFrom<i64> + PartialOrd + std::fmt::Display,
+{
+    let parse = |raw: &Raw| {
+        let number = match raw {
+            Raw::Number(number) => Some(*number),
+            Raw::Words(text) => text.parse().ok(),
+            _ => None,
+        };
+        number
+            .and_then(|number| N::try_from(number).ok())
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| format!("a whole number from {} to {} is wanted", range.start(), range.end()))
+    };
+    layers.take(key, default, parse, N::to_string)
+}
+
+/// From one millisecond to one day.
+fn duration(layers: &mut Layers<'_>, key: &'static str, default: Duration) -> Duration {
+    let parse = |raw: &Raw| {
+        parse_duration(&words(raw)?)
+            .filter(|span| (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(span))
+            .ok_or_else(|| "a time is wanted, such as 500ms, 10s or 2m, up to 24h".to_owned())
+    };
+    layers.take(key, default, parse, show_duration)
+}
+
+/// `500ms`, `10s`, `2m`, `1h`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().ok()?;
+    let ms = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(ms).map(Duration::from_millis)
+}
+
+fn show_duration(span: &Duration) -> String {
+    match span.as_millis() {
+        ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+fn choice<T: Copy + PartialEq>(
+    layers: &mut Layers<'_>,
+    key: &'static str,
+    default: T,
+    names: &'static [(&'static str, T)],
+) -> T {
+    let parse = |raw: &Raw| {
+        let wanted = words(raw)?;
+        names.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+            format!("one of {} is wanted", names.join(", "))
+        })
+    };
+    let show = |value: &T| {
+        let name = names.iter().find(|(_, of)| of == value).map_or("", |(name, _)| *name);
+        name.to_owned()
+    };
+    layers.take(key, default, parse, show)
+}
+
+fn server(raw: &Raw) -> Result<String, String> {
+    let url = words(raw)?;
+    let cause = || "an address such as https://muster.example:8443 is wanted".to_owned();
+    let uri: axum::http::Uri = url.parse().map_err(|_| cause())?;
+    let plain = uri.path() == "/" && uri.query().is_none() && uri.host().is_some_and(|host| !host.is_empty());
+    let credentials = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    if uri.scheme_str() != Some("https") || !plain || credentials {
+        return Err(cause());
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+fn words(raw: &Raw) -> Result<String, String> {
+    match raw {
+        Raw::Words(text) | Raw::Text(text) => Ok(text.clone()),
+        _ => Err("a text is wanted".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

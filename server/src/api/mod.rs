@@ -1,1 +1,3 @@
 //! HTTPS routes.
+
+pub mod error;

@@ -1,1 +1,5 @@
 //! The operator's commands.
+
+mod args;
+
+pub use args::{Args, FRONT};

@@ -1,0 +1,240 @@
+//! One refusal, as every surface of the server says it: what, where, why, next.
+//!
+//! The API answers it as a problem document (RFC 9457, `application/problem+json`); the command line
+//! reads that document back with [`Problem::from_document`] and prints it. Writer and reader live here
+//! together, so that no surface can say it differently.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use muster_shared::Code;
+use serde::{Deserialize, Serialize};
+
+/// A refusal with its particulars. `code` decides the short words, the exit status and the HTTP status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Which refusal.
+    pub code: Code,
+    /// What happened, with the particulars: `device MU-000118 is suspended`.
+    pub what: String,
+    /// Where: a route, an address, a file and line.
+    pub place: Option<String>,
+    /// Why, when known: who decided, and what they wrote.
+    pub why: Option<String>,
+    /// A runnable line or one physical act.
+    pub next: String,
+    /// The request's id, as the server's log has it.
+    pub request_id: Option<String>,
+}
+
+impl Problem {
+    /// A refusal with the code's own words.
+    #[must_use]
+    pub fn new(code: Code) -> Self {
+        Self {
+            code,
+            what: code.words().to_owned(),
+            place: None,
+            why: None,
+            next: code.entry().next.to_owned(),
+            request_id: None,
+        }
+    }
+
+    /// Says what happened with the particulars.
+    #[must_use]
+    pub fn what(mut self, what: impl Into<String>) -> Self {
+        self.what = what.into();
+        self
+    }
+
+    /// Says where.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = Some(place.into());
+        self
+    }
+
+    /// Says why.
+    #[must_use]
+    pub fn because(mut self, why: impl Into<String>) -> Self {
+        self.why = Some(why.into());
+        self
+    }
+
+    /// Replaces the code's next step by one that fits better here.
+    #[must_use]
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = next.into();
+        self
+    }
+
+    /// Puts the device's serial into the next step.
+    #[must_use]
+    pub fn serial(mut self, serial: &str) -> Self {
+        self.next = self.next.replace("{}", serial);
+        self
+    }
+
+    /// The exit status of the command line.
+    #[must_use]
+    pub fn exit(&self) -> u8 {
+        self.code.entry().exit
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.code.entry().http
+    }
+
+    /// The problem document (RFC 9457 §3.1) as one line of JSON.
+    #[must_use]
+    pub fn to_document(&self) -> String {
+        let document = Document {
+            kind: format!("urn:muster:error:{}", self.code),
+            title: self.code.words().to_owned(),
+            status: self.status(),
+            detail: self.what.clone(),
+            refusal: Refusal::of(self),
+        };
+        serde_json::to_string(&document).expect("strings and numbers always serialise")
+    }
+
+    /// The same refusal as the command line prints it with `--json`: `muster.error/1`.
+    #[must_use]
+    pub fn to_cli_json(&self) -> String {
+        let document = CliDocument { schema: CLI_SCHEMA.to_owned(), refusal: Refusal::of(self) };
+        serde_json::to_string(&document).expect("strings and numbers always serialise")
+    }
+
+    /// Reads a problem document. `None` when `body` is not one of ours.
+    ///
+    /// A code this build does not know (an older command line, a newer server) becomes
+    /// [`Code::Fault`] and keeps its own id in the text.
+    #[must_use]
+    pub fn from_document(body: &[u8]) -> Option<Self> {
+        let Document { refusal, .. } = serde_json::from_slice(body).ok()?;
+        let (code, what) = match refusal.code.parse() {
+            Ok(code) => (code, refusal.what),
+            Err(_) => (Code::Fault, format!("{} {}", refusal.code, refusal.what)),
+        };
+        Some(Self {
+            code,
+            what,
+            place: refusal.place,
+            why: refusal.why,
+            next: refusal.next,
+            request_id: refusal.request_id,
+        })
+    }
+}
+
+/// What a problem document is sent as (RFC 9457 §3).
+pub const MEDIA_TYPE: &str = "application/problem+json";
+/// The schema name of an error on the command line.
+const CLI_SCHEMA: &str = "muster.error/1";
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    #[serde(rename = "type")]
+    kind: String,
+    title: String,
+    status: u16,
+    detail: String,
+    #[serde(flatten)]
+    refusal: Refusal,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CliDocument {
+    schema: String,
+    #[serde(flatten)]
+    refusal: Refusal,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Refusal {
+    code: String,
+    what: String,
+    #[serde(rename = "where")]
+    place: Option<String>,
+    why: Option<String>,
+    next: String,
+    exit: u8,
+    request_id: Option<String>,
+}
+
+impl Refusal {
+    fn of(problem: &Problem) -> Self {
+        Self {
+            code: problem.code.id().to_owned(),
+            what: problem.what.clone(),
+            place: problem.place.clone(),
+            why: problem.why.clone(),
+            next: problem.next.clone(),
+            exit: problem.exit(),
+            request_id: problem.request_id.clone(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, self.to_document()).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §15.5.2: a 401 names the scheme that would be accepted.
+            let scheme = HeaderValue::from_static("Bearer realm=\"muster\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_reads_back_as_the_problem_it_was_written_from() {
+        let problem = Problem::new(Code::DeviceSuspended)
+            .what("device MU-1 is suspended")
+            .at("POST /v1/devices/MU-1/command")
+            .because("suspended by ana \"case 881\"")
+            .serial("MU-1");
+        let document = problem.to_document();
+        assert_eq!(Problem::from_document(document.as_bytes()), Some(problem));
+        let json: serde_json::Value = serde_json::from_str(&document).unwrap();
+        assert_eq!(json["type"], "urn:muster:error:M201");
+        assert_eq!(json["status"], 403);
+        assert_eq!(json["next"], "muster device resume MU-1 --reason \"…\"");
+        // Every field stands there, known or not.
+        assert!(json.get("request_id").is_some_and(serde_json::Value::is_null));
+    }
+
+    #[test]
+    fn an_unknown_code_is_kept_in_the_text() {
+        let document = Problem::new(Code::Fault).to_document().replace("M506", "M999");
+        let problem = Problem::from_document(document.as_bytes()).unwrap();
+        assert_eq!(problem.code, Code::Fault);
+        assert!(problem.what.starts_with("M999 "), "{}", problem.what);
+    }
+
+    #[test]
+    fn what_is_not_a_problem_document_is_not_read_as_one() {
+        for body in [&b""[..], b"{}", b"<html>", b"[]", b"{\"code\":\"M201\"}"] {
+            assert_eq!(Problem::from_document(body), None);
+        }
+    }
+
+    #[test]
+    fn the_api_answers_no_code_with_a_success() {
+        for code in Code::ALL {
+            assert!(code.entry().http >= 400, "{code}");
+        }
+    }
+}
