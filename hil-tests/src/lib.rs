@@ -1,1 +1,27 @@
-//! Front page.
+//! The test bench: the real image in QEMU, beside the real server and the real factory tool.
+//!
+//! This crate sees every other one; none sees it. It runs their programs and says what it saw.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`verify`] | what every change must pass (`cargo verify`) |
+//! | [`process`] | a child that has deadlines, a log, and no life after its parent's |
+//! | [`toolchain`], [`packages`], [`workspace`], [`image`] | how the image comes to be on this machine |
+//! | [`screen`] | what a person reads |
+//!
+//! # Invariants
+//!
+//! - Every wait has a deadline, and no process or file of a run is left behind.
+//! - A figure that is shown was measured in this run.
+//! - Nothing listens or connects outside this machine's loopback.
+//! - A test that boots a board lives in a module named `qemu`: few of those run at a time.
+
+#![forbid(unsafe_code)]
+
+pub mod image;
+pub mod packages;
+pub mod process;
+pub mod screen;
+pub mod toolchain;
+pub mod verify;
+pub mod workspace;

@@ -1,0 +1,101 @@
+//! What a machine must have beside Rust, and how it comes to have it.
+//!
+//! What is missing is installed by apt where that is allowed (root, `apt-get` present), after one
+//! `apt-get update`. Anywhere else nothing is changed: the exact command is named and the caller stops.
+
+use std::{
+    env,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// A program and the Debian package that brings it.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    /// Its name on `PATH`, or an absolute path.
+    pub program: &'static str,
+    /// Debian's package.
+    pub package: &'static str,
+}
+
+/// The machine emulator that runs the board.
+pub const QEMU: Need = Need { program: "qemu-system-arm", package: "qemu-system-arm" };
+
+/// Something is missing and may not, or could not, be installed.
+#[derive(Debug, thiserror::Error)]
+#[error("missing on this machine: {missing}{why}\n  next   {command}")]
+pub struct Missing {
+    missing: String,
+    why: String,
+    /// The line to run.
+    pub command: String,
+}
+
+/// Sees to it that every program is there; tells `say` before it changes anything.
+///
+/// # Errors
+/// [`Missing`] names what is absent and the command that installs it.
+pub fn ensure(needs: &[Need], say: &mut dyn FnMut(&str)) -> Result<(), Missing> {
+    let absent: Vec<&Need> = needs.iter().filter(|need| find(need.program).is_none()).collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = absent.iter().map(|need| need.package).collect();
+    let packages = packages.join(" ");
+    let missing = absent.iter().map(|need| need.program).collect::<Vec<_>>().join(", ");
+    let by_hand = |why: &str| Missing {
+        missing: missing.clone(),
+        why: why.into(),
+        command: format!("sudo apt-get update && sudo apt-get install -y {packages}"),
+    };
+    if find("apt-get").is_none() {
+        return Err(Missing {
+            missing,
+            why: " (no apt-get here to install it)".into(),
+            command: format!("install what Debian calls {packages}, then repeat"),
+        });
+    }
+    if !is_root() {
+        return Err(by_hand(""));
+    }
+    say(&format!("installing {packages} with apt-get"));
+    static UPDATED: AtomicBool = AtomicBool::new(false);
+    if !UPDATED.swap(true, Ordering::Relaxed) && !apt(&["update", "-qq"]) {
+        say("apt-get update failed; trying with the lists that are there");
+    }
+    let mut install = vec!["install", "-qq", "-y", "--no-install-recommends"];
+    install.extend(packages.split(' '));
+    if !apt(&install) {
+        return Err(by_hand(" (apt-get could not install it)"));
+    }
+    match absent.iter().find(|need| find(need.program).is_none()) {
+        Some(still) => Err(by_hand(&format!(" ({} did not bring {})", still.package, still.program))),
+        None => Ok(()),
+    }
+}
+
+/// Where a program is: on `PATH`, or at the absolute path it is named by.
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
+    if Path::new(program).is_absolute() {
+        return Path::new(program).exists().then(|| program.into());
+    }
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+fn is_root() -> bool {
+    // The owner of one's own entry is the effective user (proc(5)).
+    std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
+}
+
+fn apt(args: &[&str]) -> bool {
+    Command::new("apt-get")
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
