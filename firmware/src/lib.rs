@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod drive;
+pub mod nor;
 pub mod platform;
 pub mod tls;
 pub mod verify;
