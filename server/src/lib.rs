@@ -33,6 +33,7 @@
 //! | [`config`] | one typed TOML file; where each value came from |
 //! | [`init`] | what `muster init` writes: keys, certificates, the first token |
 //! | [`app`] | ordered start and stop of everything below |
+//! | [`edge`] | MQTT over mutual TLS: devices, and nobody else |
 //! | [`registry`] | what every device is, may do and did; who decided it |
 //! | [`uplink`] | the durable log that PUBACK waits for |
 //! | [`api`] | HTTPS routes: parse, ask the registry, render |
@@ -44,6 +45,7 @@ pub mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod edge;
 pub mod init;
 pub mod registry;
 pub mod uplink;

@@ -1,0 +1,64 @@
+//! Every bound of the edge, with its source. What the wire shares with devices is in
+//! [`muster_shared::limits`].
+
+use std::time::Duration;
+
+use muster_shared::limits::{PACKET_MAX, TLS_FRAGMENT_MAX};
+
+/// From accept to the end of the TLS handshake. A Cortex-M4 needs 2-3 s for its four P-256 operations
+/// when it runs at 16 MHz; the rest is a slow link's.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(15);
+/// From the end of the handshake to a whole CONNECT: "within a reasonable amount of time" (MQTT 5.0 §3.1).
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Handshakes in progress on one shard. Further connections wait in the kernel's accept queue.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// Octets of an unfinished handshake flight that are kept: two certificates of the largest size with
+/// their framing, a CertificateVerify and a Finished fit, and so does a 16 KiB record.
+pub const HANDSHAKE_BYTES_MAX: usize = 20 * 1024;
+/// A TLS record at its largest: 2^14 octets of fragment, 256 of expansion, a header (RFC 8446 §5.2).
+pub const RECORD_MAX: usize = (1 << 14) + 256 + 5;
+/// The read buffer of a shard. Holds one whole record beside what a read brings along.
+pub const READ_BUFFER: usize = 64 * 1024;
+/// Reads from one connection before the others have their turn.
+pub const READS_PER_TURN: usize = 4;
+/// Messages of one connection that wait for the uplink log. Beyond it the connection is not read, so
+/// TCP holds the client back. It is also the receive maximum of MQTT 5 (§3.1.2.11.3): a client that
+/// heeds it never waits for that reason.
+pub const UPLINK_INFLIGHT_MAX: u16 = 128;
+/// QoS 1 messages sent to a device and not acknowledged. A device may ask for less (receive maximum).
+pub const DOWNLINK_INFLIGHT_MAX: u16 = 32;
+/// Messages that wait in a session's mail.
+pub const MAIL_MAX: usize = 64;
+/// Octets of payload that wait in a session's mail.
+pub const MAIL_BYTES_MAX: usize = 256 * 1024;
+/// Octets written to a connection that its socket has not taken: beyond it the reader is too slow and
+/// the session ends. Four packets of the largest size.
+pub const OUTBOUND_BYTES_MAX: usize = 4 * PACKET_MAX;
+/// Subscriptions of one device. Its topics have a dozen kinds.
+pub const SUBSCRIPTIONS_MAX: usize = 32;
+/// Filters in one SUBSCRIBE or UNSUBSCRIBE.
+pub const FILTERS_PER_PACKET_MAX: usize = 64;
+/// Properties in one packet, user properties included (MQTT 5.0 sets no bound).
+pub const PROPERTIES_MAX: usize = 64;
+/// Longest client id read from a CONNECT, octets. One that is longer is no device's.
+pub const CLIENT_ID_MAX: usize = 256;
+/// A will's topic, payload and properties together, octets.
+pub const WILL_MAX: usize = 8 * 1024;
+/// Keep-alive grace: a client is given one and a half times its interval [MQTT-3.1.2-22]. In halves.
+pub const KEEP_ALIVE_HALVES: u64 = 3;
+/// How long a session that takes over waits for the one before it to close its socket.
+pub const TAKEOVER_WAIT: Duration = Duration::from_secs(5);
+/// How long a refused or ended connection lingers for its peer to take the last octets.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// Pause of the accept loop when the process has no descriptors left.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The kernel's accept queue: a reconnect storm waits there (see also `net.core.somaxconn`).
+pub const ACCEPT_BACKLOG: i32 = 4096;
+
+const _: () =
+    assert!(HANDSHAKE_BYTES_MAX >= RECORD_MAX, "a record at its largest can be kept while it arrives");
+const _: () =
+    assert!(READ_BUFFER >= HANDSHAKE_BYTES_MAX + RECORD_MAX, "a read always has room beside what was kept");
+const _: () = assert!(MAIL_BYTES_MAX >= PACKET_MAX, "a packet of the largest size can be delivered");
+const _: () = assert!(OUTBOUND_BYTES_MAX >= MAIL_BYTES_MAX, "a full mail does not end a session by itself");
+const _: () = assert!(TLS_FRAGMENT_MAX <= 1 << 14);
