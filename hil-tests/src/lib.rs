@@ -5,6 +5,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`verify`] | what every change must pass (`cargo verify`) |
+//! | [`qemu`], [`flash`] | a board: its emulator, its flash file and what a flasher writes there |
 //! | [`process`] | a child that has deadlines, a log, and no life after its parent's |
 //! | [`toolchain`], [`packages`], [`workspace`], [`image`] | how the image comes to be on this machine |
 //! | [`screen`] | what a person reads |
@@ -18,9 +19,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod flash;
 pub mod image;
 pub mod packages;
 pub mod process;
+pub mod qemu;
 pub mod screen;
 pub mod toolchain;
 pub mod verify;
