@@ -1,10 +1,17 @@
 //! Muster's device.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "testing")), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod credentials;
 pub mod drive;
 pub mod nor;
+pub mod enrol;
+pub mod entropy;
+pub mod outbox;
 pub mod platform;
+pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tls;
 pub mod verify;
 pub mod x509;
