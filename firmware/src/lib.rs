@@ -2,11 +2,15 @@
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod command;
 pub mod credentials;
 pub mod drive;
 pub mod nor;
 pub mod enrol;
 pub mod entropy;
+pub mod log;
+pub mod mqtt;
 pub mod outbox;
 pub mod platform;
 pub mod store;
