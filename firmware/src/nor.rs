@@ -4,7 +4,7 @@
 //! only clears bits, in whole words; whoever breaks these rules is told, as a flash controller tells it.
 
 use embedded_storage_async::nor_flash::{
-    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash,
+    ErrorType, MultiwriteNorFlash, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash,
 };
 
 use crate::platform::Layout;
@@ -107,6 +107,8 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> NorFlash for Nor<M> {
         if kept { Ok(()) } else { Err(NorError::NotErased) }
     }
 }
+
+impl<M: AsRef<[u8]> + AsMut<[u8]>> MultiwriteNorFlash for Nor<M> {}
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ const ERASE: usize = Layout::ERASE as usize;
 /// An erase is interruptible in so many places.
 const ERASE_STEPS: usize = 4;
 
-/// The power went, or the range cannot be written.
+/// The power went, the range cannot be written, or the place is not erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut;
 
@@ -226,6 +226,11 @@ impl NorFlash for Flash {
         for (n, word) in octets.chunks_exact(WORD).enumerate() {
             let place = at as usize + n * WORD;
             let step = state.step(place as u32)?;
+            let cells = &state.octets[place..place + WORD];
+            if matches!(step, Step::Done) && cells.iter().zip(word).any(|(cell, new)| cell & new != *new) {
+                // As a controller tells it: a bit would have to become 1.
+                return Err(Cut);
+            }
             for (i, (cell, new)) in state.octets[place..place + WORD].iter_mut().zip(word).enumerate() {
                 *cell &= match step {
                     Step::Done | Step::Torn(Torn::Whole) => *new,
