@@ -1,14 +1,26 @@
 //! The folders a ceremony hands over: one for the server, one for each station, one to be put away.
+//!
+//! ```text
+//! root/       root.pem root.key.pem station-ca.pem station-ca.key.pem
+//! server/     root.pem {broker,operational,https,service,operator}-ca.pem and .key.pem, stations/NAME.record
+//! station/    root.pem factory-ca.pem factory-ca.key.pem manifest.pem manifest.key.pem station.record anchors.bin
+//! ```
+//!
+//! Certificates are PEM, keys encrypted PKCS #8 (mode 0600), a record as [`crate::station`] writes it. Reading
+//! checks every certificate, key and record against the root beside it: a folder that reads is whole.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use crate::{
+    anchors,
     ca::{Ca, CaCertificate, CaError},
-    key::{Passphrase, SoftKey},
-    keyfile::FileError,
+    key::{Passphrase, Signer, SoftKey},
+    keyfile::{self, FileError, make_folder, write, write_key},
+    profile::Purpose,
     station::{StationError, StationRecord},
 };
 
@@ -34,6 +46,15 @@ pub enum BundleError {
         /// What is wrong with it.
         source: StationError,
     },
+}
+
+/// What is put away.
+#[derive(Clone)]
+pub struct RootBundle {
+    /// Signs CAs, station records and anchor sets.
+    pub root: Ca,
+    /// Signs manifest keys' certificates.
+    pub station: Ca,
 }
 
 /// What the server holds.
@@ -74,14 +95,51 @@ pub struct StationBundle {
     pub anchors: Vec<u8>,
 }
 
+impl RootBundle {
+    /// Writes the bundle into the folder `dir`, which it makes. Key files are encrypted and mode 0600.
+    ///
+    /// # Errors
+    /// [`BundleError`]; a file that is there already is never replaced.
+    pub fn write(&self, dir: &Path, passphrase: &Passphrase) -> Result<(), BundleError> {
+        make_folder(dir)?;
+        write_certificate(dir, "root", self.root.certificate().der())?;
+        write_key(&key_path(dir, "root"), self.root.key(), passphrase)?;
+        write_ca(dir, &self.station, passphrase)
+    }
+
+    /// Reads what [`RootBundle::write`] wrote.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn read(dir: &Path, passphrase: &Passphrase) -> Result<Self, BundleError> {
+        let certificate = read_root(dir)?;
+        let path = key_path(dir, "root");
+        let key = Arc::new(keyfile::read_key(&path, passphrase)?);
+        let root = Ca::new(certificate.clone(), key).map_err(|source| BundleError::Ca { path, source })?;
+        Ok(Self { root, station: read_ca(dir, Purpose::Station, &certificate, passphrase)? })
+    }
+}
+
 impl ServerBundle {
     /// Writes the bundle into the folder `dir`, which it makes. Key files are encrypted and mode 0600.
     ///
     /// # Errors
     /// [`BundleError`]; a file that is there already is never replaced.
     pub fn write(&self, dir: &Path, passphrase: &Passphrase) -> Result<(), BundleError> {
-        let _ = (dir, passphrase);
-        unimplemented!()
+        make_folder(dir)?;
+        write_certificate(dir, "root", self.root.der())?;
+        for ca in [&self.broker, &self.operational, &self.https, &self.service, &self.operator] {
+            write_ca(dir, ca, passphrase)?;
+        }
+        let stations = dir.join(STATIONS);
+        make_folder(&stations)?;
+        for record in &self.stations {
+            let path = stations.clone();
+            let read = StationRecord::verify(record, &self.root);
+            let name = read.map_err(|source| BundleError::Station { path, source })?.station;
+            write(&stations.join(format!("{name}.record")), record, 0o644)?;
+        }
+        Ok(())
     }
 
     /// Reads what [`ServerBundle::write`] wrote and checks every certificate, key and record against the root.
@@ -89,8 +147,17 @@ impl ServerBundle {
     /// # Errors
     /// [`BundleError`].
     pub fn read(dir: &Path, passphrase: &Passphrase) -> Result<Self, BundleError> {
-        let _ = (dir, passphrase);
-        unimplemented!()
+        let root = read_root(dir)?;
+        let ca = |purpose| read_ca(dir, purpose, &root, passphrase);
+        Ok(Self {
+            broker: ca(Purpose::Broker)?,
+            operational: ca(Purpose::Operational)?,
+            https: ca(Purpose::Https)?,
+            service: ca(Purpose::Service)?,
+            operator: ca(Purpose::Operator)?,
+            stations: read_records(&dir.join(STATIONS), &root)?,
+            root,
+        })
     }
 }
 
@@ -100,8 +167,14 @@ impl StationBundle {
     /// # Errors
     /// [`BundleError`]; a file that is there already is never replaced.
     pub fn write(&self, dir: &Path, passphrase: &Passphrase) -> Result<(), BundleError> {
-        let _ = (dir, passphrase);
-        unimplemented!()
+        make_folder(dir)?;
+        write_certificate(dir, "root", self.root.der())?;
+        write_ca(dir, &self.factory, passphrase)?;
+        write_certificate(dir, MANIFEST, &self.manifest_certificate)?;
+        write_key(&key_path(dir, MANIFEST), &self.manifest_key, passphrase)?;
+        write(&dir.join(RECORD), &self.record_file, 0o644)?;
+        write(&dir.join(ANCHORS), &self.anchors, 0o644)?;
+        Ok(())
     }
 
     /// Reads what [`StationBundle::write`] wrote and checks every certificate, key and record against the root.
@@ -109,7 +182,90 @@ impl StationBundle {
     /// # Errors
     /// [`BundleError`].
     pub fn read(dir: &Path, passphrase: &Passphrase) -> Result<Self, BundleError> {
-        let _ = (dir, passphrase);
-        unimplemented!()
+        let root = read_root(dir)?;
+        let factory = read_ca(dir, Purpose::Factory, &root, passphrase)?;
+        let path = dir.join(RECORD);
+        let record_file = keyfile::read(&path)?;
+        let record = StationRecord::verify(&record_file, &root)
+            .map_err(|source| BundleError::Station { path: path.clone(), source })?;
+        let manifest_key = Arc::new(keyfile::read_key(&key_path(dir, MANIFEST), passphrase)?);
+        if record.factory != *factory.certificate() || record.manifest_key != *manifest_key.public_key() {
+            return Err(BundleError::Ca { path, source: CaError::OtherKey });
+        }
+        let path = dir.join(ANCHORS);
+        let anchors = keyfile::read(&path)?;
+        anchors::verify(&anchors, &root).map_err(|source| BundleError::Ca { path, source })?;
+        Ok(Self {
+            manifest_certificate: keyfile::read_certificate(&certificate_path(dir, MANIFEST))?,
+            root,
+            factory,
+            manifest_key,
+            record_file,
+            record,
+            anchors,
+        })
     }
+}
+
+const STATIONS: &str = "stations";
+const RECORD: &str = "station.record";
+const ANCHORS: &str = "anchors.bin";
+const MANIFEST: &str = "manifest";
+
+fn certificate_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.pem"))
+}
+
+fn key_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.key.pem"))
+}
+
+fn write_certificate(dir: &Path, name: &str, der: &[u8]) -> Result<(), FileError> {
+    write(&certificate_path(dir, name), keyfile::pem("CERTIFICATE", der).as_bytes(), 0o644)
+}
+
+fn write_ca(dir: &Path, ca: &Ca, passphrase: &Passphrase) -> Result<(), BundleError> {
+    let name = format!("{}-ca", ca.certificate().purpose());
+    write_certificate(dir, &name, ca.certificate().der())?;
+    write_key(&key_path(dir, &name), ca.key(), passphrase)?;
+    Ok(())
+}
+
+fn read_root(dir: &Path) -> Result<CaCertificate, BundleError> {
+    let path = certificate_path(dir, "root");
+    CaCertificate::root(&keyfile::read_certificate(&path)?).map_err(|source| BundleError::Ca { path, source })
+}
+
+fn read_ca(
+    dir: &Path,
+    purpose: Purpose,
+    root: &CaCertificate,
+    passphrase: &Passphrase,
+) -> Result<Ca, BundleError> {
+    let name = format!("{purpose}-ca");
+    let path = certificate_path(dir, &name);
+    let der = keyfile::read_certificate(&path)?;
+    let key = Arc::new(keyfile::read_key(&key_path(dir, &name), passphrase)?);
+    CaCertificate::issuing(&der, purpose, root)
+        .and_then(|certificate| Ca::new(certificate, key))
+        .map_err(|source| BundleError::Ca { path, source })
+}
+
+fn read_records(dir: &Path, root: &CaCertificate) -> Result<Vec<Vec<u8>>, BundleError> {
+    let io = |source| FileError::Io { path: dir.to_owned(), source };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|extension| extension == "record") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut records = Vec::with_capacity(paths.len());
+    for path in paths {
+        let record = keyfile::read(&path)?;
+        StationRecord::verify(&record, root).map_err(|source| BundleError::Station { path, source })?;
+        records.push(record);
+    }
+    Ok(records)
 }

@@ -1,9 +1,14 @@
 //! A certificate signing request that has been checked: whoever holds a [`VerifiedCsr`] knows that the
 //! sender holds the key and asked for exactly the subject it was told to ask for.
 
-use muster_shared::factory::Subject;
+use muster_shared::{factory::Subject, limits::CSR_MAX};
 
-use crate::key::PublicKey;
+use crate::{
+    der::{Der, NotDer, tag},
+    key::PublicKey,
+    name,
+    x509::ECDSA_WITH_SHA256,
+};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +19,9 @@ pub enum CsrError {
     /// Not PKCS #10 in DER, or octets follow it.
     #[error("signing request is malformed")]
     Malformed,
+    /// Its subject is not a device's: an attribute too many, too few, twice, or of a wrong form.
+    #[error("signing request's subject: {0}")]
+    Subject(&'static str),
     /// Not an uncompressed P-256 key.
     #[error("signing request is for a key that is not P-256")]
     NotP256,
@@ -41,8 +49,24 @@ impl VerifiedCsr {
     /// # Errors
     /// [`CsrError`] names the first thing that is wrong.
     pub fn verify(der: &[u8], subject: &Subject) -> Result<Self, CsrError> {
-        let _ = (der, subject);
-        unimplemented!()
+        if der.len() > CSR_MAX {
+            return Err(CsrError::TooLong(der.len()));
+        }
+        let request = Parts::read(der).map_err(|_| CsrError::Malformed)?;
+        let key = PublicKey::from_spki(request.spki).map_err(|_| CsrError::NotP256)?;
+        if request.algorithm != ECDSA_WITH_SHA256 {
+            return Err(CsrError::WrongSignature);
+        }
+        // Possession first: nothing else in a request counts before its signature does.
+        key.verify(request.info, request.signature).map_err(|_| CsrError::WrongSignature)?;
+        let asked = name::read_device(request.subject).map_err(CsrError::Subject)?;
+        if asked != *subject {
+            return Err(CsrError::OtherSubject);
+        }
+        if !request.attributes.is_empty() {
+            return Err(CsrError::Attributes);
+        }
+        Ok(Self { subject: asked, key })
     }
 
     /// Who it is for.
@@ -55,5 +79,38 @@ impl VerifiedCsr {
     #[must_use]
     pub fn key(&self) -> &PublicKey {
         &self.key
+    }
+}
+
+/// The fields of a CertificationRequest (RFC 2986 §4).
+struct Parts<'a> {
+    /// What is signed.
+    info: &'a [u8],
+    subject: &'a [u8],
+    spki: &'a [u8],
+    attributes: &'a [u8],
+    algorithm: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn read(der: &'a [u8]) -> Result<Self, NotDer> {
+        let mut outer = Der::new(der);
+        let mut request = outer.inside(tag::SEQUENCE)?;
+        outer.end()?;
+        let info = request.element(tag::SEQUENCE)?;
+        let algorithm = request.element(tag::SEQUENCE)?.whole;
+        let (unused, signature) = request.value(tag::BIT_STRING)?.split_first().ok_or(NotDer)?;
+        request.end()?;
+        let mut fields = Der::new(info.value);
+        let version = fields.value(tag::INTEGER)?;
+        let subject = fields.element(tag::SEQUENCE)?.whole;
+        let spki = fields.element(tag::SEQUENCE)?.whole;
+        let attributes = fields.value(tag::CONTEXT_0)?;
+        fields.end()?;
+        if version != [0] || *unused != 0 {
+            return Err(NotDer);
+        }
+        Ok(Self { info: info.whole, subject, spki, attributes, algorithm, signature })
     }
 }

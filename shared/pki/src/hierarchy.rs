@@ -5,16 +5,21 @@ use std::sync::Arc;
 use muster_shared::{StationId, Tenant};
 
 use crate::{
-    bundle::{ServerBundle, StationBundle},
+    anchors,
+    authority::{Authority, IssueError, Request},
+    bundle::{RootBundle, ServerBundle, StationBundle},
     ca::{Ca, CaError},
-    key::SoftKey,
+    key::{Signer, SoftKey},
+    ledger::MemoryLedger,
+    profile::{CertificateSerial, Purpose},
     station::{SerialRange, StationError, StationRecord},
 };
 
 /// What to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Whose hierarchy it is: `O` of every CA. 1 to 64 characters (RFC 5280 appendix A, ub-organization-name).
+    /// Whose hierarchy it is: `O` of every CA. 1 to 50 characters: with " root CA" it
+    /// is the root's `CN` (RFC 5280 appendix A, ub-common-name is 64).
     pub owner: String,
     /// The factory stations.
     pub stations: Vec<StationPlan>,
@@ -37,8 +42,11 @@ pub struct StationPlan {
 #[derive(Debug, thiserror::Error)]
 pub enum HierarchyError {
     /// The owner's name does not fit a certificate.
-    #[error("owner {0:?} is not 1 to 64 printable characters")]
+    #[error("owner {0:?} is not 1 to 50 printable characters")]
     Owner(String),
+    /// A quota of nothing, or of more than the range holds.
+    #[error("station {0} has a quota of {1} and a range of {2} serials")]
+    Quota(StationId, u64, u64),
     /// Two stations of one name, or whose serials overlap within a tenant.
     #[error("stations {0} and {1} have the same name or overlapping serials")]
     Overlap(StationId, StationId),
@@ -48,6 +56,9 @@ pub enum HierarchyError {
     /// A station record could not be made.
     #[error(transparent)]
     Station(#[from] StationError),
+    /// A manifest key's certificate could not be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError<std::convert::Infallible>),
     /// No such station in the plan.
     #[error("no station {0} in this hierarchy")]
     NoStation(StationId),
@@ -97,8 +108,25 @@ impl Hierarchy {
     /// # Errors
     /// [`HierarchyError`].
     pub fn create(plan: &Plan, now_s: i64) -> Result<Self, HierarchyError> {
-        let _ = (plan, now_s);
-        unimplemented!()
+        check(plan)?;
+        let root = Ca::make_root(&plan.owner, &format!("{} root CA", plan.owner), now_s)
+            .map_err(|error| owner_error(error, plan))?;
+        let issuing = |purpose: Purpose| root.make_issuing(purpose, &format!("{purpose} CA"), now_s);
+        let station = issuing(Purpose::Station)?;
+        let broker = issuing(Purpose::Broker)?;
+        let anchors = anchors::sign(&root, 1, broker.certificate(), None)?;
+        let stations = plan.stations.iter().map(|plan| StationKeys::make(&root, &station, plan, now_s));
+        Ok(Self {
+            stations: stations.collect::<Result<_, _>>()?,
+            operational: issuing(Purpose::Operational)?,
+            https: issuing(Purpose::Https)?,
+            service: issuing(Purpose::Service)?,
+            operator: issuing(Purpose::Operator)?,
+            root,
+            station,
+            broker,
+            anchors,
+        })
     }
 
     /// SHA-256 of the root's SubjectPublicKeyInfo: what a flasher writes into a vendor page.
@@ -107,10 +135,24 @@ impl Hierarchy {
         self.root.certificate().key().digest()
     }
 
+    /// What is put away.
+    #[must_use]
+    pub fn root_bundle(&self) -> RootBundle {
+        RootBundle { root: self.root.clone(), station: self.station.clone() }
+    }
+
     /// What the server gets.
     #[must_use]
     pub fn server_bundle(&self) -> ServerBundle {
-        unimplemented!()
+        ServerBundle {
+            root: self.root.certificate().clone(),
+            broker: self.broker.clone(),
+            operational: self.operational.clone(),
+            https: self.https.clone(),
+            service: self.service.clone(),
+            operator: self.operator.clone(),
+            stations: self.stations.iter().map(|station| station.record_file.clone()).collect(),
+        }
     }
 
     /// What a station gets.
@@ -118,7 +160,64 @@ impl Hierarchy {
     /// # Errors
     /// [`HierarchyError::NoStation`].
     pub fn station_bundle(&self, station: &StationId) -> Result<StationBundle, HierarchyError> {
-        let _ = station;
-        unimplemented!()
+        let mut all = self.stations.iter();
+        let keys = all.find(|keys| keys.record.station == *station);
+        let keys = keys.ok_or_else(|| HierarchyError::NoStation(station.clone()))?;
+        Ok(StationBundle {
+            root: self.root.certificate().clone(),
+            factory: keys.factory.clone(),
+            manifest_key: keys.manifest_key.clone(),
+            manifest_certificate: keys.manifest_certificate.clone(),
+            record_file: keys.record_file.clone(),
+            record: keys.record.clone(),
+            anchors: self.anchors.clone(),
+        })
+    }
+}
+
+impl StationKeys {
+    fn make(root: &Ca, station_ca: &Ca, plan: &StationPlan, now_s: i64) -> Result<Self, HierarchyError> {
+        let name = format!("{} factory CA", plan.station);
+        let factory = root.make_issuing(Purpose::Factory, &name, now_s)?;
+        let manifest_key = Arc::new(SoftKey::generate().map_err(CaError::Key)?);
+        let request = Request::Named { name: plan.station.as_str(), key: manifest_key.public_key() };
+        let fresh = CertificateSerial::draw().map_err(CaError::Key)?;
+        // A ceremony's transcript is its ledger: the whole of it is written before any of it is used.
+        let mut ledger = MemoryLedger::default();
+        let issued = Authority::new(station_ca).issue(&request, &mut ledger, fresh, now_s)?;
+        let record = StationRecord {
+            station: plan.station.clone(),
+            tenant: plan.tenant.clone(),
+            factory: factory.certificate().clone(),
+            manifest_key: *manifest_key.public_key(),
+            quota: plan.quota,
+            serials: plan.serials.clone(),
+            signed_at_s: u64::try_from(now_s).unwrap_or_default(),
+        };
+        let record_file = record.sign(root)?;
+        Ok(Self { factory, manifest_key, manifest_certificate: issued.certificate, record_file, record })
+    }
+}
+
+/// Two stations may share neither a name nor, within a tenant, a serial; a quota fits its range.
+fn check(plan: &Plan) -> Result<(), HierarchyError> {
+    for (at, one) in plan.stations.iter().enumerate() {
+        if one.quota == 0 || one.quota > one.serials.count() {
+            return Err(HierarchyError::Quota(one.station.clone(), one.quota, one.serials.count()));
+        }
+        for other in &plan.stations[..at] {
+            let serials = one.tenant == other.tenant && one.serials.overlaps(&other.serials);
+            if serials || one.station == other.station {
+                return Err(HierarchyError::Overlap(other.station.clone(), one.station.clone()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn owner_error(error: CaError, plan: &Plan) -> HierarchyError {
+    match error {
+        CaError::Name(_) => HierarchyError::Owner(plan.owner.clone()),
+        other => HierarchyError::Ca(other),
     }
 }

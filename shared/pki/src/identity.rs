@@ -1,8 +1,19 @@
 //! Who a device certificate says it is: the exact check of the device profile. No chain is looked at.
 
-use muster_shared::{CertificateId, DeviceId, SerialNumber, Tenant, factory::Subject, limits::SPKI_P256};
+use muster_shared::{
+    CertificateId, DeviceId, SerialNumber, Tenant,
+    factory::Subject,
+    limits::{CERTIFICATE_MAX, SPKI_P256},
+};
 
-use crate::profile::{CertificateSerial, Profile};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    key::PublicKey,
+    name,
+    profile::{CertificateSerial, NO_END_S, Profile},
+    x509::{self, Certificate, Wrong},
+};
 
 /// Why a certificate does not fit the device profile. Names the first field that differs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +23,12 @@ pub struct ProfileError {
     pub field: &'static str,
     /// What is wrong with it.
     pub why: &'static str,
+}
+
+impl From<Wrong> for ProfileError {
+    fn from((field, why): Wrong) -> Self {
+        Self { field, why }
+    }
 }
 
 /// A device, as its certificate names it. Who holds this value has checked the certificate's form, and
@@ -50,8 +67,32 @@ impl DeviceIdentity {
     /// # Errors
     /// [`ProfileError`]: anything else than the exact profile is refused.
     pub fn from_certificate(der: &[u8]) -> Result<Self, ProfileError> {
-        let _ = der;
-        unimplemented!()
+        if der.len() > CERTIFICATE_MAX {
+            return Err(("certificate", "longer than a device certificate can be").into());
+        }
+        let certificate = Certificate::read(der)?;
+        let subject = name::read_device(certificate.subject).map_err(|why| ("subject", why))?;
+        let key = PublicKey::from_spki(certificate.spki)
+            .map_err(|_| ("key", "not an uncompressed point of P-256"))?;
+        let issuer_key_id = certificate.authority_key_id()?;
+        if certificate.required(x509::KEY_USAGE, "keyUsage", true)? != x509::DIGITAL_SIGNATURE {
+            return Err(("keyUsage", "not digitalSignature alone").into());
+        }
+        let profile = profile(&certificate)?;
+        Ok(Self {
+            tenant: subject.tenant,
+            device_id: subject.device_id,
+            serial: subject.serial,
+            spki: *key.spki(),
+            key_digest: key.digest(),
+            issuer_key_id,
+            issuer_name: certificate.issuer.to_vec(),
+            certificate_serial: certificate.serial,
+            not_before_s: certificate.not_before_s,
+            not_after_s: certificate.not_after_s,
+            profile,
+            id: CertificateId(Sha256::digest(der).into()),
+        })
     }
 
     /// Tenant, device id and serial.
@@ -63,4 +104,18 @@ impl DeviceIdentity {
             serial: self.serial.clone(),
         }
     }
+}
+
+/// A birth certificate has no end and no usage, an operational one has both; nothing lies between.
+fn profile(certificate: &Certificate<'_>) -> Result<Profile, Wrong> {
+    let no_end = certificate.not_after_s == NO_END_S;
+    if no_end {
+        certificate.only(&[x509::AUTHORITY_KEY_ID, x509::KEY_USAGE])?;
+        return Ok(Profile::Birth);
+    }
+    certificate.only(&[x509::AUTHORITY_KEY_ID, x509::KEY_USAGE, x509::EXT_KEY_USAGE])?;
+    if certificate.required(x509::EXT_KEY_USAGE, "extKeyUsage", false)? != x509::CLIENT_AUTH {
+        return Err(("extKeyUsage", "not clientAuth alone"));
+    }
+    Ok(Profile::Operational)
 }

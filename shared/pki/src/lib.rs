@@ -38,6 +38,7 @@ pub mod authority;
 pub mod bundle;
 pub mod ca;
 pub mod csr;
+mod der;
 pub mod hierarchy;
 pub mod identity;
 pub mod key;
@@ -46,9 +47,11 @@ pub mod ledger;
 pub mod manifest;
 pub mod name;
 pub mod profile;
+mod sealed;
 pub mod station;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod x509;
 
 pub use authority::{Authority, Issued, Request};
 pub use ca::{Ca, CaCertificate};

@@ -1,12 +1,36 @@
 //! What a station hands to the server at the end of a batch: writer and reader.
+//!
+//! ```text
+//! {"muster":"manifest/1","tenant":…,"station":…,"batch":…,"product":…,"sequence":1,"previous":null,
+//!  "opened_at":…,"closed_at":…}
+//! {"chain":"<SHA-256 of the line above>","serial":…,"device_id":…,"certificate":"<DER, base64>","at":…}
+//! …
+//! {"signer":"…","signature":"…"}
+//! ```
+//!
+//! One line each, as [`crate::station`] is. Each row names the line above it, so a changed, missing or moved
+//! row is found at its place; the station's manifest key signs all of it. `previous` names the station's
+//! manifest before this one, so a missing or second one is found too.
 
+use std::collections::BTreeSet;
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use muster_shared::{BatchId, CertificateId, Code, DeviceId, SerialNumber, StationId, Tenant};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::{
-    identity::ProfileError,
+    identity::DeviceIdentity,
     key::{KeyError, Signer},
+    profile::Profile,
+    sealed::{self, NotSealed, hex, unhex},
     station::StationRecord,
 };
+
+const CONTEXT: &[u8] = b"muster manifest v1\0";
+const FORMAT: &str = "manifest/1";
+/// Octets of the longest manifest read: a hundred thousand devices at about a thousand octets each.
+pub const MANIFEST_MAX: usize = 128 * 1024 * 1024;
 
 /// Why a manifest is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,9 +116,9 @@ impl ManifestError {
     }
 }
 
-impl From<ProfileError> for ManifestError {
-    fn from(error: ProfileError) -> Self {
-        Self::Certificate { line: 0, why: error.to_string() }
+impl From<NotSealed> for ManifestError {
+    fn from(error: NotSealed) -> Self {
+        Self::Malformed { line: error.line, why: error.why }
     }
 }
 
@@ -139,27 +163,67 @@ pub struct Row {
 /// # Errors
 /// [`ManifestError`].
 pub fn write(header: &Header, rows: &[Row], key: &dyn Signer) -> Result<Vec<u8>, ManifestError> {
-    let _ = (header, rows, key);
-    unimplemented!()
+    let mut body = sealed::line(&HeaderLine {
+        muster: FORMAT.to_owned(),
+        tenant: header.tenant.clone(),
+        station: header.station.clone(),
+        batch: header.batch.clone(),
+        product: header.product.clone(),
+        sequence: header.sequence,
+        previous: header.previous.map(|digest| hex(&digest)),
+        opened_at: sealed::time_text(header.opened_at_ms),
+        closed_at: sealed::time_text(header.closed_at_ms),
+    });
+    let mut above = 0;
+    for row in rows {
+        let line = sealed::line(&RowLine {
+            chain: chain(&body[above..]),
+            serial: row.serial.clone(),
+            device_id: row.device_id.clone(),
+            certificate: BASE64.encode(&row.certificate),
+            at: sealed::time_text(row.at_ms),
+        });
+        above = body.len();
+        body.push_str(&line);
+    }
+    Ok(sealed::seal(CONTEXT, body, key)?)
 }
 
 /// Reads a manifest's form. Nothing in it may be believed before [`Unverified::verify`].
 ///
 /// # Errors
 /// [`ManifestError::Malformed`], [`ManifestError::Altered`] when its chain does not hold.
-pub fn read(bytes: &[u8]) -> Result<Unverified, ManifestError> {
-    let _ = bytes;
-    unimplemented!()
+pub fn read(bytes: &[u8]) -> Result<Unverified<'_>, ManifestError> {
+    if bytes.len() > MANIFEST_MAX {
+        return Err(ManifestError::Malformed { line: 1, why: "longer than a manifest may be" });
+    }
+    let sealed = sealed::open(CONTEXT, bytes)?;
+    let mut lines = sealed.lines();
+    let malformed = |line| move |why| ManifestError::Malformed { line, why };
+    let (_, first) = lines.next().ok_or(malformed(1)("no first line"))?;
+    let header = header(sealed::read_line(first).map_err(malformed(1))?).map_err(malformed(1))?;
+    let mut above = first;
+    let mut rows = Vec::new();
+    for (number, text) in lines {
+        let line: RowLine = sealed::read_line(text).map_err(malformed(number))?;
+        if line.chain != chain_of(above) {
+            return Err(ManifestError::Altered { line: number, why: "does not follow the line above it" });
+        }
+        rows.push(row(line).map_err(malformed(number))?);
+        above = text;
+    }
+    Ok(Unverified { sealed, header, rows })
 }
 
 /// A manifest of the right form.
 #[derive(Debug, Clone)]
-pub struct Unverified {
+pub struct Unverified<'a> {
+    sealed: sealed::Sealed<'a>,
     header: Header,
     rows: Vec<Row>,
 }
 
-impl Unverified {
+impl Unverified<'_> {
     /// The station it says it is of: whose record to look up.
     #[must_use]
     pub fn station(&self) -> &StationId {
@@ -175,16 +239,48 @@ impl Unverified {
     /// Digest of the key it says it is signed by.
     #[must_use]
     pub fn signer(&self) -> [u8; 32] {
-        unimplemented!()
+        self.sealed.signer
     }
 
-    /// Checks signature, chain, quota, range and every certificate against the station's record.
+    /// Checks signature, quota, range and every certificate against the station's record.
     ///
     /// # Errors
     /// [`ManifestError`].
     pub fn verify(self, record: &StationRecord) -> Result<Verified, ManifestError> {
-        let _ = (record, self.rows);
-        unimplemented!()
+        let Self { sealed, header, rows } = self;
+        if (&header.station, &header.tenant) != (&record.station, &record.tenant) {
+            return Err(ManifestError::OtherStation {
+                found: format!("{}/{}", header.tenant, header.station),
+                expected: format!("{}/{}", record.tenant, record.station),
+            });
+        }
+        if sealed.signer != record.manifest_key.digest() {
+            return Err(ManifestError::OtherSigner {
+                found: hex(&sealed.signer),
+                expected: hex(&record.manifest_key.digest()),
+                station: record.station.clone(),
+            });
+        }
+        sealed.verify(&record.manifest_key).map_err(|_| ManifestError::Altered {
+            line: rows.len() + 2,
+            why: "the station's signature is not over these lines",
+        })?;
+        let count = rows.len() as u64;
+        if count > record.quota {
+            return Err(ManifestError::Quota { rows: count, quota: record.quota });
+        }
+        let (mut serials, mut names, mut keys) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (at, row) in rows.iter().enumerate() {
+            let line = at + 2;
+            let device = certificate(row, record, line)?;
+            let new =
+                serials.insert(&row.serial) & names.insert(&row.device_id) & keys.insert(device.key_digest);
+            if !new {
+                let why = format!("serial {}, its device id or its key is there twice", row.serial);
+                return Err(ManifestError::Certificate { line, why });
+            }
+        }
+        Ok(Verified { digest: sealed.digest(), header, rows })
     }
 }
 
@@ -198,3 +294,97 @@ pub struct Verified {
     /// What the station's next manifest names as `previous`.
     pub digest: [u8; 32],
 }
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeaderLine {
+    muster: String,
+    tenant: Tenant,
+    station: StationId,
+    batch: BatchId,
+    product: String,
+    sequence: u64,
+    previous: Option<String>,
+    opened_at: String,
+    closed_at: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RowLine {
+    chain: String,
+    serial: SerialNumber,
+    device_id: DeviceId,
+    certificate: String,
+    at: String,
+}
+
+/// Names a line (with its end).
+fn chain(line: &str) -> String {
+    chain_of(line.strip_suffix('\n').unwrap_or(line))
+}
+
+/// Names a line (without its end).
+fn chain_of(line: &str) -> String {
+    hex(&Sha256::digest(line.as_bytes()))
+}
+
+fn header(line: HeaderLine) -> Result<Header, &'static str> {
+    if line.muster != FORMAT {
+        return Err("another format or version");
+    }
+    if line.product.is_empty() || line.product.len() > PRODUCT_MAX {
+        return Err("product is empty or longer than 64 octets");
+    }
+    let digest = |text: String| unhex(&text).and_then(|octets| octets.try_into().ok());
+    let previous = match line.previous {
+        None => None,
+        Some(text) => Some(digest(text).ok_or("previous is not a SHA-256 in hexadecimal")?),
+    };
+    if (line.sequence == 1) != previous.is_none() || line.sequence == 0 {
+        return Err("the first manifest of a station, and only the first, has no previous one");
+    }
+    Ok(Header {
+        tenant: line.tenant,
+        station: line.station,
+        batch: line.batch,
+        product: line.product,
+        sequence: line.sequence,
+        previous,
+        opened_at_ms: sealed::read_time(&line.opened_at).ok_or("opened_at is no time")?,
+        closed_at_ms: sealed::read_time(&line.closed_at).ok_or("closed_at is no time")?,
+    })
+}
+
+fn row(line: RowLine) -> Result<Row, &'static str> {
+    let certificate = BASE64.decode(&line.certificate).map_err(|_| "certificate is not base64")?;
+    Ok(Row {
+        certificate_id: CertificateId(Sha256::digest(&certificate).into()),
+        serial: line.serial,
+        device_id: line.device_id,
+        certificate,
+        at_ms: sealed::read_time(&line.at).ok_or("at is no time")?,
+    })
+}
+
+/// The row's certificate: a birth certificate of this station's factory CA, for this row, within the range.
+fn certificate(row: &Row, record: &StationRecord, line: usize) -> Result<DeviceIdentity, ManifestError> {
+    let wrong = |why: String| ManifestError::Certificate { line, why };
+    let device =
+        DeviceIdentity::from_certificate(&row.certificate).map_err(|error| wrong(error.to_string()))?;
+    if device.profile != Profile::Birth {
+        return Err(wrong("not a birth certificate".to_owned()));
+    }
+    if (&device.serial, &device.device_id, &device.tenant) != (&row.serial, &row.device_id, &record.tenant) {
+        return Err(wrong(format!("certificate is of {}/{}", device.tenant, device.device_id)));
+    }
+    if record.serials.place(&row.serial).is_none() {
+        let (serial, range) = (row.serial.clone(), record.serials.to_string());
+        return Err(ManifestError::Range { line, serial, range });
+    }
+    record.factory.vouches_for(&row.certificate).map_err(|error| wrong(error.to_string()))?;
+    Ok(device)
+}
+
+/// Longest product name, octets: what a listing shows in one line.
+pub const PRODUCT_MAX: usize = 64;

@@ -1,10 +1,18 @@
 //! What each certificate looks like: purposes of CAs, profiles of leaves, serial numbers, validity.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
 
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyUsagePurpose, SanType,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::key::KeyError;
+use crate::{
+    key::{KeyError, PublicKey, Signer},
+    ledger::{Holder, Intent},
+    name,
+};
 
 /// The one thing a CA issues. It is written into the CA's name as `OU`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,6 +36,84 @@ pub enum Purpose {
     Station,
 }
 
+impl Purpose {
+    /// Every one.
+    pub const ALL: [Purpose; 8] = [
+        Purpose::Root,
+        Purpose::Factory,
+        Purpose::Operational,
+        Purpose::Broker,
+        Purpose::Https,
+        Purpose::Service,
+        Purpose::Operator,
+        Purpose::Station,
+    ];
+
+    /// The word for it, in `OU` and in file names.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Factory => "factory",
+            Self::Operational => "operational",
+            Self::Broker => "broker",
+            Self::Https => "https",
+            Self::Service => "service",
+            Self::Operator => "operator",
+            Self::Station => "station",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|purpose| purpose.word() == word)
+    }
+
+    /// What a CA of this purpose issues; `None` for the root, which issues CAs.
+    #[must_use]
+    pub fn profile(self) -> Option<Profile> {
+        match self {
+            Self::Root => None,
+            Self::Factory => Some(Profile::Birth),
+            Self::Operational => Some(Profile::Operational),
+            Self::Broker => Some(Profile::Broker),
+            Self::Https => Some(Profile::Https),
+            Self::Service => Some(Profile::Service),
+            Self::Operator => Some(Profile::Operator),
+            Self::Station => Some(Profile::StationManifest),
+        }
+    }
+
+    /// How long a CA of this purpose lives. A birth certificate has no end, so neither has what is above it;
+    /// the others are replaced within ten years.
+    pub(crate) fn not_after_s(self, now_s: i64) -> i64 {
+        match self {
+            Self::Root | Self::Factory => NO_END_S,
+            _ => now_s + 3650 * DAY_S,
+        }
+    }
+
+    /// How many CAs may follow below (RFC 5280 §4.2.1.9).
+    pub(crate) fn path_len(self) -> u8 {
+        match self {
+            Self::Root => 1,
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+const DAY_S: i64 = 86_400;
+
+/// How far back notBefore lies: clocks a little apart still agree that a new certificate is valid.
+pub const BACKDATE_S: i64 = 300;
+
 /// What a leaf is for. Each is issued by the CA of one [`Purpose`] and by no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,6 +132,27 @@ pub enum Profile {
     Operator,
     /// A station's manifest key: ten years, no EKU.
     StationManifest,
+}
+
+impl Profile {
+    /// The end of a certificate issued now, unless its CA ends before.
+    pub(crate) fn not_after_s(self, now_s: i64) -> i64 {
+        match self {
+            Self::Birth => NO_END_S,
+            Self::Broker => now_s + 30 * DAY_S - BACKDATE_S,
+            Self::Operational | Self::Https | Self::Service | Self::Operator => now_s + 90 * DAY_S,
+            Self::StationManifest => now_s + 3650 * DAY_S,
+        }
+    }
+
+    /// Its one extended key usage.
+    pub(crate) fn usage(self) -> Option<ExtendedKeyUsagePurpose> {
+        match self {
+            Self::Birth | Self::StationManifest => None,
+            Self::Broker | Self::Https => Some(ExtendedKeyUsagePurpose::ServerAuth),
+            Self::Operational | Self::Service | Self::Operator => Some(ExtendedKeyUsagePurpose::ClientAuth),
+        }
+    }
 }
 
 /// The end of a certificate that has none: 99991231235959Z (RFC 5280 §4.1.2.5), in seconds since 1970.
@@ -136,5 +243,111 @@ impl fmt::Display for ServerName {
             Self::Dns(name) => f.write_str(name),
             Self::Ip(address) => address.fmt(f),
         }
+    }
+}
+
+/// What a CA's certificate says.
+pub(crate) fn ca_params(
+    owner: &str,
+    purpose: Purpose,
+    name: &str,
+    key: &PublicKey,
+    serial: CertificateSerial,
+    now_s: i64,
+) -> CertificateParams {
+    let mut params = params(name::ca(owner, purpose, name), serial);
+    params.not_before = time(now_s - BACKDATE_S);
+    params.not_after = time(purpose.not_after_s(now_s));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(purpose.path_len()));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_identifier_method = KeyIdMethod::PreSpecified(key.key_id().to_vec());
+    params.use_authority_key_identifier_extension = purpose != Purpose::Root;
+    params
+}
+
+/// What a leaf says.
+pub(crate) fn leaf_params(intent: &Intent, owner: &str) -> CertificateParams {
+    let subject = match &intent.holder {
+        Holder::Device(subject) => name::device(subject),
+        Holder::Server(names) => {
+            name::other(owner, &names.first().map(ToString::to_string).unwrap_or_default())
+        }
+        Holder::Named(name) => name::other(owner, name),
+    };
+    let mut params = params(subject, intent.certificate_serial);
+    params.not_before = time(intent.not_before_s);
+    params.not_after = time(intent.not_after_s);
+    params.is_ca = IsCa::NoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = intent.profile.usage().into_iter().collect();
+    params.use_authority_key_identifier_extension = true;
+    if let Holder::Server(names) = &intent.holder {
+        params.subject_alt_names = names.iter().map(alt_name).collect();
+    }
+    params
+}
+
+/// The CA as rcgen sees it.
+pub(crate) fn issuer<'a>(
+    owner: &str,
+    purpose: Purpose,
+    name: &str,
+    key: &'a dyn Signer,
+) -> Issuer<'static, ForRcgen<'a>> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name::ca(owner, purpose, name);
+    params.key_identifier_method = KeyIdMethod::PreSpecified(key.public_key().key_id().to_vec());
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Issuer::new(params, ForRcgen(key))
+}
+
+/// Seconds since 1970 as rcgen takes them.
+pub(crate) fn time(at_s: i64) -> time::OffsetDateTime {
+    let since = u64::try_from(at_s.clamp(0, NO_END_S)).expect("clamped to positive");
+    rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(since)
+}
+
+fn params(subject: DistinguishedName, serial: CertificateSerial) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject;
+    params.serial_number = Some(rcgen::SerialNumber::from_slice(serial.octets()));
+    params
+}
+
+fn alt_name(name: &ServerName) -> SanType {
+    match name {
+        ServerName::Ip(address) => SanType::IpAddress(*address),
+        ServerName::Dns(name) => {
+            SanType::DnsName(rcgen::string::Ia5String::try_from(name.as_str()).expect("a DNS name is ASCII"))
+        }
+    }
+}
+
+/// A key as rcgen takes it.
+pub(crate) struct ForRcgen<'a>(pub(crate) &'a dyn Signer);
+
+impl rcgen::PublicKeyData for ForRcgen<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.public_key().point()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for ForRcgen<'_> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign(message).map_err(|_| rcgen::Error::RemoteKeyError)
+    }
+}
+
+impl rcgen::PublicKeyData for PublicKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.point()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
     }
 }
