@@ -294,9 +294,18 @@ pub(crate) fn issuer<'a>(
     name: &str,
     key: &'a dyn Signer,
 ) -> Issuer<'static, ForRcgen<'a>> {
+    issuer_named(name::ca(owner, purpose, name), key.public_key().key_id(), key)
+}
+
+/// An issuer of any name, with any key and any key identifier.
+pub(crate) fn issuer_named(
+    name: DistinguishedName,
+    key_id: [u8; 20],
+    key: &dyn Signer,
+) -> Issuer<'static, ForRcgen<'_>> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = name::ca(owner, purpose, name);
-    params.key_identifier_method = KeyIdMethod::PreSpecified(key.public_key().key_id().to_vec());
+    params.distinguished_name = name;
+    params.key_identifier_method = KeyIdMethod::PreSpecified(key_id.to_vec());
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Issuer::new(params, ForRcgen(key))
 }

@@ -1,28 +1,55 @@
 //! A whole hierarchy in memory, devices of it, and every odd chain by name. No file is written.
+//!
+//! Everything right is made by the code that makes it in production. What is odd starts from the same
+//! profile and differs in the one thing its name says ([`odd`]).
 
 use std::sync::Arc;
 
 use muster_shared::{SerialNumber, factory::Subject};
+use rcgen::CertificateParams;
 
 use crate::{
+    authority::{Authority, Request},
     ca::Ca,
-    hierarchy::{Hierarchy, Plan},
-    key::SoftKey,
-    profile::{Profile, ServerName},
+    csr::VerifiedCsr,
+    hierarchy::{Hierarchy, Plan, StationKeys, StationPlan},
+    identity::DeviceIdentity,
+    key::{Signer, SoftKey},
+    ledger::MemoryLedger,
+    manifest::{self, Header, Row},
+    name,
+    profile::{CertificateSerial, ForRcgen, ServerName},
+    station::SerialRange,
 };
+
+mod odd;
+
+pub use odd::{OddCredential, OddDevice, OddServer, Refused};
 
 /// A plan with tenant `acme`: station `S-07` for `MU-000001` to `MU-009999`, and station `S-08`, also of
 /// `acme`, for `MU-010000` to `MU-019999`; tenant `other`: station `S-99` for `OT-0001` to `OT-9999`.
 #[must_use]
 pub fn plan() -> Plan {
-    unimplemented!()
+    let station = |station: &str, tenant: &str, first: &str, last: &str, quota| StationPlan {
+        station: station.parse().expect("an id"),
+        tenant: tenant.parse().expect("an id"),
+        quota,
+        serials: SerialRange::new(&serial(first), &serial(last)).expect("a range"),
+    };
+    Plan {
+        owner: "Acme".to_owned(),
+        stations: vec![
+            station("S-07", "acme", "MU-000001", "MU-009999", 9_999),
+            station("S-08", "acme", "MU-010000", "MU-019999", 100),
+            station("S-99", "other", "OT-0001", "OT-9999", 9_999),
+        ],
+    }
 }
 
 /// The hierarchy of [`plan`], made `now_s`.
 #[must_use]
 pub fn hierarchy(now_s: i64) -> Hierarchy {
-    let _ = now_s;
-    unimplemented!()
+    Hierarchy::create(&plan(), now_s).expect("the plan is sound")
 }
 
 /// A certificate with its key, and what issued it.
@@ -34,197 +61,183 @@ pub struct Credential {
     pub key: Arc<SoftKey>,
 }
 
+impl Credential {
+    /// Who the leaf says it is.
+    ///
+    /// # Panics
+    /// When the leaf is no device certificate.
+    #[must_use]
+    pub fn identity(&self) -> DeviceIdentity {
+        DeviceIdentity::from_certificate(&self.chain[0]).expect("made to the profile")
+    }
+
+    /// The leaf's private key, PKCS #8 in DER, as a TLS library takes it.
+    ///
+    /// # Panics
+    /// Never: a P-256 key has an encoding.
+    #[must_use]
+    pub fn key_pkcs8(&self) -> Vec<u8> {
+        self.key.expose_secret().expect("a P-256 key has an encoding").to_vec()
+    }
+}
+
 /// Tenant `acme`, this serial, device id equal to it.
+///
+/// # Panics
+/// When `serial` is no serial or no device id.
 #[must_use]
 pub fn subject(serial: &str) -> Subject {
-    let _ = serial;
-    unimplemented!()
+    subject_of("acme", serial)
+}
+
+/// This tenant, this serial, device id equal to it.
+///
+/// # Panics
+/// When one of them is none.
+#[must_use]
+pub fn subject_of(tenant: &str, serial: &str) -> Subject {
+    Subject {
+        tenant: tenant.parse().expect("a tenant"),
+        device_id: serial.parse().expect("a device id"),
+        serial: self::serial(serial),
+    }
+}
+
+/// A new key.
+///
+/// # Panics
+/// When the system has no randomness.
+#[must_use]
+pub fn key() -> Arc<SoftKey> {
+    Arc::new(SoftKey::generate().expect("the system has randomness"))
 }
 
 /// PKCS #10 for `subject`, signed by `key`.
+///
+/// # Panics
+/// When the key does not sign.
 #[must_use]
 pub fn csr(subject: &Subject, key: &SoftKey) -> Vec<u8> {
-    let _ = (subject, key);
-    unimplemented!()
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name::device(subject);
+    params.serialize_request(&ForRcgen(key)).expect("a key in memory signs").der().to_vec()
 }
 
 /// A birth certificate for `subject` from the factory CA of the station whose range has the serial (the first
 /// station where none has), with a new key. `chain` is leaf and factory CA.
+///
+/// # Panics
+/// When it cannot be issued.
 #[must_use]
 pub fn device(hierarchy: &Hierarchy, subject: &Subject, now_s: i64) -> Credential {
-    let _ = (hierarchy, subject, now_s);
-    unimplemented!()
+    device_with(&station_of(hierarchy, subject).factory, subject, key(), now_s)
+}
+
+/// A certificate for `subject` and `key` from this CA: a factory CA, or the operational one.
+///
+/// # Panics
+/// When it cannot be issued.
+#[must_use]
+pub fn device_with(ca: &Ca, subject: &Subject, key: Arc<SoftKey>, now_s: i64) -> Credential {
+    let csr = VerifiedCsr::verify(&csr(subject, &key), subject).expect("just made");
+    issue(ca, &Request::Device(&csr), &key, now_s, true)
 }
 
 /// An operational certificate for `subject`, with a new key. `chain` is leaf and operational CA.
+///
+/// # Panics
+/// When it cannot be issued.
 #[must_use]
 pub fn operational(hierarchy: &Hierarchy, subject: &Subject, now_s: i64) -> Credential {
-    let _ = (hierarchy, subject, now_s);
-    unimplemented!()
+    device_with(&hierarchy.operational, subject, key(), now_s)
 }
 
-/// A server certificate of a CA ([`Profile::Broker`] or [`Profile::Https`]). `chain` is the leaf only.
+/// A server certificate of a CA (broker or HTTPS). `chain` is the leaf only.
+///
+/// # Panics
+/// When it cannot be issued.
 #[must_use]
 pub fn server(ca: &Ca, names: &[ServerName], now_s: i64) -> Credential {
-    let _ = (ca, names, now_s);
-    unimplemented!()
+    let key = key();
+    issue(ca, &Request::Server { names, key: key.public_key() }, &key, now_s, false)
 }
 
-/// A finished batch as `muster-factory` hands it over: the signed manifest of the first station.
+/// A certificate for a service or a person. `chain` is leaf and CA.
+///
+/// # Panics
+/// When it cannot be issued.
+#[must_use]
+pub fn named(ca: &Ca, name: &str, now_s: i64) -> Credential {
+    let key = key();
+    issue(ca, &Request::Named { name, key: key.public_key() }, &key, now_s, true)
+}
+
+/// A finished batch as `muster-factory` hands it over: the first manifest of the first station.
+///
+/// # Panics
+/// When it cannot be signed.
 #[must_use]
 pub fn manifest(hierarchy: &Hierarchy, batch: &str, devices: &[Credential], now_ms: u64) -> Vec<u8> {
-    let _ = (hierarchy, batch, devices, now_ms, SerialNumber::new(""));
-    unimplemented!()
+    manifest_of(&hierarchy.stations[0], batch, None, devices, now_ms)
 }
 
-/// What can be wrong with a server's certificate. A device must refuse every one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OddServer {
-    /// Right in form, of another hierarchy.
-    WrongRoot,
-    /// Of the factory CA.
-    FactoryIssued,
-    /// Of the HTTPS CA of the same root, chain included.
-    HttpsIssued,
-    /// Of the operational CA of the same root, chain included.
-    OperationalIssued,
-    /// Signed by a device's birth key, with the device's certificate in the chain.
-    DeviceAsCa,
-    /// Signed by a broker leaf's key, with that leaf in the chain.
-    BrokerLeafAsCa,
-    /// Below an intermediate of the broker CA, whose pathLen is 0.
-    TooDeep,
-    /// Signed by another key under the broker CA's name.
-    ForgedSignature,
-    /// The broker CA signed it, under another issuer name.
-    WrongIssuerName,
-    /// Ended yesterday.
-    Expired,
-    /// Begins tomorrow.
-    NotYetValid,
-    /// EKU clientAuth only.
-    ClientAuthOnly,
-    /// keyUsage keyCertSign only.
-    CertSignOnly,
-    /// `CN` is the name, no SAN.
-    NameInCnOnly,
-    /// `CN` is the name, the SAN is another.
-    NameInCnOtherSan,
-    /// SAN is another name.
-    WrongName,
-    /// A critical extension nobody knows.
-    UnknownCritical,
-    /// basicConstraints CA true on the leaf.
-    LeafIsCa,
-    /// P-384 key.
-    OtherCurve,
-    /// A device's birth certificate as the server's.
-    DeviceCertificate,
-    /// Self-signed.
-    SelfSigned,
+/// A manifest of any station. `after` is sequence number and digest of the station's manifest before it.
+///
+/// # Panics
+/// When it cannot be signed.
+#[must_use]
+pub fn manifest_of(
+    station: &StationKeys,
+    batch: &str,
+    after: Option<(u64, [u8; 32])>,
+    devices: &[Credential],
+    now_ms: u64,
+) -> Vec<u8> {
+    let header = Header {
+        tenant: station.record.tenant.clone(),
+        station: station.record.station.clone(),
+        batch: batch.parse().expect("a batch"),
+        product: "TH-2".to_owned(),
+        sequence: after.map_or(1, |(sequence, _)| sequence + 1),
+        previous: after.map(|(_, digest)| digest),
+        opened_at_ms: now_ms,
+        closed_at_ms: now_ms,
+    };
+    let rows: Vec<Row> = devices.iter().map(|device| row(device, now_ms)).collect();
+    manifest::write(&header, &rows, &*station.manifest_key).expect("a key in memory signs")
 }
 
-/// What can be wrong with a device's certificate. The profile check or the gate must refuse every one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OddDevice {
-    /// Right in form, of another hierarchy.
-    WrongRoot,
-    /// Signed by another key under the factory CA's name and key identifier.
-    ForgedSignature,
-    /// Of the broker CA.
-    BrokerIssued,
-    /// The broker's own certificate.
-    BrokerCertificate,
-    /// A tenant the factory CA does not serve.
-    OtherTenant,
-    /// Ended yesterday (operational).
-    Expired,
-    /// Begins tomorrow (operational).
-    NotYetValid,
-    /// EKU serverAuth.
-    ServerAuth,
-    /// EKU clientAuth and serverAuth.
-    TwoUsages,
-    /// No keyUsage.
-    NoKeyUsage,
-    /// keyUsage not critical.
-    KeyUsageNotCritical,
-    /// keyUsage with keyCertSign.
-    CertSign,
-    /// basicConstraints, CA false.
-    BasicConstraints,
-    /// basicConstraints, CA true.
-    LeafIsCa,
-    /// A critical extension nobody knows.
-    UnknownCritical,
-    /// An extension nobody knows, not critical.
-    UnknownExtension,
-    /// A subject key identifier.
-    SubjectKeyId,
-    /// No authority key identifier.
-    NoAuthorityKeyId,
-    /// A SAN.
-    Names,
-    /// Two `CN`.
-    TwoCommonNames,
-    /// Two `O`.
-    TwoTenants,
-    /// No `serialNumber`.
-    NoSerial,
-    /// An `OU` besides.
-    ExtraAttribute,
-    /// `CN` as PrintableString.
-    CommonNamePrintable,
-    /// `serialNumber` as UTF8String.
-    SerialUtf8,
-    /// `CN` is `~all`.
-    EveryDevice,
-    /// `CN` has a slash.
-    SlashInName,
-    /// `CN` has a `+`.
-    WildcardInName,
-    /// `CN` ends in NUL.
-    NulInName,
-    /// `CN` of 49 octets.
-    LongName,
-    /// P-384 key.
-    OtherCurve,
-    /// Certificate serial number of 20 octets.
-    LongCertificateSerial,
-    /// Octets after the certificate.
-    TrailingOctets,
-}
-
-impl OddServer {
-    /// Every one.
-    pub const ALL: &'static [OddServer] = &[];
-
-    /// The chain a hostile server presents, right in all else: for `name`, leaf first, with the leaf's key as
-    /// PKCS #8 in DER.
-    #[must_use]
-    pub fn make(self, hierarchy: &Hierarchy, name: &ServerName, now_s: i64) -> OddCredential {
-        let _ = (hierarchy, name, now_s);
-        unimplemented!()
+/// A device as a row of a manifest.
+#[must_use]
+pub fn row(device: &Credential, at_ms: u64) -> Row {
+    let identity = device.identity();
+    Row {
+        serial: identity.serial,
+        device_id: identity.device_id,
+        certificate: device.chain[0].clone(),
+        certificate_id: identity.id,
+        at_ms,
     }
 }
 
-impl OddDevice {
-    /// Every one.
-    pub const ALL: &'static [OddDevice] = &[];
-
-    /// The chain a hostile device presents as `subject`, right in all else.
-    #[must_use]
-    pub fn make(self, hierarchy: &Hierarchy, subject: &Subject, now_s: i64) -> OddCredential {
-        let _ = (hierarchy, subject, now_s, Profile::Birth);
-        unimplemented!()
-    }
+fn serial(text: &str) -> SerialNumber {
+    text.parse().expect("a serial")
 }
 
-/// An odd chain and the key of its leaf; the key may be of another curve.
-#[derive(Clone)]
-pub struct OddCredential {
-    /// Leaf first, DER.
-    pub chain: Vec<Vec<u8>>,
-    /// The leaf's private key, PKCS #8 in DER. A key of a test, known to nobody else's hierarchy.
-    pub key_pkcs8: Vec<u8>,
+fn station_of<'a>(hierarchy: &'a Hierarchy, subject: &Subject) -> &'a StationKeys {
+    let mut all = hierarchy.stations.iter();
+    let has = |keys: &&StationKeys| {
+        keys.record.tenant == subject.tenant && keys.record.serials.place(&subject.serial).is_some()
+    };
+    all.find(has).unwrap_or(&hierarchy.stations[0])
+}
+
+fn issue(ca: &Ca, request: &Request<'_>, key: &Arc<SoftKey>, now_s: i64, with_ca: bool) -> Credential {
+    let fresh = CertificateSerial::draw().expect("the system has randomness");
+    let issued = Authority::new(ca).issue(request, &mut MemoryLedger::default(), fresh, now_s);
+    let mut chain = vec![issued.expect("the request is sound").certificate];
+    if with_ca {
+        chain.push(ca.certificate().der().to_vec());
+    }
+    Credential { chain, key: key.clone() }
 }
