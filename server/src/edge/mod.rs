@@ -2,6 +2,7 @@
 
 pub mod farewell;
 pub mod limits;
+pub mod mqtt;
 pub mod roster;
 
 pub use farewell::Farewell;
