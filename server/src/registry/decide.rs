@@ -1,13 +1,21 @@
-//! One device's decision.
+//! One device's decision: read the state, take the step, write what follows from it, commit, flip.
 
 use std::{fmt, str::FromStr};
 
-use muster_shared::{Generation, SerialNumber, Tenant};
+use muster_shared::{CertificateId, DeviceId, Generation, SerialNumber, Tenant};
+use serde_json::json;
 
 use super::{
-    device::{Act, DeviceState, UnknownWord},
+    Inner,
+    audit::{self, Entry, Stamp},
+    changes::What,
+    device::{Act, DeviceState},
+    error::RegistryError,
+    now_ms,
+    operator::Actor,
     session::words,
-    verdict::DeviceKey,
+    sqlite::{Connection, digest, int, parse},
+    verdict::{CertificateStatus, DeviceKey},
 };
 
 words!(
@@ -96,4 +104,294 @@ pub struct Decided {
     pub audit_no: u64,
     /// When it was committed, Unix milliseconds.
     pub decided_at_ms: u64,
+}
+
+/// Longest reason, octets.
+pub const REASON_MAX: usize = 500;
+
+impl Reason {
+    /// A reason without an RFC 5280 word.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), code: None }
+    }
+
+    fn check(&self, act: Act) -> Result<&str, RegistryError> {
+        let text = self.text.trim();
+        if act.needs_reason() && text.is_empty() {
+            return Err(RegistryError::ReasonMissing(act.as_str()));
+        }
+        if text.len() > REASON_MAX {
+            let why = format!("{} octets long, at most {REASON_MAX} are kept", text.len());
+            return Err(RegistryError::Value { what: "reason", why });
+        }
+        if let Some(control) = text.chars().find(|character| character.is_control()) {
+            let why = format!("has the control character {control:?}");
+            return Err(RegistryError::Value { what: "reason", why });
+        }
+        Ok(text)
+    }
+}
+
+/// A device's row, as a decision needs it.
+struct Row {
+    id: i64,
+    tenant: Tenant,
+    serial: SerialNumber,
+    state: DeviceState,
+    ever_connected: bool,
+}
+
+type Columns = (i64, String, String, String, Option<i64>);
+
+fn row((id, tenant, serial, state, first): Columns) -> Result<Row, RegistryError> {
+    Ok(Row {
+        id,
+        tenant: parse(&tenant, "a device's tenant")?,
+        serial: parse(&serial, "a device's serial")?,
+        state: parse(&state, "a device's state")?,
+        ever_connected: first.is_some(),
+    })
+}
+
+/// The row id of the one device this names.
+pub(super) async fn find(connection: &mut Connection, target: &Target) -> Result<i64, RegistryError> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT id, tenant FROM device WHERE serial = $1 AND ($2 = '' OR tenant = $2) ORDER BY tenant",
+    )
+    .bind(target.serial.as_str())
+    .bind(target.tenant.as_ref().map_or("", Tenant::as_str))
+    .fetch_all(connection)
+    .await?;
+    match rows.as_slice() {
+        [] => Err(RegistryError::DeviceUnknown(target.to_string())),
+        [(id, _)] => Ok(*id),
+        several => {
+            let tenants = several.iter().map(|(_, tenant)| parse(tenant, "a device's tenant"));
+            Err(RegistryError::Ambiguous {
+                serial: target.serial.clone(),
+                tenants: tenants.collect::<Result<_, _>>()?,
+            })
+        }
+    }
+}
+
+async fn load(connection: &mut Connection, id: i64) -> Result<Row, RegistryError> {
+    let columns: Columns =
+        sqlx::query_as("SELECT id, tenant, serial, state, first_connected_ms FROM device WHERE id = $1")
+            .bind(id)
+            .fetch_one(connection)
+            .await?;
+    row(columns)
+}
+
+/// Which device a decision is about, before it is looked up.
+pub(super) enum Whom {
+    Target(Target),
+    Row(i64),
+}
+
+/// Makes the decision. Runs to its end once begun: the caller spawns it.
+pub(super) async fn decide(
+    inner: &Inner,
+    actor: &Actor,
+    whom: Whom,
+    act: Act,
+    reason: &Reason,
+    at_ms: Option<u64>,
+) -> Result<Decided, RegistryError> {
+    let text = reason.check(act)?;
+    let mut writer = inner.database.writer().await?;
+    let mut tx = writer.begin().await?;
+    let id = match whom {
+        Whom::Target(target) => find(&mut tx, &target).await?,
+        Whom::Row(id) => id,
+    };
+    let row = load(&mut tx, id).await?;
+    let to = row
+        .state
+        .step(act, row.ever_connected)
+        .map_err(|error| RegistryError::Transition { serial: row.serial.clone(), error })?;
+    let target = format!("{}/{}", row.tenant, row.serial);
+    let code = (act == Act::Revoke).then(|| reason.code.unwrap_or(RevocationReason::Unspecified));
+    let entry = Entry {
+        actor,
+        action: action(act),
+        target: &target,
+        reason: text,
+        detail: json!({ "from": row.state.as_str(), "to": to.as_str(), "code": code.map(RevocationReason::as_str) }),
+    };
+    let stamp = audit::append(&mut tx, entry, at_ms.unwrap_or_else(now_ms)).await?;
+    change_state(&mut tx, &row, act, to, stamp).await?;
+    let dead = match act {
+        Act::Revoke => {
+            revoke_certificates(&mut tx, &row, code.unwrap_or(RevocationReason::Unspecified), stamp).await?
+        }
+        Act::Decommission => {
+            remove_data(&mut tx, row.id).await?;
+            Vec::new()
+        }
+        _ => Vec::new(),
+    };
+    let device = inner
+        .verdicts
+        .by_row(row.id)
+        .ok_or_else(|| RegistryError::Damaged(format!("device row {} has no verdict", row.id)))?;
+    if let Err(error) = inner.commit(tx).await {
+        // Nobody knows whether it is committed. The file says; until it is asked the verdict stays.
+        writer.fail();
+        drop(writer);
+        resync(inner, device, row.id).await;
+        return Err(error);
+    }
+    // Still under the writer's lock: verdicts flip in the order of the commits.
+    inner.verdicts.set_state(device, to);
+    for (certificate, not_after_s) in dead {
+        inner.verdicts.put_certificate(&certificate, device, CertificateStatus::Revoked, not_after_s);
+    }
+    inner.announce(stamp, What::Device { device, act, from: row.state, to });
+    Ok(Decided {
+        device,
+        act,
+        from: row.state,
+        to,
+        generation: stamp.generation,
+        audit_no: stamp.no,
+        decided_at_ms: stamp.at_ms,
+    })
+}
+
+fn action(act: Act) -> &'static str {
+    match act {
+        Act::FirstConnection => "device.first-connection",
+        Act::Suspend => "device.suspend",
+        Act::Resume => "device.resume",
+        Act::Quarantine => "device.quarantine",
+        Act::Release => "device.release",
+        Act::Revoke => "device.revoke",
+        Act::Decommission => "device.decommission",
+    }
+}
+
+async fn change_state(
+    tx: &mut Connection,
+    row: &Row,
+    act: Act,
+    to: DeviceState,
+    stamp: Stamp,
+) -> Result<(), RegistryError> {
+    let first = (act == Act::FirstConnection).then(|| int(stamp.at_ms));
+    sqlx::query(
+        "UPDATE device SET state = $1, changed_at_ms = $2, changed_no = $3,
+         first_connected_ms = coalesce(first_connected_ms, $4) WHERE id = $5",
+    )
+    .bind(to.as_str())
+    .bind(int(stamp.at_ms))
+    .bind(int(stamp.no))
+    .bind(first)
+    .bind(row.id)
+    .execute(&mut *tx)
+    .await?;
+    if !act.ends_sessions() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO enforcement
+         (generation, device, audit_no, act, from_state, to_state, decided_at_ms, sessions_ended)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 0)",
+    )
+    .bind(int(stamp.generation.0))
+    .bind(row.id)
+    .bind(int(stamp.no))
+    .bind(act.as_str())
+    .bind(row.state.as_str())
+    .bind(to.as_str())
+    .bind(int(stamp.at_ms))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Every certificate of the device, and tombstones for each, its key and its serial.
+async fn revoke_certificates(
+    tx: &mut Connection,
+    row: &Row,
+    reason: RevocationReason,
+    stamp: Stamp,
+) -> Result<Vec<(CertificateId, i64)>, RegistryError> {
+    let certificates: Vec<(Vec<u8>, Vec<u8>, i64)> =
+        sqlx::query_as("SELECT id, key_digest, not_after_s FROM certificate WHERE device = $1")
+            .bind(row.id)
+            .fetch_all(&mut *tx)
+            .await?;
+    sqlx::query(
+        "UPDATE certificate SET status = $1, revoked_at_ms = $2, revoked_reason = $3
+         WHERE device = $4 AND revoked_at_ms IS NULL",
+    )
+    .bind(CertificateStatus::Revoked.as_str())
+    .bind(int(stamp.at_ms))
+    .bind(reason.as_str())
+    .bind(row.id)
+    .execute(&mut *tx)
+    .await?;
+    let mut dead = Vec::with_capacity(certificates.len());
+    let mut stones = vec![("serial", format!("{}/{}", row.tenant, row.serial))];
+    for (id, key, not_after_s) in certificates {
+        let id = CertificateId(digest(&id, "a certificate's id")?);
+        stones.push(("certificate", id.to_string()));
+        stones.push(("key", hex::encode(key)));
+        dead.push((id, not_after_s));
+    }
+    for (kind, value) in stones {
+        sqlx::query(
+            "INSERT INTO tombstone (kind, value, device, generation, at_ms) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (kind, value) DO NOTHING",
+        )
+        .bind(kind)
+        .bind(value)
+        .bind(row.id)
+        .bind(int(stamp.generation.0))
+        .bind(int(stamp.at_ms))
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(dead)
+}
+
+/// What a decommissioned device said and did. Its row, its certificates and the audit log stay.
+async fn remove_data(tx: &mut Connection, id: i64) -> Result<(), RegistryError> {
+    sqlx::query("DELETE FROM reading WHERE device = $1").bind(id).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM session WHERE device = $1").bind(id).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM refusal WHERE device = $1").bind(id).execute(&mut *tx).await?;
+    sqlx::query("UPDATE device SET last_seen_ms = NULL WHERE id = $1").bind(id).execute(tx).await?;
+    Ok(())
+}
+
+/// Reads back what a failed commit left, and makes the verdict say the same.
+async fn resync(inner: &Inner, device: DeviceKey, id: i64) {
+    let read = async {
+        let mut writer = inner.database.writer().await?;
+        let row = load(writer.connection()?, id).await?;
+        inner.verdicts.set_state(device, row.state);
+        Ok::<_, RegistryError>(row.state)
+    };
+    match read.await {
+        Ok(state) => tracing::error!(?device, %state, "a commit failed; the verdict was read back"),
+        Err(error) => {
+            tracing::error!(?device, %error, "a commit failed, and the verdict cannot be read back")
+        }
+    }
+}
+
+/// What a device is called, from its row.
+pub(super) fn names(
+    tenant: &str,
+    device_id: &str,
+    serial: &str,
+) -> Result<(Tenant, DeviceId, SerialNumber), RegistryError> {
+    Ok((
+        parse(tenant, "a device's tenant")?,
+        parse(device_id, "a device's id")?,
+        parse(serial, "a device's serial")?,
+    ))
 }

@@ -1,6 +1,13 @@
 //! Which decisions still have to end live sessions.
 
-use super::decide::Decided;
+use muster_shared::Generation;
+
+use super::{
+    Inner,
+    decide::Decided,
+    error::RegistryError,
+    sqlite::{int, parse, uint},
+};
 
 /// A decision whose live sessions have not been reported ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,4 +16,56 @@ pub struct Unenforced {
     pub decided: Decided,
     /// Whether a later decision lets the device talk again: then there is nothing to end.
     pub overtaken: bool,
+}
+
+pub(super) async fn mark(
+    inner: &Inner,
+    generation: Generation,
+    enforced_at_ms: u64,
+    sessions_ended: u64,
+) -> Result<(), RegistryError> {
+    let mut writer = inner.database.writer().await?;
+    let mut tx = writer.begin().await?;
+    // The first report stands: a replay finds nothing left to end and must not say it ended nothing.
+    sqlx::query(
+        "UPDATE enforcement SET enforced_at_ms = $1, sessions_ended = $2
+         WHERE generation = $3 AND enforced_at_ms IS NULL",
+    )
+    .bind(int(enforced_at_ms))
+    .bind(int(sessions_ended))
+    .bind(int(generation.0))
+    .execute(&mut *tx)
+    .await?;
+    inner.commit(tx).await.inspect_err(|_| writer.fail())
+}
+
+pub(super) async fn open(inner: &Inner) -> Result<Vec<Unenforced>, RegistryError> {
+    type Row = (i64, i64, i64, String, String, String, i64);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT generation, device, audit_no, act, from_state, to_state, decided_at_ms
+         FROM enforcement WHERE enforced_at_ms IS NULL ORDER BY generation",
+    )
+    .fetch_all(inner.database.readers())
+    .await?;
+    rows.into_iter()
+        .map(|(generation, row, audit_no, act, from, to, at_ms)| {
+            let device = inner
+                .verdicts
+                .by_row(row)
+                .ok_or_else(|| RegistryError::Damaged(format!("device row {row} has no verdict")))?;
+            let overtaken = inner.verdicts.state(device).is_some_and(|state| state.refusal().is_none());
+            Ok(Unenforced {
+                decided: Decided {
+                    device,
+                    act: parse(&act, "a decision's act")?,
+                    from: parse(&from, "a decision's state")?,
+                    to: parse(&to, "a decision's state")?,
+                    generation: Generation(uint(generation)),
+                    audit_no: uint(audit_no),
+                    decided_at_ms: uint(at_ms),
+                },
+                overtaken,
+            })
+        })
+        .collect()
 }

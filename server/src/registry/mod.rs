@@ -26,18 +26,20 @@
 //! | [`facts`], [`session`] | what was seen |
 //! | [`enforce`] | which decisions still have to end live sessions |
 //! | [`operator`] | operators and their tokens |
-//! | [`query`] | listings and one device's page |
+//! | [`readings`], [`query`] | the newest readings; listings and one device's page |
 //! | `sqlite` | the backend: how the file is opened, written and upgraded |
 
 use std::{
+    future::Future,
     path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use muster_shared::{Generation, SerialNumber};
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use muster_shared::Generation;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::broadcast;
+use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle};
 
 pub mod audit;
 pub mod changes;
@@ -50,7 +52,9 @@ pub mod import;
 mod index;
 pub mod operator;
 pub mod query;
+pub mod readings;
 pub mod session;
+pub(crate) mod sqlite;
 pub mod verdict;
 
 pub use audit::{AuditHead, AuditReport, AuditRow};
@@ -63,6 +67,7 @@ pub use facts::{Claimed, Connected, Facts};
 pub use import::{ImportReport, StationRow, Trusted};
 pub use operator::{Actor, NewToken, Role};
 pub use query::{DeviceDetail, DeviceFilter, DeviceRow, Page};
+pub use readings::Latest;
 pub use session::{DisconnectReason, SessionId};
 pub use verdict::{DeviceKey, DeviceName, Verdicts};
 
@@ -79,8 +84,57 @@ pub struct Registry {
 }
 
 struct Inner {
+    database: sqlite::Database,
     verdicts: Arc<Verdicts>,
     changes: broadcast::Sender<Change>,
+    facts: Facts,
+    facts_writer: parking_lot::Mutex<Option<JoinHandle<()>>>,
+    runtime: Handle,
+}
+
+/// The registry's file in the data directory.
+pub const FILE: &str = "registry.sqlite";
+/// Changes a reader may be behind before it must read the audit log instead.
+const CHANGES_MAX: usize = 4096;
+
+impl Inner {
+    /// Commits. From the moment this returns `Ok` the decision is made.
+    async fn commit(&self, tx: sqlite::Tx<'_>) -> Result<(), RegistryError> {
+        Ok(tx.commit().await?)
+    }
+
+    /// Tells the readers. Under the writer's lock, after the flip: they hear of decisions in order.
+    fn announce(&self, stamp: audit::Stamp, what: changes::What) {
+        self.verdicts.set_generation(stamp.generation);
+        let change = Change { generation: stamp.generation, audit_no: stamp.no, at_ms: stamp.at_ms, what };
+        // Nobody listening is not an error.
+        let _ = self.changes.send(change);
+    }
+}
+
+/// Makes the one row of a new registry, or reads where an old one stands.
+async fn begin(connection: &mut sqlite::Connection) -> Result<Generation, RegistryError> {
+    let mut node = [0_u8; 8];
+    SystemRandom::new()
+        .fill(&mut node)
+        .map_err(|_| RegistryError::Database("the system's random source failed".into()))?;
+    sqlx::query(
+        "INSERT INTO registry (one, node, generation, audit_no, audit_digest) VALUES (1, $1, 0, 0, $2)
+         ON CONFLICT (one) DO NOTHING",
+    )
+    .bind(hex::encode(node))
+    .bind(AuditHead::EMPTY.digest.as_slice())
+    .execute(&mut *connection)
+    .await?;
+    // A session that was open when the process ended was ended by that.
+    sqlx::query("UPDATE session SET ended_at_ms = $1, reason = $2 WHERE ended_at_ms IS NULL")
+        .bind(sqlite::int(now_ms()))
+        .bind(DisconnectReason::ServerShutdown.as_str())
+        .execute(&mut *connection)
+        .await?;
+    let (generation,): (i64,) =
+        sqlx::query_as("SELECT generation FROM registry WHERE one = 1").fetch_one(connection).await?;
+    Ok(Generation(sqlite::uint(generation)))
 }
 
 impl Registry {
@@ -90,12 +144,52 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`] when the file cannot be opened, upgraded or read.
     pub async fn open(data_dir: &Path) -> Result<Self, RegistryError> {
-        let _ = data_dir;
-        Err(RegistryError::Closed)
+        let database = sqlite::Database::open(&data_dir.join(FILE)).await?;
+        let mut writer = database.writer().await?;
+        let generation = begin(writer.connection()?).await?;
+        let (last_session,): (i64,) = sqlx::query_as("SELECT coalesce(max(id), 0) FROM session")
+            .fetch_one(writer.connection()?)
+            .await?;
+        drop(writer);
+        let inner = Arc::new(Inner {
+            database,
+            verdicts: Arc::new(Verdicts::empty()),
+            changes: broadcast::channel(CHANGES_MAX).0,
+            facts: Facts::new(sqlite::uint(last_session) + 1),
+            facts_writer: parking_lot::Mutex::new(None),
+            runtime: Handle::current(),
+        });
+        {
+            let mut connection = inner.database.readers().acquire().await?;
+            import::load_issuers(&inner, &mut connection).await?;
+            import::load_devices(&inner, &mut connection).await?;
+        }
+        inner.verdicts.set_generation(generation);
+        let facts = tokio::spawn(facts::run(inner.facts.clone(), Arc::downgrade(&inner)));
+        *inner.facts_writer.lock() = Some(facts);
+        Ok(Self { inner })
     }
 
     /// Writes what is pending and closes the files. Later calls fail with [`RegistryError::Closed`].
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        self.inner.facts.close();
+        let facts = self.inner.facts_writer.lock().take();
+        if let Some(facts) = facts {
+            // It ends by itself after the last write; a panic in it has been reported by the runtime.
+            let _ = facts.await;
+        }
+        self.inner.database.close().await;
+    }
+
+    /// Runs a decision to its end, even if the one who asked stops waiting for it.
+    async fn run<T, F>(&self, decision: impl FnOnce(Arc<Inner>) -> F) -> Result<T, RegistryError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, RegistryError>> + Send + 'static,
+    {
+        let task = self.inner.runtime.spawn(decision(self.inner.clone()));
+        task.await.map_err(|_| RegistryError::Closed)?
+    }
 
     /// May this device talk now, for every thread.
     #[must_use]
@@ -118,7 +212,7 @@ impl Registry {
     /// A handle for what the edge sees: cheap to clone, never waits.
     #[must_use]
     pub fn facts(&self) -> Facts {
-        Facts {}
+        self.inner.facts.clone()
     }
 
     /// Records the root that station records must be signed by. The same root again changes nothing.
@@ -126,8 +220,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]; another root than the recorded one is refused.
     pub async fn trust_root(&self, actor: &Actor, root: &CertificateDer<'_>) -> Result<(), RegistryError> {
-        let _ = (actor, root);
-        Err(RegistryError::Closed)
+        let (actor, root) = (actor.clone(), root.clone().into_owned());
+        self.run(|inner| async move { import::trust_root(&inner, &actor, &root).await }).await
     }
 
     /// Registers a station by its root-signed record. The same record again changes nothing.
@@ -135,8 +229,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]; M408 for a record the root did not sign.
     pub async fn trust_station(&self, actor: &Actor, record: &[u8]) -> Result<Trusted, RegistryError> {
-        let _ = (actor, record);
-        Err(RegistryError::Closed)
+        let (actor, record) = (actor.clone(), record.to_vec());
+        self.run(|inner| async move { import::trust_station(&inner, &actor, &record).await }).await
     }
 
     /// Imports a manifest, row by row, in chain order.
@@ -144,8 +238,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]; M401 to M406 when nothing was imported. Rows that were refused alone are in the report.
     pub async fn import_manifest(&self, actor: &Actor, bytes: &[u8]) -> Result<ImportReport, RegistryError> {
-        let _ = (actor, bytes);
-        Err(RegistryError::Closed)
+        let (actor, bytes) = (actor.clone(), bytes.to_vec());
+        self.run(|inner| async move { import::import_manifest(&inner, &actor, &bytes).await }).await
     }
 
     /// Decides about one device: commits, then flips the verdict, then answers. Closing its sessions is
@@ -160,8 +254,8 @@ impl Registry {
         act: Act,
         reason: &Reason,
     ) -> Result<Decided, RegistryError> {
-        let _ = (actor, target.into(), act, reason);
-        Err(RegistryError::Closed)
+        let (actor, whom, reason) = (actor.clone(), decide::Whom::Target(target.into()), reason.clone());
+        self.run(|inner| async move { decide::decide(&inner, &actor, whom, act, &reason, None).await }).await
     }
 
     /// The device connected, perhaps for the first time: `Some` when this made it active, `None` when it
@@ -174,11 +268,25 @@ impl Registry {
         device: DeviceKey,
         at_ms: u64,
     ) -> Result<Option<Decided>, RegistryError> {
-        let _ = (device, at_ms);
-        Err(RegistryError::Closed)
+        let active = || self.inner.verdicts.state(device) == Some(DeviceState::Active);
+        if active() {
+            return Ok(None);
+        }
+        let row = self.inner.verdicts.row(device);
+        let whom = decide::Whom::Row(row.ok_or_else(|| RegistryError::DeviceUnknown(format!("{device:?}")))?);
+        let reason = Reason::new("");
+        let decision = self.run(|inner| async move {
+            let actor = Actor::server();
+            decide::decide(&inner, &actor, whom, Act::FirstConnection, &reason, Some(at_ms)).await
+        });
+        match decision.await {
+            // Another of its connections was first.
+            Err(RegistryError::Transition { error, .. }) if error.from == DeviceState::Active => Ok(None),
+            decided => decided.map(Some),
+        }
     }
 
-    /// Records that a decision's live sessions have ended, and when. Idempotent.
+    /// Records that a decision's live sessions have ended, and when. The first report stands.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -188,8 +296,10 @@ impl Registry {
         enforced_at_ms: u64,
         sessions_ended: u64,
     ) -> Result<(), RegistryError> {
-        let _ = (generation, enforced_at_ms, sessions_ended);
-        Err(RegistryError::Closed)
+        self.run(
+            |inner| async move { enforce::mark(&inner, generation, enforced_at_ms, sessions_ended).await },
+        )
+        .await
     }
 
     /// Decisions whose live sessions have not been reported ended, oldest first.
@@ -197,7 +307,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn unenforced(&self) -> Result<Vec<Unenforced>, RegistryError> {
-        Err(RegistryError::Closed)
+        enforce::open(&self.inner).await
     }
 
     /// Devices that match, in the order of their serials, after the one named.
@@ -210,8 +320,7 @@ impl Registry {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Page<DeviceRow>, RegistryError> {
-        let _ = (filter, after, limit);
-        Err(RegistryError::Closed)
+        query::devices(&self.inner, filter, after, limit).await
     }
 
     /// Everything about one device.
@@ -219,8 +328,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]; M208 for no such device.
     pub async fn device(&self, target: impl Into<Target>) -> Result<DeviceDetail, RegistryError> {
-        let _: (Target, Option<SerialNumber>) = (target.into(), None);
-        Err(RegistryError::Closed)
+        query::device(&self.inner, &target.into()).await
     }
 
     /// Registered stations, by name.
@@ -228,7 +336,29 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn stations(&self) -> Result<Vec<StationRow>, RegistryError> {
-        Err(RegistryError::Closed)
+        import::stations(self.inner.database.readers()).await
+    }
+
+    /// Stores the newest readings of a projection of the uplink log, and the cursor they end at, in one
+    /// transaction. Unaudited.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn project(
+        &self,
+        projection: &'static str,
+        latest: Vec<Latest>,
+        cursor: String,
+    ) -> Result<(), RegistryError> {
+        self.run(|inner| async move { readings::store(&inner, projection, &latest, &cursor).await }).await
+    }
+
+    /// How far a projection has come; `None` when it never ran.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn projected(&self, projection: &str) -> Result<Option<String>, RegistryError> {
+        readings::cursor(&self.inner, projection).await
     }
 
     /// Rows of the audit log after number `after`, oldest first.
@@ -236,8 +366,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn audit(&self, after: u64, limit: u32) -> Result<Vec<AuditRow>, RegistryError> {
-        let _ = (after, limit);
-        Err(RegistryError::Closed)
+        let mut connection = self.inner.database.readers().acquire().await?;
+        Ok(audit::list(&mut connection, after, i64::from(limit)).await?)
     }
 
     /// Reads the whole audit log and checks its chain; `checkpoint` is a head exported earlier, against a
@@ -246,8 +376,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`] when it cannot be read. A broken chain is an [`AuditReport`], not an error.
     pub async fn audit_verify(&self, checkpoint: Option<&AuditHead>) -> Result<AuditReport, RegistryError> {
-        let _ = checkpoint;
-        Err(RegistryError::Closed)
+        audit::verify(self.inner.database.readers(), checkpoint).await
     }
 
     /// The newest row's number and digest: what an outside checkpoint keeps.
@@ -255,7 +384,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn audit_head(&self) -> Result<AuditHead, RegistryError> {
-        Err(RegistryError::Closed)
+        let mut connection = self.inner.database.readers().acquire().await?;
+        audit::head(&mut connection).await
     }
 
     /// Makes a token for an operator (who is made with it), shown once: only its digest is kept.
@@ -267,8 +397,8 @@ impl Registry {
         actor: &Actor,
         new: &NewToken,
     ) -> Result<operator::Token, RegistryError> {
-        let _ = (actor, new);
-        Err(RegistryError::Closed)
+        let (actor, new) = (actor.clone(), new.clone());
+        self.run(|inner| async move { operator::create(&inner, &actor, &new).await }).await
     }
 
     /// Who speaks with this token.
@@ -276,8 +406,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]; M501 for a token nobody has, M502 for one that has ended.
     pub async fn check_token(&self, token: &str) -> Result<Actor, RegistryError> {
-        let _ = token;
-        Err(RegistryError::Closed)
+        operator::check(&self.inner, token, now_ms()).await
     }
 
     /// Ends a token now. One that has ended already stays ended.
@@ -285,8 +414,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn revoke_token(&self, actor: &Actor, token_id: &str) -> Result<(), RegistryError> {
-        let _ = (actor, token_id);
-        Err(RegistryError::Closed)
+        let (actor, token_id) = (actor.clone(), token_id.to_owned());
+        self.run(|inner| async move { operator::revoke(&inner, &actor, &token_id).await }).await
     }
 
     /// Every token, without what would let one use it.
@@ -294,6 +423,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn tokens(&self) -> Result<Vec<operator::TokenRow>, RegistryError> {
-        Err(RegistryError::Closed)
+        operator::list(self.inner.database.readers()).await
     }
 }

@@ -3,12 +3,17 @@
 use muster_shared::{
     BatchId, CertificateId, Code, DeviceId, SerialNumber, StationId, Tenant, telemetry::Value,
 };
+use sqlx::{QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
 
 use super::{
-    audit::AuditRow,
-    decide::RevocationReason,
+    Inner,
+    audit::{self, AuditRow},
+    decide::{self, RevocationReason, Target},
     device::DeviceState,
+    error::RegistryError,
+    now_ms,
     session::{DisconnectReason, SessionId},
+    sqlite::{Connection, digest, int, parse, uint},
     verdict::{CertificateStatus, DeviceKey},
 };
 
@@ -163,4 +168,285 @@ pub struct EnforcementRow {
     pub enforced_at_ms: Option<u64>,
     /// How many were closed.
     pub sessions_ended: u64,
+}
+
+/// Most rows a page has.
+pub const PAGE_MAX: u32 = 1000;
+/// Sessions, refusals and decisions that one device's page shows.
+const LATEST: i64 = 50;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What every listing of devices reads; `since` is bound first.
+const DEVICES: &str = "SELECT device.id, device.tenant, device.device_id, device.serial, device.state,
+    device.registered_at_ms, device.first_connected_ms, device.changed_at_ms, device.last_seen_ms,
+    batch.name AS batch, batch.product, station.name AS station,
+    certificate.id AS certificate, certificate.not_after_s,
+    session.id AS session, session.began_at_ms, session.remote, session.protocol, session.ended_at_ms, session.reason,
+    (SELECT coalesce(sum(count), 0) FROM refusal WHERE refusal.device = device.id AND refusal.minute_ms >= ";
+const DEVICES_FROM: &str = ") AS refused_24h
+    FROM device
+    JOIN batch ON batch.id = device.batch
+    JOIN station ON station.id = batch.station
+    JOIN certificate ON certificate.id = (SELECT c.id FROM certificate c WHERE c.device = device.id
+        ORDER BY c.added_at_ms DESC, c.not_after_s DESC LIMIT 1)
+    LEFT JOIN session ON session.id = (SELECT max(s.id) FROM session s WHERE s.device = device.id)
+    WHERE ";
+
+fn select(since_ms: u64) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(DEVICES);
+    query.push_bind(int(since_ms));
+    query.push(DEVICES_FROM);
+    query
+}
+
+impl DeviceFilter {
+    fn push(&self, query: &mut QueryBuilder<Sqlite>) {
+        query.push("1 = 1");
+        if let Some(tenant) = &self.tenant {
+            query.push(" AND device.tenant = ").push_bind(tenant.as_str().to_owned());
+        }
+        if let Some(state) = self.state {
+            query.push(" AND device.state = ").push_bind(state.as_str());
+        }
+        if let Some(batch) = &self.batch {
+            query.push(" AND batch.name = ").push_bind(batch.as_str().to_owned());
+        }
+    }
+}
+
+pub(super) async fn devices(
+    inner: &Inner,
+    filter: &DeviceFilter,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Page<DeviceRow>, RegistryError> {
+    let limit = limit.clamp(1, PAGE_MAX);
+    let mut connection = inner.database.readers().acquire().await?;
+    let mut count =
+        QueryBuilder::new("SELECT count(*) FROM device JOIN batch ON batch.id = device.batch WHERE ");
+    filter.push(&mut count);
+    let (total,): (i64,) = count.build_query_as().fetch_one(&mut *connection).await?;
+    let mut query = select(now_ms().saturating_sub(DAY_MS));
+    filter.push(&mut query);
+    if let Some(after) = after {
+        let after: Target = after.parse().map_err(|error: muster_shared::id::IdError| {
+            RegistryError::Value { what: "after", why: error.to_string() }
+        })?;
+        query.push(" AND (device.serial > ").push_bind(after.serial.as_str().to_owned());
+        if let Some(tenant) = after.tenant {
+            query.push(" OR (device.serial = ").push_bind(after.serial.as_str().to_owned());
+            query.push(" AND device.tenant > ").push_bind(tenant.as_str().to_owned()).push(")");
+        }
+        query.push(")");
+    }
+    query.push(" ORDER BY device.serial, device.tenant LIMIT ").push_bind(i64::from(limit) + 1);
+    let rows = query.build().fetch_all(&mut *connection).await?;
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        items.push(device_row(inner, row)?);
+    }
+    let more = items.len() > limit as usize;
+    let beyond = if more { items.pop() } else { None };
+    let next = beyond.zip(items.last()).map(|(beyond, last)| {
+        // The serial alone, unless the next page begins with the same serial of another tenant.
+        let tenant = (beyond.serial == last.serial).then(|| last.tenant.clone());
+        Target { tenant, serial: last.serial.clone() }.to_string()
+    });
+    for item in &mut items {
+        item.last_refusal = refusals(&mut connection, inner.verdicts.row(item.key), 1).await?.pop();
+    }
+    Ok(Page { items, next, total: uint(total) })
+}
+
+fn device_row(inner: &Inner, row: &SqliteRow) -> Result<DeviceRow, RegistryError> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let number = |column: &str| row.try_get::<i64, _>(column).map(uint);
+    let maybe = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(uint));
+    let id: i64 = row.try_get("id")?;
+    let key = inner
+        .verdicts
+        .by_row(id)
+        .ok_or_else(|| RegistryError::Damaged(format!("device row {id} has no verdict")))?;
+    let session = match maybe("session")? {
+        None => None,
+        Some(session) => Some(SessionRow {
+            id: SessionId(session),
+            began_at_ms: number("began_at_ms")?,
+            remote: text("remote")?,
+            protocol: row.try_get("protocol")?,
+            ended: ended(maybe("ended_at_ms")?, row.try_get("reason")?)?,
+        }),
+    };
+    Ok(DeviceRow {
+        key,
+        tenant: parse(&text("tenant")?, "a device's tenant")?,
+        device_id: parse(&text("device_id")?, "a device's id")?,
+        serial: parse(&text("serial")?, "a device's serial")?,
+        state: parse(&text("state")?, "a device's state")?,
+        batch: parse(&text("batch")?, "a batch's name")?,
+        station: parse(&text("station")?, "a station's name")?,
+        product: text("product")?,
+        certificate: CertificateId(digest(row.try_get("certificate")?, "a certificate's id")?),
+        not_after_s: row.try_get("not_after_s")?,
+        registered_at_ms: number("registered_at_ms")?,
+        first_connected_ms: maybe("first_connected_ms")?,
+        changed_at_ms: number("changed_at_ms")?,
+        last_seen_ms: maybe("last_seen_ms")?,
+        session,
+        refused_24h: number("refused_24h")?,
+        last_refusal: None,
+    })
+}
+
+fn ended(
+    at_ms: Option<u64>,
+    reason: Option<String>,
+) -> Result<Option<(u64, DisconnectReason)>, RegistryError> {
+    match (at_ms, reason) {
+        (Some(at_ms), Some(reason)) => Ok(Some((at_ms, parse(&reason, "a disconnect reason")?))),
+        _ => Ok(None),
+    }
+}
+
+pub(super) async fn device(inner: &Inner, target: &Target) -> Result<DeviceDetail, RegistryError> {
+    let mut snapshot = inner.database.readers().begin().await?;
+    let id = decide::find(&mut snapshot, target).await?;
+    let mut query = select(now_ms().saturating_sub(DAY_MS));
+    query.push("device.id = ").push_bind(id);
+    let mut row = device_row(inner, &query.build().fetch_one(&mut *snapshot).await?)?;
+    let refusals = refusals(&mut snapshot, Some(id), LATEST).await?;
+    row.last_refusal = refusals.first().cloned();
+    let history = audit::about(&mut snapshot, &format!("{}/{}", row.tenant, row.serial), LATEST).await?;
+    Ok(DeviceDetail {
+        why: why(&mut snapshot, id).await?,
+        certificates: certificates(&mut snapshot, id).await?,
+        sessions: sessions(&mut snapshot, id).await?,
+        readings: readings(&mut snapshot, id).await?,
+        enforcement: enforcement(&mut snapshot, id).await?,
+        row,
+        refusals,
+        history,
+    })
+}
+
+async fn why(connection: &mut Connection, id: i64) -> Result<Option<AuditRow>, RegistryError> {
+    let (no,): (i64,) = sqlx::query_as("SELECT changed_no FROM device WHERE id = $1")
+        .bind(id)
+        .fetch_one(&mut *connection)
+        .await?;
+    let rows = audit::list(connection, uint(no).saturating_sub(1), 1).await?;
+    Ok(rows.into_iter().find(|row| row.no == uint(no)))
+}
+
+async fn certificates(connection: &mut Connection, id: i64) -> Result<Vec<CertificateRow>, RegistryError> {
+    type Row = (Vec<u8>, String, Vec<u8>, i64, i64, Option<i64>, Option<String>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT id, status, der, not_before_s, not_after_s, revoked_at_ms, revoked_reason
+         FROM certificate WHERE device = $1 ORDER BY added_at_ms DESC, not_after_s DESC",
+    )
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(id, status, der, not_before_s, not_after_s, at, reason)| {
+            let reason: Option<RevocationReason> =
+                reason.map(|reason| parse(&reason, "a revocation reason")).transpose()?;
+            Ok(CertificateRow {
+                id: CertificateId(digest(&id, "a certificate's id")?),
+                status: CertificateStatus::from_word(&status)
+                    .ok_or_else(|| RegistryError::Damaged(format!("a certificate's status is {status:?}")))?,
+                der,
+                not_before_s,
+                not_after_s,
+                revoked: reason.zip(at.map(uint)),
+            })
+        })
+        .collect()
+}
+
+async fn sessions(connection: &mut Connection, id: i64) -> Result<Vec<SessionRow>, RegistryError> {
+    type Row = (i64, i64, String, u8, Option<i64>, Option<String>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT id, began_at_ms, remote, protocol, ended_at_ms, reason
+         FROM session WHERE device = $1 ORDER BY id DESC LIMIT $2",
+    )
+    .bind(id)
+    .bind(LATEST)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(id, began, remote, protocol, at, reason)| {
+            Ok(SessionRow {
+                id: SessionId(uint(id)),
+                began_at_ms: uint(began),
+                remote,
+                protocol,
+                ended: ended(at.map(uint), reason)?,
+            })
+        })
+        .collect()
+}
+
+async fn refusals(
+    connection: &mut Connection,
+    id: Option<i64>,
+    limit: i64,
+) -> Result<Vec<RefusalRow>, RegistryError> {
+    let rows: Vec<(String, i64, i64, i64, Option<String>)> = sqlx::query_as(
+        "SELECT code, minute_ms, count, last_at_ms, remote FROM refusal WHERE device = $1
+         ORDER BY minute_ms DESC, last_at_ms DESC LIMIT $2",
+    )
+    .bind(id)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(code, minute, count, last, remote)| {
+            Ok(RefusalRow {
+                code: parse(&code, "a refusal's code")?,
+                minute_ms: uint(minute),
+                count: uint(count),
+                last_at_ms: uint(last),
+                remote,
+            })
+        })
+        .collect()
+}
+
+async fn readings(connection: &mut Connection, id: i64) -> Result<Vec<ReadingRow>, RegistryError> {
+    type Row = (String, String, Option<i64>, Option<f64>, i64, i64);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT sensor, kind, number, measure, received_ms, uptime_ms FROM reading WHERE device = $1 ORDER BY sensor",
+    )
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(sensor, kind, number, measure, received, uptime)| {
+            let value = match (kind.as_str(), number, measure) {
+                ("bool", Some(number), _) => Value::Bool(number != 0),
+                ("int", Some(number), _) => Value::Int(number),
+                ("float", _, Some(measure)) => Value::Float(measure as f32),
+                // A value that is no number has no place in SQL: it is kept as absent.
+                ("float", _, None) => Value::Float(f32::NAN),
+                _ => return Err(RegistryError::Damaged(format!("reading {sensor:?} is of kind {kind:?}"))),
+            };
+            Ok(ReadingRow { sensor, value, received_ms: uint(received), uptime_ms: uint(uptime) })
+        })
+        .collect()
+}
+
+async fn enforcement(connection: &mut Connection, id: i64) -> Result<Option<EnforcementRow>, RegistryError> {
+    let row: Option<(i64, Option<i64>, i64)> = sqlx::query_as(
+        "SELECT decided_at_ms, enforced_at_ms, sessions_ended FROM enforcement
+         WHERE device = $1 ORDER BY generation DESC LIMIT 1",
+    )
+    .bind(id)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(decided, enforced, ended)| EnforcementRow {
+        decided_at_ms: uint(decided),
+        enforced_at_ms: enforced.map(uint),
+        sessions_ended: uint(ended),
+    }))
 }

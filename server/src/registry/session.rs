@@ -1,9 +1,5 @@
 //! A device's sessions: how each began and why it ended.
 
-use std::{fmt, str::FromStr};
-
-use super::device::UnknownWord;
-
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
@@ -25,20 +21,20 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())
             }
         }
 
-        impl FromStr for $name {
-            type Err = UnknownWord;
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        impl std::str::FromStr for $name {
+            type Err = $crate::registry::device::UnknownWord;
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
                 Self::ALL
                     .iter()
                     .copied()
                     .find(|one| one.as_str() == word)
-                    .ok_or_else(|| UnknownWord { what: $what, word: word.to_owned() })
+                    .ok_or_else(|| $crate::registry::device::UnknownWord { what: $what, word: word.to_owned() })
             }
         }
     };
