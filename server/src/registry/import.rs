@@ -5,7 +5,7 @@
 //! manifest (its station, signature, place in the chain, quota, range, certificates) must hold or nothing
 //! is imported.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
 
 use muster_pki::{
     CaCertificate, DeviceIdentity, StationRecord,
@@ -14,6 +14,7 @@ use muster_pki::{
 use muster_shared::{BatchId, CertificateId, Code, Generation, SerialNumber, StationId, Tenant};
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
+use tokio::task::spawn_blocking;
 
 use super::{
     Inner,
@@ -57,8 +58,8 @@ pub struct ImportReport {
 /// A row of a manifest that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowRefused {
-    /// Its place among the manifest's devices, from 1.
-    pub row: u64,
+    /// Its line in the manifest, from 1.
+    pub line: u64,
     /// Its serial.
     pub serial: SerialNumber,
     /// Its certificate.
@@ -205,13 +206,11 @@ pub(super) async fn trust_station(
             ));
         }
     }
-    let already = |_: &StationRecord| Trusted {
-        station: record.station.clone(),
-        already: true,
-        generation: inner.verdicts.generation(),
-    };
     match &known {
-        Some(same) if *same == record => return Ok(already(same)),
+        Some(same) if *same == record => {
+            let generation = inner.verdicts.generation();
+            return Ok(Trusted { station: record.station, already: true, generation });
+        }
         Some(old) if old.tenant != record.tenant || old.factory.key() != record.factory.key() => {
             return refuse(format!(
                 "station {} is registered for tenant {} with another factory CA; another key needs another name",
@@ -291,15 +290,18 @@ enum Place {
     Fork(String),
 }
 
-async fn find_record(
-    tx: &mut Connection,
-    unverified: &manifest::Unverified,
-) -> Result<(Station, StationRecord), RegistryError> {
+/// Who a manifest says it is of.
+struct Claim {
+    station: StationId,
+    signer: String,
+}
+
+async fn find_record(tx: &mut Connection, claim: &Claim) -> Result<(Station, StationRecord), RegistryError> {
     type Row = (i64, Vec<u8>, Option<i64>, Option<String>, Option<i64>, Option<Vec<u8>>);
     let found: Option<Row> = sqlx::query_as(
         "SELECT id, record, stopped_at_ms, stopped_why, last_sequence, last_digest FROM station WHERE name = $1",
     )
-    .bind(unverified.station().as_str())
+    .bind(claim.station.as_str())
     .fetch_optional(&mut *tx)
     .await?;
     let Some(root) = root(tx).await? else {
@@ -313,15 +315,14 @@ async fn find_record(
             .collect();
         let what = format!(
             "station {} is not registered · signer key {} · known: {}",
-            unverified.station(),
-            hex::encode(unverified.signer()),
+            claim.station,
+            claim.signer,
             if known.is_empty() { "none".to_owned() } else { known.join(", ") },
         );
         return Err(refused(Code::ManifestSignerUnknown, None, what));
     };
-    let record = StationRecord::verify(&record, &read_root(&root)?).map_err(|error| {
-        RegistryError::Damaged(format!("record of station {}: {error}", unverified.station()))
-    })?;
+    let record = StationRecord::verify(&record, &read_root(&root)?)
+        .map_err(|error| RegistryError::Damaged(format!("record of station {}: {error}", claim.station)))?;
     let station = Station {
         id,
         stopped: stopped_at.map(|at| (uint(at), why.unwrap_or_default())),
@@ -370,16 +371,39 @@ async fn place(tx: &mut Connection, station: &Station, verified: &Verified) -> R
     })
 }
 
+/// Reads and checks a manifest against its station's record. A large one takes seconds of signatures, so it
+/// is done off the runtime and before anything is locked.
+async fn verify(inner: &Inner, bytes: Arc<[u8]>) -> Result<(Claim, StationRecord, Verified), RegistryError> {
+    let read = {
+        let bytes = bytes.clone();
+        spawn_blocking(move || {
+            manifest::read(&bytes)
+                .map(|read| Claim { station: read.station().clone(), signer: hex::encode(read.signer()) })
+        })
+    };
+    let claim = read.await.map_err(|_| RegistryError::Closed)??;
+    let mut connection = inner.database.readers().acquire().await?;
+    let (_, record) = find_record(&mut connection, &claim).await?;
+    drop(connection);
+    let against = record.clone();
+    let verified = spawn_blocking(move || manifest::read(&bytes)?.verify(&against));
+    let verified = verified.await.map_err(|_| RegistryError::Closed)??;
+    Ok((claim, record, verified))
+}
+
 pub(super) async fn import_manifest(
     inner: &Inner,
     actor: &Actor,
-    bytes: &[u8],
+    bytes: Arc<[u8]>,
 ) -> Result<ImportReport, RegistryError> {
-    let unverified = manifest::read(bytes)?;
+    let (claim, checked, verified) = verify(inner, bytes.clone()).await?;
     let mut writer = inner.database.writer().await?;
     let mut tx = writer.begin().await?;
-    let (station, record) = find_record(&mut tx, &unverified).await?;
-    let verified = unverified.verify(&record)?;
+    let (station, record) = find_record(&mut tx, &claim).await?;
+    if record != checked {
+        let what = format!("the record of station {} was replaced meanwhile: import again", record.station);
+        return Err(refused(Code::ManifestSignerUnknown, Some(&verified.header.batch), what));
+    }
     let batch = verified.header.batch.clone();
     let place = place(&mut tx, &station, &verified).await?;
     match (&place, &station.stopped) {
@@ -424,7 +448,8 @@ pub(super) async fn import_manifest(
     let batch_row = put_batch(&mut tx, &station, &verified).await?;
     let mut taken = Taken::default();
     for (at, row) in verified.rows.iter().enumerate() {
-        take(&mut tx, &mut taken, batch_row, &verified, at as u64 + 1, row, at_ms).await?;
+        // The header is line 1.
+        take(&mut tx, &mut taken, batch_row, &verified, at as u64 + 2, row, at_ms).await?;
     }
     check_quota(&mut tx, &station, &record, &batch).await?;
     let mut report = ImportReport {
@@ -444,7 +469,7 @@ pub(super) async fn import_manifest(
         return Ok(report);
     }
     if matches!(place, Place::Next) {
-        put_manifest(&mut tx, &station, &verified, batch_row, actor, at_ms, bytes).await?;
+        put_manifest(&mut tx, &station, &verified, batch_row, actor, at_ms, &bytes).await?;
     }
     let detail = json!({
         "station": record.station.as_str(),
@@ -589,7 +614,7 @@ async fn take(
     }
     if let Some((code, why)) = conflict(tx, tenant, row, &identity).await? {
         taken.refused.push(RowRefused {
-            row: at,
+            line: at,
             serial: row.serial.clone(),
             certificate: row.certificate_id,
             code,

@@ -238,8 +238,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]; M401 to M406 when nothing was imported. Rows that were refused alone are in the report.
     pub async fn import_manifest(&self, actor: &Actor, bytes: &[u8]) -> Result<ImportReport, RegistryError> {
-        let (actor, bytes) = (actor.clone(), bytes.to_vec());
-        self.run(|inner| async move { import::import_manifest(&inner, &actor, &bytes).await }).await
+        let (actor, bytes) = (actor.clone(), Arc::from(bytes));
+        self.run(|inner| async move { import::import_manifest(&inner, &actor, bytes).await }).await
     }
 
     /// Decides about one device: commits, then flips the verdict, then answers. Closing its sessions is
