@@ -42,6 +42,38 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> Nor<M> {
         self.0
     }
 
+    /// Copies octets out; any offset will do.
+    ///
+    /// # Errors
+    /// [`NorError::OutOfBounds`].
+    pub fn copy(&mut self, offset: u32, out: &mut [u8]) -> Result<(), NorError> {
+        out.copy_from_slice(self.range(offset, out.len(), 1)?);
+        Ok(())
+    }
+
+    /// Clears the bits that are 0 in `octets`.
+    ///
+    /// # Errors
+    /// [`NorError`]; only with [`NorError::NotErased`] has anything changed.
+    pub fn program(&mut self, offset: u32, octets: &[u8]) -> Result<(), NorError> {
+        let cells = self.range(offset, octets.len(), WORD)?;
+        let mut kept = true;
+        for (cell, &wanted) in cells.iter_mut().zip(octets) {
+            *cell &= wanted;
+            kept &= *cell == wanted;
+        }
+        if kept { Ok(()) } else { Err(NorError::NotErased) }
+    }
+
+    /// Sets every bit from unit to unit.
+    ///
+    /// # Errors
+    /// [`NorError`]; nothing has changed.
+    pub fn clear(&mut self, from: u32, to: u32) -> Result<(), NorError> {
+        self.place(from, to, UNIT)?.fill(0xff);
+        Ok(())
+    }
+
     fn place(&mut self, from: u32, to: u32, unit: usize) -> Result<&mut [u8], NorError> {
         let (from, to) = (from as usize, to as usize);
         let memory = self.0.as_mut();
@@ -79,8 +111,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> ReadNorFlash for Nor<M> {
     const READ_SIZE: usize = 1;
 
     async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorError> {
-        bytes.copy_from_slice(self.range(offset, bytes.len(), Self::READ_SIZE)?);
-        Ok(())
+        self.copy(offset, bytes)
     }
 
     fn capacity(&self) -> usize {
@@ -93,18 +124,11 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> NorFlash for Nor<M> {
     const ERASE_SIZE: usize = UNIT;
 
     async fn erase(&mut self, from: u32, to: u32) -> Result<(), NorError> {
-        self.place(from, to, Self::ERASE_SIZE)?.fill(0xff);
-        Ok(())
+        self.clear(from, to)
     }
 
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorError> {
-        let cells = self.range(offset, bytes.len(), Self::WRITE_SIZE)?;
-        let mut kept = true;
-        for (cell, &wanted) in cells.iter_mut().zip(bytes) {
-            *cell &= wanted;
-            kept &= *cell == wanted;
-        }
-        if kept { Ok(()) } else { Err(NorError::NotErased) }
+        self.program(offset, bytes)
     }
 }
 
