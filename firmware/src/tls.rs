@@ -317,9 +317,7 @@ impl Check<'_> {
             Distrust::Proof => AlertDescription::DecryptError,
             Distrust::Order | Distrust::OneSided => AlertDescription::UnexpectedMessage,
             Distrust::Usage => AlertDescription::UnsupportedCertificate,
-            Distrust::Name | Distrust::NotYetValid | Distrust::Forged | Distrust::Form => {
-                AlertDescription::BadCertificate
-            }
+            Distrust::Name | Distrust::NotYetValid | Distrust::Form => AlertDescription::BadCertificate,
         };
         LibraryError::AbortHandshake(AlertLevel::Fatal, description)
     }

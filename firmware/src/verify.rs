@@ -43,7 +43,7 @@ pub enum Time {
 /// Why a server is not believed. The words stand in the device's log after "server not trusted:".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Distrust {
-    /// No anchor issued the certificate.
+    /// No anchor signed the certificate, whatever it says who did.
     #[error("issuer not pinned")]
     Issuer,
     /// It names somebody else.
@@ -58,9 +58,6 @@ pub enum Distrust {
     /// It is not for a TLS server.
     #[error("not a server certificate")]
     Usage,
-    /// The issuer's signature over it is wrong.
-    #[error("bad certificate signature")]
-    Forged,
     /// It cannot be read, or has what we do not understand.
     #[error("unreadable certificate")]
     Form,
@@ -112,7 +109,7 @@ pub fn leaf(certificate: &[u8], trust: &Trust<'_>) -> Result<Leaf, Distrust> {
         let at = UnixTime::since_unix_epoch(core::time::Duration::from_secs(at));
         let path = end.verify_for_usage(&[&P256Sha256], &anchors, &[], at, SERVER_AUTH, None, None);
         match path.map(|_| ()).map_err(|e| distrust(&e)) {
-            // The other anchor may be its issuer.
+            // The other anchor may be its issuer, even of the same name.
             Err(Distrust::Issuer) => {}
             other => {
                 result = other;
@@ -131,14 +128,13 @@ pub fn leaf(certificate: &[u8], trust: &Trust<'_>) -> Result<Leaf, Distrust> {
 
 fn distrust(error: &Error) -> Distrust {
     match error {
-        Error::UnknownIssuer => Distrust::Issuer,
+        Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => Distrust::Issuer,
         Error::CertNotValidForName(_) | Error::UnsupportedNameType => Distrust::Name,
         Error::CertExpired { .. } => Distrust::Ended,
         Error::CertNotValidYet { .. } => Distrust::NotYetValid,
         Error::RequiredEkuNotFoundContext(_) | Error::CaUsedAsEndEntity | Error::EmptyEkuExtension => {
             Distrust::Usage
         }
-        Error::InvalidSignatureForPublicKey => Distrust::Forged,
         _ => Distrust::Form,
     }
 }
