@@ -282,7 +282,7 @@ fn a_command_makes_it_try_another_devices_topic_and_report() {
             board.line("M210").await,
             "muster acl M210 topic not ours: acme/MU-000007/app/x | dropped"
         );
-        let (topic, id, payload) = broker.publish().await.unwrap();
+        let (topic, id, payload) = broker.reply().await;
         assert_eq!(
             (topic.as_str(), &payload[..]),
             ("acme/MU-000001/command/c1/response", &b"refused M210"[..])

@@ -52,6 +52,7 @@ struct State {
     protected: Option<Range<u32>>,
     ignored: Option<Range<u32>>,
     operations: u64,
+    erases: u64,
 }
 
 impl Flash {
@@ -68,6 +69,7 @@ impl Flash {
             protected: None,
             ignored: None,
             operations: 0,
+            erases: 0,
         })))
     }
 
@@ -116,6 +118,12 @@ impl Flash {
     #[must_use]
     pub fn operations(&self) -> u64 {
         lock(&self.0).operations
+    }
+
+    /// Units erased so far.
+    #[must_use]
+    pub fn erases(&self) -> u64 {
+        lock(&self.0).erases
     }
 
     /// The power goes in the operation that follows so many more.
@@ -204,6 +212,7 @@ impl NorFlash for Flash {
         );
         let state = &mut *lock(&self.0);
         let step = ERASE / ERASE_STEPS;
+        state.erases += u64::from((to - from) / Layout::ERASE);
         for at in (from..to).step_by(step) {
             let place = at as usize..at as usize + step;
             match state.step(at)? {
