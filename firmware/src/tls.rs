@@ -271,8 +271,11 @@ impl<R: CryptoRngCore> CryptoProvider for Provider<'_, R> {
         Ok((Hand(self.identity.key), SignatureScheme::EcdsaSecp256r1Sha256))
     }
 
+    /// Only a proven broker learns who we are, and gets our signature: the library asks whenever the server
+    /// did, even where the server's own proof was left out. Without a certificate it asks for no signer.
     fn client_cert(&mut self) -> Option<Certificate<impl AsRef<[u8]>>> {
-        Some(Certificate::X509(self.identity.certificate))
+        let proven = matches!(self.check.seen, Seen::Proven(_));
+        proven.then_some(Certificate::X509(self.identity.certificate))
     }
 }
 

@@ -3,7 +3,8 @@
 //! The library accepts handshake messages in any order, and none. A transcript that saw a message out of
 //! its place (RFC 8446 §4) turns into the hash of something else, so the server's Finished does not
 //! verify and the handshake ends there. This holds whatever the verifier thinks; the verifier keeps its
-//! own order besides.
+//! own order besides. Where Finished itself comes too early, it was checked against what came before it:
+//! then the verifier's record ends the handshake, and keys made from here on are nobody's.
 //!
 //! ```text
 //! ClientHello ServerHello EncryptedExtensions CertificateRequest Certificate CertificateVerify Finished
