@@ -82,10 +82,14 @@ pub enum TlsError {
     /// The server is not one we believe.
     #[error("server not trusted: {0}")]
     Distrusted(#[from] Distrust),
-    /// The server sent this fatal alert (RFC 8446 §6). After a finished handshake it means that the server
+    /// The broker sent this alert (RFC 8446 §6), over a connection that proved it to be the broker: it
     /// refused our certificate.
     #[error("server sent alert {0}")]
     Alert(u8),
+    /// Somebody answered with this alert before anything was proven. It may have been anybody, so it says
+    /// nothing about us.
+    #[error("handshake aborted by alert {0}")]
+    Aborted(u8),
     /// What the server sent is not TLS 1.3 as we speak it.
     #[error("handshake failed")]
     Failed,
@@ -107,14 +111,14 @@ impl TlsError {
             TlsError::Alert(45) => Code::CertificateExpired,
             TlsError::Alert(44) => Code::CertificateRevoked,
             TlsError::Alert(42) => Code::CertificateProfile,
-            TlsError::Alert(_) | TlsError::Failed => Code::TlsFailed,
+            TlsError::Alert(_) | TlsError::Aborted(_) | TlsError::Failed => Code::TlsFailed,
             TlsError::Lost | TlsError::Closed => Code::ConnectionLost,
         }
     }
 
     fn of(error: LibraryError) -> Self {
         match error {
-            LibraryError::HandshakeAborted(_, description) => TlsError::Alert(description as u8),
+            LibraryError::HandshakeAborted(_, description) => TlsError::Aborted(description as u8),
             LibraryError::ConnectionClosed => TlsError::Closed,
             LibraryError::IoError => TlsError::Lost,
             // The guard's own verdict comes through as invalid data.

@@ -92,7 +92,9 @@ fn check(attacks: Vec<Attack>) {
 fn holds(attack: &Attack, outcome: &Outcome, seen: &Seen) -> bool {
     let silent = seen.application.is_empty() && seen.unreadable == 0;
     match (attack.verdict, outcome) {
-        (Verdict::Refused, Outcome::Refused(_)) => silent && !seen.certificate && attack.then != Then::Hold,
+        (Verdict::Refused, Outcome::Refused(why)) => {
+            silent && !seen.certificate && attack.then != Then::Hold && comes_back(*why)
+        }
         (Verdict::Refused, Outcome::Deadline) => silent && !seen.certificate && attack.then == Then::Hold,
         (Verdict::Ended, Outcome::Connected { got, .. }) => got.is_empty(),
         (Verdict::Accepted, Outcome::Connected { got, .. }) => *got == BAIT && seen.application == GREETING,
@@ -100,6 +102,11 @@ fn holds(attack: &Attack, outcome: &Outcome, seen: &Seen) -> bool {
         (Verdict::Survived, Outcome::Connected { got, .. }) => got.is_empty() || *got == BAIT,
         _ => false,
     }
+}
+
+/// Nobody but the broker can make a device give up.
+fn comes_back(why: TlsError) -> bool {
+    why.code().entry().device.is_some_and(|device| device.retry_s.is_some())
 }
 
 /// One device meets one server.

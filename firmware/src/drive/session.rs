@@ -56,7 +56,7 @@ impl From<TlsError> for Cause {
         let cause = Cause::of(error.code());
         match error {
             TlsError::Distrusted(why) => cause.detail(format_args!("{why}")),
-            TlsError::Alert(number) => cause.during("tls").alert(number),
+            TlsError::Alert(number) | TlsError::Aborted(number) => cause.during("tls").alert(number),
             TlsError::Failed | TlsError::Lost | TlsError::Closed => cause,
         }
     }
