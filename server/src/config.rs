@@ -478,7 +478,7 @@ fn choice<T: Copy + PartialEq>(
 fn server(raw: &Raw) -> Result<String, String> {
     let url = words(raw)?;
     let cause = || "an address such as https://muster.example:8443 is wanted".to_owned();
-    let uri: axum::http::Uri = url.parse().map_err(|_| cause())?;
+    let uri: hyper::Uri = url.parse().map_err(|_| cause())?;
     let plain = uri.path() == "/" && uri.query().is_none() && uri.host().is_some_and(|host| !host.is_empty());
     let credentials = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
     if uri.scheme_str() != Some("https") || !plain || credentials {
