@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`verify`] | what every change must pass (`cargo verify`) |
 //! | [`qemu`], [`flash`] | a board: its emulator, its flash file and what a flasher writes there |
+//! | [`cable`] | a factory cable held by hand: frames, and what is none |
 //! | [`hostile`] | a TLS server that breaks the rules, and the table of its attacks |
 //! | [`process`] | a child that has deadlines, a log, and no life after its parent's |
 //! | [`toolchain`], [`packages`], [`workspace`], [`image`] | how the image comes to be on this machine |
@@ -20,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cable;
 pub mod flash;
 pub mod hostile;
 pub mod image;
