@@ -5,12 +5,41 @@ use std::time::Duration;
 
 use muster_shared::limits::{PACKET_MAX, TLS_FRAGMENT_MAX};
 
-/// From accept to the end of the TLS handshake. A Cortex-M4 needs 2-3 s for its four P-256 operations
-/// when it runs at 16 MHz; the rest is a slow link's.
-pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(15);
-/// From the end of the handshake to a whole CONNECT: "within a reasonable amount of time" (MQTT 5.0 §3.1).
-pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// Handshakes in progress on one shard. Further connections wait in the kernel's accept queue.
+/// What an operator may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of the node, finished handshake or not.
+    pub connections: usize,
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From the end of the handshake to a whole CONNECT: "within a reasonable amount of time" (MQTT 5.0
+    /// §3.1.4).
+    pub connect: Duration,
+    /// Octets of a packet from a device; never more than [`PACKET_MAX`].
+    pub packet: usize,
+    /// Messages a second from one device, over time; [`BURST_S`] seconds' worth of them at once.
+    pub messages_per_s: u32,
+}
+
+impl Default for Limits {
+    /// A Cortex-M4 at 16 MHz takes 2-3 s for the P-256 operations of a handshake; the rest of its deadline
+    /// is a slow link's. A hundred thousand idle connections take about 1 GiB with the kernel's share.
+    fn default() -> Self {
+        Self {
+            connections: 100_000,
+            handshake: Duration::from_secs(10),
+            connect: Duration::from_secs(5),
+            packet: PACKET_MAX,
+            messages_per_s: 100,
+        }
+    }
+}
+
+/// What a device may have saved up of [`Limits::messages_per_s`], seconds: an outbox that fills while a
+/// device is away is emptied at once.
+pub const BURST_S: u32 = 10;
+/// Handshakes in progress on one shard. Further connections wait in the kernel's accept queue, so that a
+/// reconnect storm is served in order.
 pub const HANDSHAKES_MAX: usize = 1024;
 /// Octets of an unfinished handshake flight that are kept: two certificates of the largest size with
 /// their framing, a CertificateVerify and a Finished fit, and so does a 16 KiB record.
@@ -50,6 +79,8 @@ pub const KEEP_ALIVE_HALVES: u64 = 3;
 pub const TAKEOVER_WAIT: Duration = Duration::from_secs(5);
 /// How long a refused or ended connection lingers for its peer to take the last octets.
 pub const LINGER: Duration = Duration::from_secs(2);
+/// How long the connections a stop has closed are given to go, before the process ends.
+pub const LINGER_AT_STOP: Duration = Duration::from_millis(250);
 /// Pause of the accept loop when the process has no descriptors left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The kernel's accept queue: a reconnect storm waits there (see also `net.core.somaxconn`).

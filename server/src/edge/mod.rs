@@ -1,11 +1,202 @@
 //! The edge: where devices meet the server, and the only room that sees their sockets.
+//!
+//! # Invariants
+//!
+//! - A connection is who its own verified certificate says. Nothing else it says of itself is believed.
+//! - Nobody talks before the registry said so twice: before the session takes its seat, and after.
+//! - PUBACK leaves after the uplink log has answered, never before, and in order.
+//! - A session that is ordered closed hands over nothing more once [`CloseWait`] has resolved.
+//! - One connection's trouble, whatever it is, is no other's.
+//!
+//! # Map
+//!
+//! | module | is |
+//! |---|---|
+//! | `listener`, `shard` | a runtime, a thread, a listening socket and an accept loop for each core |
+//! | [`tls`] | TLS, all of it; whose certificate passes the handshake |
+//! | `connection` | one connection from accept to close |
+//! | [`identity`], [`gate`] | who it is; whether it may come in |
+//! | [`roster`] | who is here; how to reach and how to close them |
+//! | [`mqtt`] | the protocol, without sockets and clocks |
+//! | [`farewell`] | how sessions end |
+//! | `pace`, [`limits`] | how fast a device may send; every other bound |
 
+mod connection;
 pub mod farewell;
+pub mod gate;
+pub mod identity;
 pub mod limits;
+mod listener;
 pub mod mqtt;
+mod pace;
 pub mod roster;
+mod shard;
+pub mod tls;
 
-pub use farewell::Farewell;
-pub use roster::{
-    Arrival, CloseWait, Closed, DeliverError, Delivered, Downlink, Protocol, Roster, SessionInfo,
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize, mpsc},
+    thread,
+    time::Duration,
 };
+
+use rustls::ServerConfig;
+use tokio::{
+    runtime::{Builder, LocalOptions, LocalRuntime},
+    sync::{oneshot, watch},
+    time::{Instant, timeout_at},
+};
+
+use self::shard::{Node, Phase, Shard};
+pub use self::{
+    farewell::Farewell,
+    limits::Limits,
+    roster::{Arrival, CloseWait, Closed, DeliverError, Delivered, Downlink, Protocol, Roster, SessionInfo},
+    tls::{BrokerCredential, CredentialError},
+};
+use crate::{
+    registry::{DisconnectReason, Registry, Verdicts},
+    uplink::Writer,
+};
+
+/// What the edge is given.
+pub struct Doors {
+    /// Who may talk; and where what happened is recorded.
+    pub registry: Registry,
+    /// Where messages are stored.
+    pub uplink: Writer,
+    /// Where sessions sit.
+    pub roster: Arc<Roster>,
+    /// What the edge shows to devices.
+    pub broker: BrokerCredential,
+    /// What an operator has set.
+    pub limits: Limits,
+}
+
+/// Why the edge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// The broker's certificate and key cannot be used.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A thread or its runtime cannot be made.
+    #[error("cannot start a shard")]
+    Shard(#[source] io::Error),
+}
+
+/// The edge, running.
+pub struct Edge {
+    addr: SocketAddr,
+    roster: Arc<Roster>,
+    verdicts: Arc<Verdicts>,
+    phase: watch::Sender<Phase>,
+    config: watch::Sender<Arc<ServerConfig>>,
+    shards: Vec<oneshot::Receiver<()>>,
+}
+
+impl Edge {
+    /// Listens on `addr` and serves devices, on `shards` threads of its own (at least one).
+    ///
+    /// # Errors
+    /// [`EdgeError`]; nothing runs then.
+    pub fn start(doors: Doors, addr: SocketAddr, shards: usize) -> Result<Self, EdgeError> {
+        let verdicts = doors.registry.verdicts();
+        let (config, config_seen) = watch::channel(tls::server_config(doors.broker, Arc::clone(&verdicts))?);
+        let (phase, phase_seen) = watch::channel(Phase::Running);
+        let listen = |source| EdgeError::Listen { addr, source };
+        let listeners = listener::listen(addr, shards.max(1)).map_err(listen)?;
+        let addr = listeners[0].local_addr().map_err(listen)?;
+        let node = Arc::new(Node {
+            verdicts: Arc::clone(&verdicts),
+            facts: doors.registry.facts(),
+            registry: doors.registry,
+            uplink: doors.uplink,
+            roster: Arc::clone(&doors.roster),
+            limits: doors.limits,
+            connections: AtomicUsize::new(0),
+            phase: phase_seen,
+            config: config_seen,
+        });
+        let mut edge = Self { addr, roster: doors.roster, verdicts, phase, config, shards: Vec::new() };
+        for (number, listener) in listeners.into_iter().enumerate() {
+            // What was started before ends when `edge` is dropped here.
+            let shard = start_shard(number, listener, Arc::clone(&node)).map_err(EdgeError::Shard)?;
+            edge.shards.push(shard);
+        }
+        Ok(edge)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Shows another certificate to every connection from now on; live ones stay.
+    ///
+    /// # Errors
+    /// [`CredentialError`]; the one before stays.
+    pub fn present(&self, broker: BrokerCredential) -> Result<(), CredentialError> {
+        self.config.send_replace(tls::server_config(broker, Arc::clone(&self.verdicts))?);
+        Ok(())
+    }
+
+    /// Ends every session with DISCONNECT 0x8B and stops. Nothing more is read; what was handed to the
+    /// uplink log is waited for and acknowledged, until `deadline` at most.
+    pub async fn stop(self, deadline: Duration) {
+        let deadline = Instant::now() + deadline;
+        // Whoever is between the gate and its seat sees the phase after it sits, or is found sitting.
+        self.phase.send_replace(Phase::Stopping);
+        let sessions = self.roster.close_all(DisconnectReason::ServerShutdown);
+        let closed = async {
+            for session in sessions {
+                session.await;
+            }
+        };
+        let _ = timeout_at(deadline, closed).await;
+        self.phase.send_replace(Phase::Exit);
+        for shard in self.shards {
+            // An error says that the thread is gone, which is what is waited for.
+            let _ = shard.await;
+        }
+    }
+}
+
+/// Starts a thread with a runtime of its own. The receiver resolves when it has ended.
+fn start_shard(
+    number: usize,
+    listener: std::net::TcpListener,
+    node: Arc<Node>,
+) -> io::Result<oneshot::Receiver<()>> {
+    let (ended, end) = oneshot::channel();
+    let (started, start) = mpsc::sync_channel(1);
+    thread::Builder::new().name(format!("edge-{number}")).spawn(move || {
+        // Dropped with the thread, however it ends.
+        let _ended: oneshot::Sender<()> = ended;
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let serve = |runtime: LocalRuntime| {
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let _ = started.send(Ok(()));
+                Shard::new(node).run(listener).await;
+                Ok(())
+            })
+        };
+        if let Err(error) = runtime.and_then(serve) {
+            let _ = started.send(Err(error));
+        }
+    })?;
+    match start.recv() {
+        Ok(started) => started.map(|()| end),
+        Err(_) => Err(io::Error::other("the thread ended at once")),
+    }
+}

@@ -299,8 +299,15 @@ impl Seat {
         self.shared.info()
     }
 
-    /// Takes the next piece of mail, and has the task woken when more comes.
-    pub fn poll_mail(&self, cx: &mut Context<'_>) -> Poll<Mail> {
+    /// Whose seat it is.
+    #[must_use]
+    pub fn device(&self) -> DeviceKey {
+        self.shared.arrival.device
+    }
+
+    /// Takes the next piece of mail, and has the task woken when more comes. Without `room` messages stay
+    /// where they are; an order to close never does.
+    pub fn poll_mail(&self, room: bool, cx: &mut Context<'_>) -> Poll<Mail> {
         // The common case costs one load: the flag is set after the mail is in the box.
         if !self.shared.waiting.load(Ordering::Acquire) {
             self.shared.waker.register(cx.waker());
@@ -312,19 +319,14 @@ impl Seat {
         if let Some(farewell) = mail.close {
             return Poll::Ready(Mail::Close(farewell));
         }
-        let Some(parcel) = mail.parcels.pop_front() else {
-            self.shared.waiting.store(false, Ordering::Release);
-            drop(mail);
-            self.shared.waker.register(cx.waker());
-            // Mail may have come between the store and the registration.
-            return if self.shared.waiting.load(Ordering::Acquire) {
-                self.poll_mail(cx)
-            } else {
-                Poll::Pending
-            };
-        };
-        mail.bytes -= parcel.message.payload.len();
-        Poll::Ready(Mail::Deliver(parcel))
+        if room && let Some(parcel) = mail.parcels.pop_front() {
+            mail.bytes -= parcel.message.payload.len();
+            return Poll::Ready(Mail::Deliver(parcel));
+        }
+        // Under the lock, so that whoever posts next finds the waker registered.
+        self.shared.waiting.store(!mail.parcels.is_empty(), Ordering::Release);
+        self.shared.waker.register(cx.waker());
+        Poll::Pending
     }
 
     /// Has somebody ordered this session to close? Costs one load when nobody wrote at all.

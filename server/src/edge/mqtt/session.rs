@@ -42,7 +42,7 @@ use super::{
 use crate::{
     edge::{
         farewell::Farewell,
-        limits::{CONNECT_DEADLINE, KEEP_ALIVE_HALVES},
+        limits::{KEEP_ALIVE_HALVES, Limits as Bounds},
         roster::{DeliverError, Delivered, Downlink, Protocol},
     },
     registry::{DeviceName, DisconnectReason},
@@ -117,14 +117,17 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct Session {
     name: Arc<DeviceName>,
-    /// When the last whole packet came, or the connection: milliseconds on the caller's clock.
+    /// When the last whole packet came, milliseconds on the caller's clock.
     heard_ms: u64,
+    /// Octets of a packet.
+    packet_max: usize,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    Fresh,
+    /// CONNECT has to come until then.
+    Fresh(u64),
     Gate(Box<Running>, Entry),
     Running(Box<Running>),
     Ended,
@@ -140,8 +143,10 @@ struct Entry {
 impl Session {
     /// The session of a client that has just proved to be this device.
     #[must_use]
-    pub fn new(name: Arc<DeviceName>, now_ms: u64) -> Self {
-        Self { name, heard_ms: now_ms, state: State::Fresh }
+    pub fn new(name: Arc<DeviceName>, bounds: &Bounds, now_ms: u64) -> Self {
+        let deadline_ms = now_ms + bounds.connect.as_millis() as u64;
+        let packet_max = bounds.packet.min(PACKET_MAX);
+        Self { name, heard_ms: now_ms, packet_max, state: State::Fresh(deadline_ms) }
     }
 
     /// Reads what came; returns the octets used up. The rest must be offered again, with more behind it,
@@ -149,7 +154,7 @@ impl Session {
     pub fn input(&mut self, now_ms: u64, bytes: &[u8], out: &mut Output) -> usize {
         let mut used = 0;
         while self.listens() {
-            match codec::frame(&bytes[used..], PACKET_MAX) {
+            match codec::frame(&bytes[used..], self.packet_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     used += frame.len;
@@ -168,7 +173,7 @@ impl Session {
     #[must_use]
     pub fn listens(&self) -> bool {
         match &self.state {
-            State::Fresh => true,
+            State::Fresh(_) => true,
             State::Running(running) => running.has_room_for_uplink(),
             State::Gate(..) | State::Ended => false,
         }
@@ -184,7 +189,7 @@ impl Session {
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         match &self.state {
-            State::Fresh => Some(self.heard_ms + CONNECT_DEADLINE.as_millis() as u64),
+            State::Fresh(deadline_ms) => Some(*deadline_ms),
             State::Running(running) if running.keep_alive_s > 0 && self.listens() => {
                 Some(self.heard_ms + u64::from(running.keep_alive_s) * 1000 * KEEP_ALIVE_HALVES / 2)
             }
@@ -192,11 +197,16 @@ impl Session {
         }
     }
 
+    /// The caller did not read for a while, of its own accord; the client's silence starts now.
+    pub fn excuse(&mut self, now_ms: u64) {
+        self.heard_ms = now_ms;
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, now_ms: u64, out: &mut Output) {
         if self.deadline_ms().is_some_and(|deadline| now_ms >= deadline) {
             let farewell = match self.state {
-                State::Fresh => (DisconnectReason::ProtocolError, Code::ConnectTimeout).into(),
+                State::Fresh(_) => (DisconnectReason::ProtocolError, Code::ConnectTimeout).into(),
                 _ => DisconnectReason::KeepAliveTimeout.into(),
             };
             self.end(farewell, out);
@@ -212,7 +222,7 @@ impl Session {
             Protocol::V3 => v3::connack(&mut out.bytes),
             Protocol::V5 => {
                 let assigned = entry.assign_id.then_some(self.name.device_id.as_str());
-                v5::connack(&mut out.bytes, assigned, entry.expiry_asked);
+                v5::connack(&mut out.bytes, assigned, entry.expiry_asked, self.packet_max);
             }
         }
         if out.bytes.len() - start > running.client.packet_max as usize {
@@ -313,7 +323,7 @@ impl Session {
                 }
             }
             // Before CONNACK there is no DISCONNECT to send [MQTT-3.14.0-1].
-            State::Fresh | State::Gate(..) => {}
+            State::Fresh(_) | State::Gate(..) => {}
         }
         out.commands.push(Command::Close(farewell));
     }
@@ -329,7 +339,7 @@ impl Session {
 
     fn packet(&mut self, frame: &Frame<'_>, out: &mut Output) {
         let running = match &mut self.state {
-            State::Fresh => return self.connect(frame, out),
+            State::Fresh(_) => return self.connect(frame, out),
             State::Running(running) => running,
             State::Gate(..) | State::Ended => return,
         };

@@ -1,7 +1,7 @@
 //! What the server says in MQTT 5.0. Every refusal carries our code and words in its reason string,
 //! where the client wants one and its packets may be that long.
 
-use muster_shared::{Code, limits::PACKET_MAX as OURS};
+use muster_shared::Code;
 
 use super::{
     codec::{Reason, Write},
@@ -39,7 +39,7 @@ impl Limits {
 }
 
 /// CONNACK, accepted (MQTT 5.0 §3.2), with everything that differs from what the client may assume.
-pub(super) fn connack(out: &mut Vec<u8>, assigned: Option<&str>, expiry_asked: bool) {
+pub(super) fn connack(out: &mut Vec<u8>, assigned: Option<&str>, expiry_asked: bool, packet_max: usize) {
     super::packet(out, 0x20, |out| {
         // No session outlives its connection, so none is ever present.
         out.extend_from_slice(&[0, Reason::SUCCESS.0]);
@@ -50,7 +50,7 @@ pub(super) fn connack(out: &mut Vec<u8>, assigned: Option<&str>, expiry_asked: b
             out.push(RECEIVE_MAX);
             out.extend_from_slice(&UPLINK_INFLIGHT_MAX.to_be_bytes());
             out.extend_from_slice(&[QOS_MAX, 1, RETAIN_AVAILABLE, 0, SHARED_AVAILABLE, 0, PACKET_MAX]);
-            out.extend_from_slice(&(OURS as u32).to_be_bytes());
+            out.extend_from_slice(&(packet_max as u32).to_be_bytes());
             if let Some(id) = assigned {
                 out.push(ASSIGNED_CLIENT_ID);
                 out.put_string(id);

@@ -13,7 +13,7 @@ fn arrival(device: u32) -> Arrival {
 }
 
 fn mail(seat: &Seat) -> Poll<Mail> {
-    seat.poll_mail(&mut Context::from_waker(Waker::noop()))
+    seat.poll_mail(true, &mut Context::from_waker(Waker::noop()))
 }
 
 fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
@@ -100,6 +100,19 @@ fn the_mail_of_a_session_is_bounded_by_count_and_by_octets() {
 }
 
 #[test]
+fn without_room_messages_wait_and_an_order_to_close_does_not() {
+    let roster = Roster::new();
+    let (seat, _) = roster.enter(arrival(1));
+    let sent = Box::pin(roster.deliver(DeviceKey(1), message(1)));
+    let closed = |room| seat.poll_mail(room, &mut Context::from_waker(Waker::noop()));
+    assert!(closed(false).is_pending());
+    assert!(matches!(closed(true), Poll::Ready(Mail::Deliver(_))));
+    let _wait = roster.close(DeviceKey(1), DisconnectReason::Administrative);
+    assert!(matches!(closed(false), Poll::Ready(Mail::Close(_))));
+    drop(sent);
+}
+
+#[test]
 fn nobody_delivers_to_an_absent_or_closing_session() {
     let roster = Roster::new();
     assert_eq!(poll(pin!(roster.deliver(DeviceKey(1), message(1)))), Poll::Ready(Err(DeliverError::Offline)));
@@ -141,7 +154,7 @@ fn mail_posted_from_other_threads_is_never_missed() {
         }
         runtime.block_on(async {
             for _ in 0..2000 {
-                let got = std::future::poll_fn(|cx| seat.poll_mail(cx)).await;
+                let got = std::future::poll_fn(|cx| seat.poll_mail(true, cx)).await;
                 assert!(matches!(got, Mail::Deliver(_)));
             }
         });

@@ -62,7 +62,7 @@ struct Client {
 
 impl Client {
     fn fresh() -> Self {
-        Self { session: Session::new(name(), 0), out: Output::default(), now_ms: 0 }
+        Self { session: Session::new(name(), &Bounds::default(), 0), out: Output::default(), now_ms: 0 }
     }
 
     fn connected(protocol: Protocol) -> Self {

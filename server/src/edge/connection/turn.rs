@@ -1,0 +1,335 @@
+//! One turn of a connection: mail, answers of the log, what the socket has, what the clock says; then what
+//! the session said is encrypted and written, once for all of it.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use muster_shared::limits::PACKET_MAX;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+use tracing::debug;
+
+use super::{Connection, Event};
+use crate::{
+    edge::{
+        limits::{OUTBOUND_BYTES_MAX, READS_PER_TURN},
+        mqtt::session::{Command, Fate, Output, Uplink},
+        roster::{Mail, Parcel},
+        shard::Scratch,
+    },
+    registry::{Claimed, DisconnectReason, now_ms},
+    uplink::{Message, Outcome, Ticket},
+};
+
+impl Connection {
+    pub(super) fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let shard = Rc::clone(&self.shard);
+        let mut scratch = shard.scratch.borrow_mut();
+        let now_ms = shard.now_ms();
+        let event = self.work(now_ms, &mut scratch, cx);
+        self.transmit(&mut scratch, cx);
+        // Writing may have found the connection broken, or its reader too slow.
+        match event.or(self.obey(now_ms, &mut scratch.out)) {
+            Some(event) => Poll::Ready(event),
+            None => Poll::Pending,
+        }
+    }
+
+    /// What CONNACK says, and the first turn after it.
+    pub(super) fn admit(&mut self) {
+        let shard = Rc::clone(&self.shard);
+        self.session.admit(shard.now_ms(), &mut shard.scratch.borrow_mut().out);
+    }
+
+    fn work(&mut self, now_ms: u64, scratch: &mut Scratch, cx: &mut Context<'_>) -> Option<Event> {
+        for _ in 0..READS_PER_TURN {
+            self.mail(&mut scratch.out, cx);
+            self.answers(now_ms, &mut scratch.out, cx);
+            self.read_on(now_ms, &mut scratch.out);
+            let done = self.obey(now_ms, &mut scratch.out);
+            if done.is_some() {
+                return done;
+            }
+            let more = self.may_read(now_ms) && self.read(now_ms, scratch, cx);
+            let done = self.obey(now_ms, &mut scratch.out);
+            if done.is_some() {
+                return done;
+            }
+            if !more {
+                // A message handed over in this round has to wake us when its fate is known.
+                self.answers(now_ms, &mut scratch.out, cx);
+                self.clock(now_ms, &mut scratch.out, cx);
+                return self.obey(now_ms, &mut scratch.out);
+            }
+        }
+        // There may be more to read; the others have their turn first.
+        cx.waker().wake_by_ref();
+        None
+    }
+
+    fn mail(&mut self, out: &mut Output, cx: &mut Context<'_>) {
+        let Some((seat, _)) = &self.seated else { return };
+        while !self.draining {
+            match seat.poll_mail(self.session.has_room(), cx) {
+                Poll::Pending => return,
+                Poll::Ready(Mail::Close(farewell)) if farewell.why == DisconnectReason::ServerShutdown => {
+                    self.draining = true;
+                }
+                Poll::Ready(Mail::Close(farewell)) => return self.session.end(farewell, out),
+                Poll::Ready(Mail::Deliver(parcel)) => {
+                    let token = self.receipt_last + 1;
+                    self.receipt_last = token;
+                    deliver(&mut self.session, &mut self.receipts, token, parcel, out);
+                    seat.count_sent();
+                }
+            }
+        }
+    }
+
+    /// What became of the messages handed over, oldest first.
+    fn answers(&mut self, now_ms: u64, out: &mut Output, cx: &mut Context<'_>) {
+        while let Some(ticket) = self.tickets.front_mut() {
+            let Poll::Ready(outcome) = Pin::new(ticket).poll(cx) else { return };
+            self.tickets.pop_front();
+            let fate = match outcome {
+                // A repeated message is on disk: that is all PUBACK says.
+                Outcome::Stored(_) | Outcome::Duplicate(_) => Fate::Stored,
+                Outcome::Refused(code) => Fate::Refused(code),
+                Outcome::Failed => Fate::Failed,
+            };
+            self.session.settled(now_ms, fate, out);
+        }
+        if self.tickets.capacity() > 0 {
+            self.tickets = Default::default();
+        }
+        if self.draining {
+            // Everything that was accepted is acknowledged; now the server may go.
+            self.session.end(DisconnectReason::ServerShutdown.into(), out);
+        }
+    }
+
+    /// What was decrypted before and the session did not take.
+    fn read_on(&mut self, now_ms: u64, out: &mut Output) {
+        if self.unread.is_empty() || !self.may_read(now_ms) {
+            return;
+        }
+        let used = self.session.input(now_ms, &self.unread, out);
+        self.unread.drain(..used);
+        if self.unread.is_empty() {
+            self.unread = Vec::new();
+        }
+    }
+
+    /// Not while the log has enough of this device, the device is too fast, or it does not take our answers.
+    fn may_read(&self, now_ms: u64) -> bool {
+        self.session.listens()
+            && !self.draining
+            && self.unsent.len() < PACKET_MAX
+            && self.pace.wait_until_ms(now_ms).is_none()
+    }
+
+    /// Reads once; `false` when there was nothing, and the task is woken when there is.
+    fn read(&mut self, now_ms: u64, scratch: &mut Scratch, cx: &mut Context<'_>) -> bool {
+        let Scratch { read, wire, out } = scratch;
+        let held = self.tls.held();
+        let mut buffer = ReadBuf::new(&mut read[held..]);
+        let end = match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => held + buffer.filled().len(),
+            Poll::Ready(_) => {
+                self.session.lost(out);
+                return false;
+            }
+        };
+        let (session, unread) = (&mut self.session, &mut self.unread);
+        let received = self.tls.receive(&mut read[..end], wire, |plain| {
+            let mut plain = plain;
+            if unread.is_empty() {
+                plain = &plain[session.input(now_ms, plain, out)..];
+            }
+            if !plain.is_empty() {
+                unread.extend_from_slice(plain);
+            }
+        });
+        if !self.unread.is_empty() && self.session.listens() {
+            let used = self.session.input(now_ms, &self.unread, out);
+            self.unread.drain(..used);
+        }
+        match received {
+            Ok(()) if !self.tls.peer_closed() => true,
+            Ok(()) => {
+                self.session.lost(out);
+                false
+            }
+            Err(fault) => {
+                debug!(%fault, peer = %self.peer, "TLS ends");
+                self.session.lost(out);
+                false
+            }
+        }
+    }
+
+    fn clock(&mut self, now_ms: u64, out: &mut Output, cx: &mut Context<'_>) {
+        let paused_until = self.pace.wait_until_ms(now_ms);
+        if self.paused && paused_until.is_none() {
+            self.session.excuse(now_ms);
+        }
+        self.paused = paused_until.is_some();
+        if !self.paused {
+            self.session.tick(now_ms, out);
+        }
+        // A deadline that has moved away since is found when the timer fires: that costs one turn now and
+        // then, and not a timer operation a message.
+        let Some(deadline) = paused_until.or(self.session.deadline_ms()) else { return };
+        loop {
+            if deadline < self.armed_ms {
+                self.armed_ms = deadline;
+                let wait = Duration::from_millis(deadline.saturating_sub(now_ms));
+                self.timer.as_mut().reset(Instant::now() + wait);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.armed_ms = u64::MAX;
+            if deadline <= now_ms {
+                // The next turn's business.
+                cx.waker().wake_by_ref();
+                return;
+            }
+        }
+    }
+
+    /// Does what the session wants done. What only [`Connection::run`] can do is returned.
+    fn obey(&mut self, clock_ms: u64, out: &mut Output) -> Option<Event> {
+        if out.commands.is_empty() {
+            return None;
+        }
+        let mut commands = std::mem::take(&mut out.commands);
+        let mut event = None;
+        for command in commands.drain(..) {
+            match command {
+                Command::Append(uplink) => {
+                    let ticket = self.append(uplink);
+                    self.tickets.push_back(ticket);
+                    self.pace.count(clock_ms);
+                }
+                // It is handed over; nobody is there to be told.
+                Command::AppendWill(uplink) => drop(self.append(uplink)),
+                Command::Subscriptions(count) => {
+                    if let Some((seat, _)) = &self.seated {
+                        seat.set_subscriptions(count);
+                    }
+                }
+                Command::Delivered(token, outcome) => {
+                    if let Some(at) = self.receipts.iter().position(|(of, _)| *of == token) {
+                        self.receipts.swap_remove(at).1.answer(outcome);
+                    }
+                }
+                Command::Refused(code) => {
+                    if let Some((seat, _)) = &self.seated {
+                        let who = Claimed::Device(seat.device());
+                        self.shard.node.facts.refused(&who, code, now_ms(), Some(self.peer));
+                    }
+                }
+                Command::Connect(request) => event = Some(Event::Connect(request)),
+                Command::Close(farewell) => event = Some(Event::Close(farewell)),
+            }
+        }
+        // The allocation stays with the shard.
+        out.commands = commands;
+        event
+    }
+
+    fn append(&self, uplink: Uplink) -> Ticket {
+        let (seat, _) = self.seated.as_ref().expect("a session runs only when it is seated");
+        seat.count_received();
+        self.shard.node.uplink.append(Message {
+            device: seat.device(),
+            certificate: self.visitor.certificate,
+            topic: uplink.topic,
+            payload: uplink.payload,
+            qos: uplink.qos as u8,
+            name: uplink.name,
+            properties: uplink.properties,
+            received_ms: now_ms(),
+        })
+    }
+
+    /// Encrypts what the session said and writes as much as the socket takes.
+    pub(super) fn transmit(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) {
+        let Scratch { wire, out, .. } = scratch;
+        let mut broken = self.tls.send(&out.bytes, wire).is_err();
+        out.bytes.clear();
+        let mut taken = 0;
+        if !broken && self.unsent.is_empty() {
+            match write(&mut self.stream, wire.as_slice(), cx) {
+                Ok(written) => taken = written,
+                Err(_) => broken = true,
+            }
+        }
+        self.unsent.extend_from_slice(&wire.as_slice()[taken..]);
+        wire.clear();
+        if !broken && taken == 0 && !self.unsent.is_empty() {
+            match write(&mut self.stream, &self.unsent, cx) {
+                Ok(written) if written == self.unsent.len() => self.unsent = Vec::new(),
+                Ok(written) => drop(self.unsent.drain(..written)),
+                Err(_) => broken = true,
+            }
+        }
+        if broken {
+            self.session.lost(out);
+        } else if self.unsent.len() > OUTBOUND_BYTES_MAX {
+            // Whoever does not read cannot be told so either.
+            self.session.end(DisconnectReason::Throttled.into(), out);
+            out.bytes.clear();
+        }
+    }
+
+    /// The last word: close_notify behind whatever was said before.
+    pub(super) fn say_goodbye(&mut self) {
+        let shard = Rc::clone(&self.shard);
+        let mut scratch = shard.scratch.borrow_mut();
+        let mut cx = Context::from_waker(Waker::noop());
+        self.transmit(&mut scratch, &mut cx);
+        self.tls.close(&mut scratch.wire);
+        self.transmit(&mut scratch, &mut cx);
+        scratch.out.commands.clear();
+    }
+}
+
+fn deliver(
+    session: &mut crate::edge::mqtt::session::Session,
+    receipts: &mut Vec<(u64, crate::edge::roster::Receipt)>,
+    token: u64,
+    parcel: Parcel,
+    out: &mut Output,
+) {
+    let (message, receipt) = parcel.open();
+    match session.deliver(token, &message, out) {
+        Ok(None) => receipts.push((token, receipt)),
+        Ok(Some(delivered)) => receipt.answer(Ok(delivered)),
+        Err(error) => receipt.answer(Err(error)),
+    }
+}
+
+/// Writes until the socket takes no more; registers for when it does.
+fn write(stream: &mut tokio::net::TcpStream, octets: &[u8], cx: &mut Context<'_>) -> io::Result<usize> {
+    let mut written = 0;
+    while written < octets.len() {
+        match Pin::new(&mut *stream).poll_write(cx, &octets[written..]) {
+            Poll::Pending => break,
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(more)) => written += more,
+            Poll::Ready(Err(error)) => return Err(error),
+        }
+    }
+    Ok(written)
+}
