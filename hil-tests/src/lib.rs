@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`verify`] | what every change must pass (`cargo verify`) |
 //! | [`qemu`], [`flash`] | a board: its emulator, its flash file and what a flasher writes there |
+//! | [`workbench`] | a board on a desk, and a station held by hand |
 //! | [`cable`] | a factory cable held by hand: frames, and what is none |
 //! | [`hostile`] | a TLS server that breaks the rules, and the table of its attacks |
 //! | [`process`] | a child that has deadlines, a log, and no life after its parent's |
@@ -31,4 +32,5 @@ pub mod qemu;
 pub mod screen;
 pub mod toolchain;
 pub mod verify;
+pub mod workbench;
 pub mod workspace;

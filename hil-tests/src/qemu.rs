@@ -94,7 +94,8 @@ impl Board {
             .args(&self.extra);
         let at = Instant::now();
         let mut running = Running::start("the board", &qemu, Some(&self.kept))?;
-        running.wait_for(0, "muster boot", BOARD_PATIENCE)?;
+        // Its first words are its boot line, or why it cannot even do that.
+        running.wait_for(0, "muster ", BOARD_PATIENCE)?;
         self.power = Some(running);
         Ok(at)
     }
