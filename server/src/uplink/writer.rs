@@ -1,0 +1,424 @@
+//! The one writer: a queue that every shard fills, and a thread that commits it batch by batch.
+
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{oneshot, watch},
+};
+
+use super::{
+    Fresh, Message, Outcome, Position, batch,
+    dedup::Windows,
+    segment::OVERHEAD,
+    sqlite::{Log, StoreError, path},
+};
+use crate::registry::{Verdicts, now_ms};
+
+/// Messages of one commit: beyond this a larger commit costs no less a message.
+const BATCH_MESSAGES: usize = 8192;
+/// Octets of one commit: what is written between two fsyncs.
+const BATCH_BYTES: usize = 4 << 20;
+/// Messages that may wait. A commit takes milliseconds: this is seconds of a saturated edge.
+const WAITING_MESSAGES: usize = 1 << 17;
+/// Octets that may wait.
+const WAITING_BYTES: usize = 64 << 20;
+/// How long a batch gathers when hardly anything comes: the fsync dominates, a few messages share it.
+const LINGER_IDLE: Duration = Duration::from_millis(1);
+/// And when more comes: measured, more than 2 ms buys nothing.
+const LINGER_BUSY: Duration = Duration::from_millis(2);
+/// Messages in the last batch from which on the next one gathers longer.
+const BUSY: usize = 16;
+/// Messages that make a batch worth its fsync without waiting.
+const ENOUGH: usize = 256;
+/// First and longest wait before a failed file is opened again.
+const REOPEN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Told of every commit, on the writer's thread, after its tickets: must not wait.
+pub type Tail = Box<dyn Fn(Fresh) + Send>;
+
+/// Why the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be opened, upgraded or read.
+    #[error("the uplink log cannot be opened")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No thread for it.
+    #[error("the uplink log's thread cannot be started")]
+    Thread(#[source] io::Error),
+}
+
+/// Resolves when the message's fate is known. Dropping it does not take the message back.
+#[derive(Debug)]
+#[must_use = "the message is stored only when this says so"]
+pub struct Ticket(State);
+
+#[derive(Debug)]
+enum State {
+    Waiting(oneshot::Receiver<Outcome>),
+    Known(Outcome),
+}
+
+impl Future for Ticket {
+    type Output = Outcome;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        match &mut self.0 {
+            State::Known(outcome) => Poll::Ready(*outcome),
+            // A sender that is gone said nothing: the writer has ended, and nothing is stored.
+            State::Waiting(told) => Pin::new(told).poll(cx).map(|told| told.unwrap_or(Outcome::Failed)),
+        }
+    }
+}
+
+/// The one writer of this node's log. Cheap to clone; every shard has one.
+#[derive(Clone)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    _last: Arc<Last>,
+}
+
+/// Ends the thread when the last writer is dropped.
+struct Last(Arc<Shared>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// There is work, or the end has come.
+    work: Condvar,
+    /// Number of the last batch that ended.
+    ended: watch::Sender<u64>,
+    /// Position of the last message on disk.
+    committed: watch::Sender<Position>,
+    ready: AtomicBool,
+    refused_full: AtomicU64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Set when the thread has ended.
+    done: watch::Sender<bool>,
+    node: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    bytes: usize,
+    /// Number of the last batch that began.
+    begun: u64,
+    closing: bool,
+}
+
+struct Waiting {
+    message: Message,
+    told: oneshot::Sender<Outcome>,
+}
+
+impl Writer {
+    /// Opens, or makes, `uplink.sqlite` in `data_dir` and starts the thread that writes it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(data_dir: &Path, verdicts: Arc<Verdicts>, tail: Tail) -> Result<Self, OpenError> {
+        let path = path(data_dir);
+        let (tell, told) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("uplink".to_owned())
+            .spawn(move || main(&path, &verdicts, &tail, tell))
+            .map_err(OpenError::Thread)?;
+        match told.await {
+            Ok(Ok(shared)) => {
+                *shared.thread.lock() = Some(thread);
+                Ok(Self { _last: Arc::new(Last(shared.clone())), shared })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(OpenError::Thread(io::Error::other("it ended at once"))),
+        }
+    }
+
+    /// Hands a message over; the ticket says what became of it. Never waits.
+    pub fn append(&self, message: Message) -> Ticket {
+        let shared = &self.shared;
+        // Read under no lock: a message that slips in beside a failure is failed with the queue.
+        if !shared.ready.load(Ordering::Acquire) {
+            return Ticket(State::Known(Outcome::Failed));
+        }
+        let size = message.size();
+        let (told, waiting) = oneshot::channel();
+        let mut queue = shared.queue.lock();
+        if queue.closing {
+            return Ticket(State::Known(Outcome::Failed));
+        }
+        if queue.waiting.len() >= WAITING_MESSAGES || queue.bytes + size > WAITING_BYTES {
+            drop(queue);
+            if shared.refused_full.fetch_add(1, Ordering::Relaxed).is_multiple_of(100_000) {
+                tracing::warn!("the uplink log's queue is full: messages are not accepted");
+            }
+            return Ticket(State::Known(Outcome::Failed));
+        }
+        queue.bytes += size;
+        queue.waiting.push(Waiting { message, told });
+        let first = queue.waiting.len() == 1;
+        drop(queue);
+        if first {
+            shared.work.notify_one();
+        }
+        Ticket(State::Waiting(waiting))
+    }
+
+    /// Waits until every batch begun before this call has ended. After it nothing is accepted that the
+    /// verdicts refused before it.
+    pub async fn barrier(&self) {
+        let begun = self.shared.queue.lock().begun;
+        let mut ended = self.shared.ended.subscribe();
+        // The sender lives in `shared`, so waiting cannot fail.
+        let _ = ended.wait_for(|ended| *ended >= begun).await;
+    }
+
+    /// Whether messages can be stored now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.ready.load(Ordering::Acquire)
+    }
+
+    /// Position of the last message on disk; changes with every commit.
+    #[must_use]
+    pub fn committed(&self) -> watch::Receiver<Position> {
+        self.shared.committed.subscribe()
+    }
+
+    /// Which node's log this is, as cursors name it.
+    #[must_use]
+    pub fn node(&self) -> u64 {
+        self.shared.node
+    }
+
+    /// Stores what was handed over, then stops. Later messages fail.
+    pub async fn close(self) {
+        self.shared.stop();
+        let mut done = self.shared.done.subscribe();
+        let _ = done.wait_for(|done| *done).await;
+        let thread = self.shared.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the uplink log's thread panicked");
+        }
+    }
+}
+
+impl Message {
+    /// Octets it takes in a segment, at most.
+    fn size(&self) -> usize {
+        OVERHEAD + self.topic.len() + self.properties.len() + self.payload.len()
+    }
+}
+
+impl Shared {
+    fn stop(&self) {
+        self.queue.lock().closing = true;
+        self.work.notify_all();
+    }
+
+    /// Waits for messages, lets them gather, and begins a batch; `None` when all is stored and the end has come.
+    fn begin(&self, last: usize) -> Option<Vec<Waiting>> {
+        let mut queue = self.queue.lock();
+        while queue.waiting.is_empty() {
+            if queue.closing {
+                return None;
+            }
+            self.work.wait(&mut queue);
+        }
+        if queue.waiting.len() < ENOUGH && last < ENOUGH && !queue.closing {
+            drop(queue);
+            thread::sleep(if last < BUSY { LINGER_IDLE } else { LINGER_BUSY });
+            queue = self.queue.lock();
+        }
+        let mut bytes = 0;
+        let fitting = queue.waiting.iter().take(BATCH_MESSAGES).take_while(|waiting| {
+            bytes += waiting.message.size();
+            bytes <= BATCH_BYTES
+        });
+        // A single message larger than a batch should be is a batch of its own.
+        let count = fitting.count().max(1);
+        let rest = queue.waiting.split_off(count);
+        let batch = std::mem::replace(&mut queue.waiting, rest);
+        queue.bytes -= batch.iter().map(|waiting| waiting.message.size()).sum::<usize>();
+        queue.begun += 1;
+        Some(batch)
+    }
+
+    fn end(&self) {
+        self.ended.send_modify(|ended| *ended += 1);
+    }
+
+    /// From here on nothing is accepted, and what waits is failed.
+    fn fail(&self) {
+        self.ready.store(false, Ordering::Release);
+        let waiting = {
+            let mut queue = self.queue.lock();
+            queue.bytes = 0;
+            std::mem::take(&mut queue.waiting)
+        };
+        tell(waiting, std::iter::repeat(Outcome::Failed));
+    }
+
+    /// Sleeps, or returns false at once when the end has come.
+    fn pause(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let mut queue = self.queue.lock();
+        while !queue.closing {
+            if self.work.wait_until(&mut queue, until).timed_out() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn tell(waiting: Vec<Waiting>, outcomes: impl IntoIterator<Item = Outcome>) {
+    for (waiting, outcome) in waiting.into_iter().zip(outcomes) {
+        // A shard that closed the connection does not wait any more.
+        let _ = waiting.told.send(outcome);
+    }
+}
+
+/// Says that the thread has ended, however it did.
+struct Ending<'s>(&'s Shared);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        {
+            self.0.queue.lock().closing = true;
+        }
+        self.0.fail();
+        // Nobody may wait for a batch that will never end.
+        self.0.ended.send_modify(|ended| *ended = u64::MAX);
+        self.0.done.send_replace(true);
+    }
+}
+
+type Opened = Result<Arc<Shared>, OpenError>;
+
+fn main(path: &Path, verdicts: &Verdicts, tail: &Tail, opened: oneshot::Sender<Opened>) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = opened.send(Err(OpenError::Thread(error)));
+            return;
+        }
+    };
+    let (log, windows) = match runtime.block_on(Log::open(path, verdicts)) {
+        Ok(opened) => opened,
+        Err(error) => {
+            let _ = opened.send(Err(OpenError::Store(Box::new(error))));
+            return;
+        }
+    };
+    let shared = Arc::new(Shared {
+        queue: Mutex::default(),
+        work: Condvar::new(),
+        ended: watch::Sender::new(0),
+        committed: watch::Sender::new(log.last),
+        ready: AtomicBool::new(true),
+        refused_full: AtomicU64::new(0),
+        thread: Mutex::new(None),
+        done: watch::Sender::new(false),
+        node: log.node,
+    });
+    if opened.send(Ok(shared.clone())).is_err() {
+        return;
+    }
+    let ending = Ending(&shared);
+    let work = Work { shared: &shared, runtime, verdicts, tail, path: path.to_owned() };
+    work.run(log, windows);
+    drop(ending);
+}
+
+struct Work<'w> {
+    shared: &'w Shared,
+    runtime: Runtime,
+    verdicts: &'w Verdicts,
+    tail: &'w Tail,
+    path: PathBuf,
+}
+
+impl Work<'_> {
+    fn run(&self, mut log: Log, mut windows: Windows) {
+        let mut last = 0;
+        while let Some(batch) = self.shared.begin(last) {
+            last = batch.len();
+            let committed = self.commit(&mut log, &mut windows, batch);
+            self.shared.end();
+            let Err(error) = committed else { continue };
+            tracing::error!(%error, "the uplink log cannot be written: nothing is acknowledged");
+            self.shared.fail();
+            drop(log);
+            match self.reopen() {
+                Some(opened) => (log, windows) = opened,
+                None => return,
+            }
+        }
+        self.runtime.block_on(log.close());
+    }
+
+    /// Plans a batch, commits it, and only then tells who waits.
+    fn commit(&self, log: &mut Log, windows: &mut Windows, batch: Vec<Waiting>) -> Result<(), sqlx::Error> {
+        let first = Position(log.last.0 + 1);
+        let now_s = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
+        let messages = batch.iter().map(|waiting| &waiting.message);
+        let plan = batch::plan(messages, self.verdicts, windows, first, now_s);
+        if plan.count == 0 {
+            tell(batch, plan.outcomes);
+            return Ok(());
+        }
+        let body = Bytes::from(plan.body);
+        if let Err(error) = self.runtime.block_on(log.append(plan.count, body.to_vec())) {
+            // Nobody knows what of it is on disk: no ticket of it may say that it is.
+            tell(batch, std::iter::repeat(Outcome::Failed));
+            return Err(error);
+        }
+        tell(batch, plan.outcomes);
+        self.shared.committed.send_replace(log.last);
+        (self.tail)(Fresh { node: log.node, first, count: plan.count, body });
+        Ok(())
+    }
+
+    /// Opens the file anew until it works; `None` when the end comes first.
+    fn reopen(&self) -> Option<(Log, Windows)> {
+        let (mut wait, longest) = REOPEN;
+        while self.shared.pause(wait) {
+            match self.runtime.block_on(self.open()) {
+                Ok((log, windows)) => {
+                    tracing::info!(position = log.last.0, "the uplink log can be written again");
+                    self.shared.committed.send_replace(log.last);
+                    self.shared.ready.store(true, Ordering::Release);
+                    return Some((log, windows));
+                }
+                Err(error) => tracing::error!(%error, "the uplink log cannot be opened; trying again"),
+            }
+            wait = (wait * 2).min(longest);
+        }
+        None
+    }
+
+    async fn open(&self) -> Result<(Log, Windows), StoreError> {
+        Log::open(&self.path, self.verdicts).await
+    }
+}
