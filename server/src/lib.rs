@@ -35,6 +35,8 @@
 //! | [`app`] | ordered start and stop of everything below |
 //! | [`edge`] | MQTT over mutual TLS: devices, and nobody else |
 //! | [`registry`] | what every device is, may do and did; who decided it |
+//! | [`revocation`] | the order in which a decision ends what a device may do |
+//! | [`bus`] | carries the fresh tail of the log to who reads it |
 //! | [`uplink`] | the durable log that PUBACK waits for |
 //! | [`api`] | HTTPS routes: parse, ask the registry, render |
 //! | [`cli`] | the operator's commands: grammar, tables, error anatomy, exit codes |
@@ -43,9 +45,11 @@
 
 pub mod api;
 pub mod app;
+pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod edge;
 pub mod init;
 pub mod registry;
+pub mod revocation;
 pub mod uplink;

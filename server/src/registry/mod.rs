@@ -57,6 +57,11 @@ pub mod session;
 pub(crate) mod sqlite;
 pub mod verdict;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use audit::{AuditHead, AuditReport, AuditRow};
 pub use changes::Change;
 pub use decide::{Decided, Reason, RevocationReason, Target};
@@ -109,6 +114,12 @@ impl Inner {
         let change = Change { generation: stamp.generation, audit_no: stamp.no, at_ms: stamp.at_ms, what };
         // Nobody listening is not an error.
         let _ = self.changes.send(change);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.facts.close();
     }
 }
 

@@ -44,6 +44,11 @@ mod segment;
 mod sqlite;
 mod writer;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use dedup::WINDOW;
 pub use reader::{Cursor, ReadError, Reader};
 pub use segment::SegmentError;

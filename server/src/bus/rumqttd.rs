@@ -1,0 +1,373 @@
+//! The bus of one node: rumqttd's router, embedded, without a listener.
+//!
+//! Two links and one filter, whatever the number of devices and readers: one link publishes, on a thread of
+//! its own because a send blocks when the router is behind; one receives, on another, and hands what comes
+//! to every subscriber. The router's thread is watched: a send or receive that fails says that it has died,
+//! and it is started anew.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+use rumqttd::{
+    Notification, Router, RouterConfig,
+    local::{LinkBuilder, LinkError, LinkRx, LinkTx},
+};
+use tokio::sync::mpsc;
+
+use super::{Bus, Subscription, subscription};
+use crate::uplink::{Fresh, Position};
+
+/// The one topic. It is the only text the router's topic tree ever sees.
+const TOPIC: &str = "muster/uplink";
+/// Commits that may wait for the router.
+const WAITING_MAX: usize = 256;
+/// How often a thread that hears nothing looks whether it should end.
+const LOOK: Duration = Duration::from_millis(250);
+/// Wait before a router that died is started again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// What the router keeps in memory: one commit is at most 4 MiB, and readers go to the log for older ones.
+const SEGMENT_BYTES: usize = 8 << 20;
+const SEGMENTS: usize = 2;
+
+/// rumqttd's router could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A link was refused.
+    #[error("the bus's router refused a link")]
+    Link(#[from] LinkError),
+    /// No thread for it.
+    #[error("the bus's thread cannot be started")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The embedded bus.
+pub struct Rumqttd {
+    shared: Arc<Shared>,
+    queue: SyncSender<Fresh>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    readers: Mutex<Vec<mpsc::Sender<Fresh>>>,
+    ready: AtomicBool,
+    stopping: AtomicBool,
+    restarts: AtomicU64,
+    dropped: AtomicU64,
+    #[cfg(test)]
+    poison: AtomicBool,
+}
+
+impl Rumqttd {
+    /// Starts the router and both links.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start() -> Result<Arc<Self>, StartError> {
+        let shared = Arc::new(Shared {
+            readers: Mutex::default(),
+            ready: AtomicBool::new(true),
+            stopping: AtomicBool::new(false),
+            restarts: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            #[cfg(test)]
+            poison: AtomicBool::new(false),
+        });
+        let (queue, waiting) = sync_channel(WAITING_MAX);
+        let links = links()?;
+        let of_thread = shared.clone();
+        let thread =
+            thread::Builder::new().name("bus".to_owned()).spawn(move || of_thread.run(&waiting, links))?;
+        Ok(Arc::new(Self { shared, queue, thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// Times the router died and was started again.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.shared.restarts.load(Ordering::Relaxed)
+    }
+
+    /// Commits that found no room, on the bus or at a reader.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Ends both threads; subscriptions end. The router's own thread cannot be told to end: it sleeps until
+    /// the process does.
+    pub async fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && tokio::task::spawn_blocking(move || thread.join()).await.is_err()
+        {
+            tracing::error!("the bus's thread panicked");
+        }
+        self.shared.ready.store(false, Ordering::Release);
+        self.shared.readers.lock().clear();
+    }
+}
+
+impl Drop for Rumqttd {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+    }
+}
+
+impl Bus for Rumqttd {
+    fn publish(&self, fresh: Fresh) {
+        if self.queue.try_send(fresh).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn subscribe(&self) -> Subscription {
+        let (sender, subscription) = subscription();
+        self.shared.readers.lock().push(sender);
+        subscription
+    }
+
+    fn is_ready(&self) -> bool {
+        self.shared.ready.load(Ordering::Acquire)
+    }
+}
+
+/// A new router, a link that publishes and a link that has subscribed.
+fn links() -> Result<(LinkTx, LinkRx), LinkError> {
+    let config = RouterConfig {
+        max_connections: 4,
+        max_outgoing_packet_count: 200,
+        max_segment_size: SEGMENT_BYTES,
+        max_segment_count: SEGMENTS,
+        ..RouterConfig::default()
+    };
+    let router = Router::new(0, config).spawn();
+    let (publisher, _, _) = LinkBuilder::new("uplink", router.clone()).build()?;
+    let (mut subscriber, receiver, _) = LinkBuilder::new("readers", router).build()?;
+    subscriber.subscribe(TOPIC)?;
+    Ok((publisher, receiver))
+}
+
+impl Shared {
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Runs routers, one after the other, until the end comes.
+    fn run(self: &Arc<Self>, waiting: &Receiver<Fresh>, first: (LinkTx, LinkRx)) {
+        let mut links = Some(first);
+        while !self.stopping() {
+            let Some((publisher, receiver)) = links.take() else {
+                thread::sleep(AGAIN);
+                match self::links() {
+                    Ok(new) => {
+                        links = Some(new);
+                        self.restarts.fetch_add(1, Ordering::Relaxed);
+                        self.ready.store(true, Ordering::Release);
+                        tracing::info!("the bus carries again");
+                    }
+                    Err(error) => tracing::error!(%error, "the bus's router cannot be started; trying again"),
+                }
+                continue;
+            };
+            let dead = Arc::new(AtomicBool::new(false));
+            let (of_reader, flag) = (self.clone(), dead.clone());
+            let reader = thread::Builder::new()
+                .name("bus-read".to_owned())
+                .spawn(move || of_reader.receive(receiver, &flag));
+            let Ok(reader) = reader else {
+                tracing::error!("the bus's reading thread cannot be started; trying again");
+                continue;
+            };
+            self.forward(waiting, publisher, &dead);
+            dead.store(true, Ordering::Release);
+            if !self.stopping() {
+                self.ready.store(false, Ordering::Release);
+                tracing::error!("the bus's router has died; readers read the log until it is back");
+            }
+            if reader.join().is_err() {
+                tracing::error!("the bus's reading thread panicked");
+            }
+        }
+    }
+
+    /// Publishes what the writer hands over until the router is dead or the end comes.
+    fn forward(&self, waiting: &Receiver<Fresh>, mut publisher: LinkTx, dead: &AtomicBool) {
+        while !dead.load(Ordering::Acquire) && !self.stopping() {
+            #[cfg(test)]
+            if self.poison.swap(false, Ordering::AcqRel) {
+                let _ = publisher.publish("é", "");
+            }
+            match waiting.recv_timeout(LOOK) {
+                Ok(fresh) => {
+                    if publisher.publish(TOPIC, write(&fresh)).is_err() {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Hands what comes to every subscriber until the router is dead or the end comes.
+    fn receive(&self, mut receiver: LinkRx, dead: &AtomicBool) {
+        while !dead.load(Ordering::Acquire) && !self.stopping() {
+            let deadline = Instant::now() + LOOK;
+            match receiver.recv_deadline(deadline) {
+                Ok(Some(Notification::Forward(forward))) => match read(&forward.publish.payload) {
+                    Some(fresh) => self.hand_out(&fresh),
+                    None => tracing::error!("what came over the bus is not an envelope of ours"),
+                },
+                // The router has paused this link: it goes on when told that there is room.
+                Ok(Some(Notification::Unschedule)) => {
+                    if receiver.ready().is_err() {
+                        break;
+                    }
+                }
+                Ok(_) => {}
+                // Nothing came. An error before the deadline says that the router is gone.
+                Err(LinkError::RecvTimeout(_)) if Instant::now() >= deadline => {}
+                Err(_) => break,
+            }
+        }
+        dead.store(true, Ordering::Release);
+    }
+
+    fn hand_out(&self, fresh: &Fresh) {
+        self.readers.lock().retain(|reader| match reader.try_send(fresh.clone()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+    }
+}
+
+const VERSION: u8 = 1;
+/// Version, node, first position, count.
+const HEAD: usize = 1 + 8 + 8 + 4;
+
+/// The envelope: what the log's row says, and whose it is.
+fn write(fresh: &Fresh) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEAD + fresh.body.len());
+    out.put_u8(VERSION);
+    out.put_u64(fresh.node);
+    out.put_u64(fresh.first.0);
+    out.put_u32(fresh.count);
+    out.put_slice(&fresh.body);
+    out.freeze()
+}
+
+fn read(envelope: &Bytes) -> Option<Fresh> {
+    if envelope.len() < HEAD || envelope[0] != VERSION {
+        return None;
+    }
+    let number = |from: usize| u64::from_be_bytes(envelope[from..from + 8].try_into().expect("eight octets"));
+    let count = u32::from_be_bytes(envelope[17..HEAD].try_into().expect("four octets"));
+    if count == 0 {
+        return None;
+    }
+    Some(Fresh { node: number(1), first: Position(number(9)), count, body: envelope.slice(HEAD..) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fresh(first: u64) -> Fresh {
+        let body = Bytes::from(first.to_be_bytes().to_vec());
+        Fresh { node: 7, first: Position(first), count: 3, body }
+    }
+
+    async fn next(subscription: &mut Subscription) -> Fresh {
+        tokio::time::timeout(Duration::from_secs(20), subscription.next()).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_subscriber_hears_every_commit_in_order() {
+        let bus = Rumqttd::start().unwrap();
+        assert!(bus.is_ready());
+        let mut readers: Vec<_> = (0..3).map(|_| bus.subscribe()).collect();
+        for first in 1..=200 {
+            bus.publish(fresh(first));
+            for reader in &mut readers {
+                assert_eq!(next(reader).await, fresh(first));
+            }
+        }
+        assert_eq!(bus.dropped(), 0);
+        bus.stop().await;
+        assert!(readers[0].next().await.is_none(), "a stopped bus ends its subscriptions");
+        bus.publish(fresh(1));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_does_not_read_holds_up_nobody() {
+        let bus = Rumqttd::start().unwrap();
+        let (mut slow, mut good) = (bus.subscribe(), bus.subscribe());
+        for first in 1..=500 {
+            bus.publish(fresh(first));
+            assert_eq!(next(&mut good).await.first, Position(first));
+        }
+        assert_eq!(next(&mut slow).await.first, Position(1));
+        let mut heard = 1;
+        while slow.try_next().is_some() {
+            heard += 1;
+        }
+        assert!(heard < 500 && bus.dropped() > 0, "it heard {heard} and reads the rest from the log");
+        drop(slow);
+        bus.publish(fresh(501));
+        assert_eq!(next(&mut good).await.first, Position(501));
+        bus.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_router_that_died_is_started_again() {
+        let bus = Rumqttd::start().unwrap();
+        let mut reader = bus.subscribe();
+        bus.publish(fresh(1));
+        assert_eq!(next(&mut reader).await.first, Position(1));
+        // A topic whose first octet is half a character panics the router (topic[..1]).
+        bus.shared.poison.store(true, Ordering::Release);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while bus.restarts() == 0 {
+            assert!(Instant::now() < deadline, "the router was not restarted");
+            bus.publish(fresh(2));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        while !bus.is_ready() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        while reader.try_next().is_some() {}
+        bus.publish(fresh(3));
+        loop {
+            if next(&mut reader).await.first == Position(3) {
+                break;
+            }
+        }
+        bus.stop().await;
+    }
+
+    #[test]
+    fn what_is_no_envelope_is_not_read() {
+        let good = write(&fresh(9));
+        assert_eq!(read(&good), Some(fresh(9)));
+        assert_eq!(read(&good.slice(..HEAD - 1)), None);
+        let mut other = good.to_vec();
+        other[0] = 2;
+        assert_eq!(read(&other.into()), None);
+        let mut empty = good.to_vec();
+        empty[17..HEAD].fill(0);
+        assert_eq!(read(&empty.into()), None);
+    }
+}

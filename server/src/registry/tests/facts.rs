@@ -1,0 +1,143 @@
+use std::net::SocketAddr;
+
+use muster_shared::{Code, telemetry::Value};
+
+use crate::registry::{
+    Claimed, Connected, DisconnectReason, Latest, SessionId, now_ms, readings::SENSORS_MAX, testing::Fleet,
+};
+
+const REMOTE: &str = "10.0.4.17:51522";
+
+fn connected(fleet: &Fleet, device: usize, at_ms: u64) -> SessionId {
+    let remote: SocketAddr = REMOTE.parse().unwrap();
+    fleet.registry.facts().connected(Connected {
+        device: fleet.devices[device].key,
+        at_ms,
+        remote,
+        protocol: 5,
+        keep_alive_s: 60,
+    })
+}
+
+#[tokio::test]
+async fn sessions_begin_end_and_are_kept_in_order() {
+    let fleet = Fleet::with(2).await;
+    let facts = fleet.registry.facts();
+    let now = now_ms();
+    let first = connected(&fleet, 0, now);
+    facts.disconnected(fleet.devices[0].key, first, now + 5, DisconnectReason::KeepAliveTimeout);
+    let second = connected(&fleet, 0, now + 6);
+    assert!(second > first);
+    facts.flush().await;
+    let detail = fleet.registry.device(&fleet.devices[0].serial).await.unwrap();
+    let ended: Vec<_> = detail.sessions.iter().map(|session| (session.id, session.ended)).collect();
+    assert_eq!(ended, [(second, None), (first, Some((now + 5, DisconnectReason::KeepAliveTimeout)))]);
+    assert_eq!(detail.row.last_seen_ms, Some(now + 6));
+    assert_eq!(detail.row.session.as_ref().unwrap().remote, REMOTE);
+    let other = fleet.registry.device(&fleet.devices[1].serial).await.unwrap();
+    assert_eq!((other.sessions.len(), other.row.last_seen_ms), (0, None));
+
+    let fleet = fleet.reopened().await;
+    let detail = fleet.registry.device(&fleet.devices[0].serial).await.unwrap();
+    assert_eq!(detail.sessions[0].ended.unwrap().1, DisconnectReason::ServerShutdown);
+    assert!(connected(&fleet, 0, now + 9) > second, "numbers go on after a restart");
+}
+
+#[tokio::test]
+async fn refusals_fold_by_device_code_and_minute() {
+    let fleet = Fleet::with(1).await;
+    let facts = fleet.registry.facts();
+    let minute = now_ms() / 60_000 * 60_000;
+    let device = Claimed::Device(fleet.devices[0].key);
+    for n in 0..10_000 {
+        facts.refused(&device, Code::DeviceSuspended, minute + n % 60_000, None);
+    }
+    facts.refused(&device, Code::DeviceSuspended, minute + 60_000, Some(REMOTE.parse().unwrap()));
+    facts.refused(&device, Code::TopicNotIts, minute, None);
+    facts.flush().await;
+    let detail = fleet.registry.device(&fleet.devices[0].serial).await.unwrap();
+    assert_eq!(detail.row.refused_24h, 10_002);
+    assert_eq!(detail.refusals.len(), 3, "one row a code and minute, however many attempts");
+    let last = detail.row.last_refusal.unwrap();
+    assert_eq!((last.code, last.count, last.remote.as_deref()), (Code::DeviceSuspended, 1, Some(REMOTE)));
+    facts.refused(&device, Code::TopicNotIts, minute, None);
+    facts.flush().await;
+    let detail = fleet.registry.device(&fleet.devices[0].serial).await.unwrap();
+    let topic = detail.refusals.iter().find(|row| row.code == Code::TopicNotIts).unwrap();
+    assert_eq!(topic.count, 2, "and a later write adds to it");
+}
+
+#[tokio::test]
+async fn names_invented_by_strangers_are_bounded() {
+    let fleet = Fleet::with(1).await;
+    let facts = fleet.registry.facts();
+    for n in 0..5_000 {
+        let claimed = Claimed::Name("acme".parse().unwrap(), format!("X-{n}").parse().unwrap());
+        facts.refused(&claimed, Code::SerialTaken, 60_000, None);
+    }
+    facts.flush().await;
+    let pool = fleet.registry.inner.database.readers();
+    let (rows, refused): (i64, i64) =
+        sqlx::query_as("SELECT count(*), sum(count) FROM refusal").fetch_one(pool).await.unwrap();
+    // Written in a few goes, each of which tells at most 1024 names apart.
+    assert!(rows <= 5_000 && refused == 5_000, "{rows} rows, {refused} refusals");
+    let (nobody,): (i64,) =
+        sqlx::query_as("SELECT count(*) FROM refusal WHERE device <> 0").fetch_one(pool).await.unwrap();
+    assert_eq!(nobody, 0, "no device is charged with them");
+}
+
+#[tokio::test]
+async fn facts_survive_a_write_that_failed() {
+    let fleet = Fleet::with(1).await;
+    let session = connected(&fleet, 0, 1000);
+    // The table is away: the write fails as it would on a full disk.
+    fleet.sql("ALTER TABLE session RENAME TO away").await;
+    fleet.registry.facts().disconnected(
+        fleet.devices[0].key,
+        session,
+        2000,
+        DisconnectReason::ClientInitiated,
+    );
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    fleet.sql("ALTER TABLE away RENAME TO session").await;
+    fleet.registry.facts().flush().await;
+    let detail = fleet.registry.device(&fleet.devices[0].serial).await.unwrap();
+    assert_eq!(detail.sessions[0].ended, Some((2000, DisconnectReason::ClientInitiated)));
+}
+
+#[tokio::test]
+async fn readings_are_the_newest_of_each_sensor_and_bounded() {
+    let fleet = Fleet::with(1).await;
+    let device = fleet.devices[0].key;
+    let latest = |sensor: &str, value, received_ms| Latest {
+        device,
+        sensor: sensor.to_owned(),
+        value,
+        received_ms,
+        uptime_ms: 1,
+    };
+    let readings = vec![
+        latest("door_open", Value::Bool(true), 1),
+        latest("count", Value::Int(i64::MIN), 1),
+        latest("temperature_c", Value::Float(21.25), 1),
+        latest("broken_c", Value::Float(f32::NAN), 1),
+        latest("temperature_c", Value::Float(-4.5), 2),
+    ];
+    fleet.registry.project("latest", readings, "a1".to_owned()).await.unwrap();
+    assert_eq!(fleet.registry.projected("latest").await.unwrap().as_deref(), Some("a1"));
+    assert_eq!(fleet.registry.projected("other").await.unwrap(), None);
+    let rows = fleet.registry.device(&fleet.devices[0].serial).await.unwrap().readings;
+    let names: Vec<_> = rows.iter().map(|row| row.sensor.as_str()).collect();
+    assert_eq!(names, ["broken_c", "count", "door_open", "temperature_c"]);
+    assert!(matches!(rows[0].value, Value::Float(value) if value.is_nan()));
+    assert_eq!((rows[1].value, rows[2].value), (Value::Int(i64::MIN), Value::Bool(true)));
+    assert_eq!((rows[3].value, rows[3].received_ms), (Value::Float(-4.5), 2));
+
+    let flood = (0..1000).map(|n| latest(&format!("s{n}"), Value::Int(n), 3)).collect();
+    fleet.registry.project("latest", flood, "a2".to_owned()).await.unwrap();
+    let known = vec![latest("count", Value::Int(7), 4)];
+    fleet.registry.project("latest", known, "a3".to_owned()).await.unwrap();
+    let rows = fleet.registry.device(&fleet.devices[0].serial).await.unwrap().readings;
+    assert_eq!(rows.len() as i64, SENSORS_MAX, "names are the device's own, so they are bounded");
+    assert_eq!(rows.iter().find(|row| row.sensor == "count").unwrap().value, Value::Int(7));
+}

@@ -1,0 +1,7 @@
+//! The registry on real files.
+
+mod audit;
+mod decisions;
+mod facts;
+mod import;
+mod operators;
