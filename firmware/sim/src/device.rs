@@ -92,6 +92,12 @@ impl Device {
         self.port.plug()
     }
 
+    /// The port itself, for whoever plugs cables later.
+    #[must_use]
+    pub fn port(&self) -> Socket {
+        self.port.clone()
+    }
+
     /// Whether the agent still runs; it ends only by a panic.
     #[must_use]
     pub fn is_running(&self) -> bool {

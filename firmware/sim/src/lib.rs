@@ -19,6 +19,7 @@
 //! | [`serial`] | a factory port whose cable can be pulled |
 //! | [`log`] | lines, kept and waited for |
 //! | [`fleet`] | devices spread over threads |
+//! | [`tally`] | what a fleet has done, counted from its logs |
 #![forbid(unsafe_code)]
 
 pub mod board;
@@ -27,9 +28,11 @@ pub mod flash;
 pub mod fleet;
 pub mod log;
 pub mod serial;
+pub mod tally;
 
 pub use board::{Entropy, Route};
 pub use device::{Config, Device};
 pub use flash::Flash;
 pub use fleet::Fleet;
 pub use log::Log;
+pub use tally::Tally;

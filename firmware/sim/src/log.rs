@@ -44,6 +44,14 @@ impl Log {
         self.lock().lines.iter().cloned().collect()
     }
 
+    /// The lines kept from number `from` on, and the number after the last.
+    #[must_use]
+    pub fn since(&self, from: usize) -> (Vec<String>, usize) {
+        let state = self.lock();
+        let skip = from.saturating_sub(state.dropped);
+        (state.lines.iter().skip(skip).cloned().collect(), state.dropped + state.lines.len())
+    }
+
     /// How many lines there have been: a place to wait from.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -166,6 +174,7 @@ mod tests {
         });
         assert_eq!(line, "too late");
         let (_, next) = log.wait_from(0, |line| line == "early").await;
+        assert_eq!(log.since(next), (vec!["too late".to_owned()], 2));
         let again = log.wait_from(next, |line| line == "early");
         assert!(timeout(Duration::from_millis(50), again).await.is_err());
     }

@@ -16,7 +16,7 @@ const CABLE: usize = 8192;
 
 /// The socket on the board's edge that cables go into.
 #[derive(Clone)]
-pub(crate) struct Socket(mpsc::UnboundedSender<DuplexStream>);
+pub struct Socket(mpsc::UnboundedSender<DuplexStream>);
 
 /// The device's end.
 pub struct Serial {
@@ -31,7 +31,8 @@ pub(crate) fn port() -> (Socket, Serial) {
 
 impl Socket {
     /// Plugs a cable in, in place of one that was there; gives its other end.
-    pub(crate) fn plug(&self) -> DuplexStream {
+    #[must_use]
+    pub fn plug(&self) -> DuplexStream {
         let (station, device) = tokio::io::duplex(CABLE);
         // Without a device, the station finds its end closed.
         let _ = self.0.send(device);

@@ -33,10 +33,7 @@ mod platform;
 mod time;
 mod uart;
 
-use core::{
-    fmt::Write as _,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use embassy_executor::{Spawner, raw::Executor};
 use embedded_storage_async::nor_flash::ReadNorFlash as _;
@@ -86,7 +83,7 @@ fn pend(_: *mut ()) {
 #[embassy_executor::task]
 async fn agent(spawner: Spawner, once: Once) -> ! {
     static RESOURCES: ConstStaticCell<Resources> = ConstStaticCell::new(Resources::new());
-    let mut log = uart::Log::start();
+    let log = uart::Log::start();
     let serial = uart::FactoryPort::start();
     let mut flash = flash::take(once);
     let seed = network_seed(&mut flash).await;
@@ -96,7 +93,6 @@ async fn agent(spawner: Spawner, once: Once) -> ! {
     };
     let about =
         About { version: env!("CARGO_PKG_VERSION"), digest: image::digest(), reset: image::reset_reason() };
-    let _ = log.write_char('\n');
     muster_firmware::run(Board { flash, network, serial, log, about }, RESOURCES.take()).await
 }
 
