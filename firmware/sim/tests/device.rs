@@ -1,5 +1,6 @@
 //! A simulated device through the factory and out of it: real station messages over the port, a real
 //! socket on the network side.
+#![allow(clippy::unwrap_used, reason = "a test's helpers")]
 
 use std::time::Duration;
 
