@@ -16,8 +16,8 @@ use muster_shared::{Code, limits::TLS_FRAGMENT_MAX};
 use rustls::{
     AlertDescription, CertificateError, Error, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{NoServerSessionStorage, UnbufferedServerConnection},
-    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
+    server::{NoServerSessionStorage, ServerConnectionData, UnbufferedServerConnection},
+    unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -111,6 +111,9 @@ pub enum TlsFault {
     /// The peer broke TLS, or was refused; the alert that says so is on the wire.
     #[error(transparent)]
     Tls(#[from] Error),
+    /// It has ended before.
+    #[error("the connection has ended")]
+    Ended,
     /// More of an unfinished handshake message than any client needs.
     #[error("handshake message is larger than the limit")]
     TooMuch,
@@ -152,6 +155,8 @@ pub struct Tls {
     /// The start of a record whose rest has not come.
     held: Vec<u8>,
     peer_closed: bool,
+    /// Nothing can be received or sent any more.
+    broken: bool,
 }
 
 impl Tls {
@@ -161,7 +166,7 @@ impl Tls {
     /// [`TlsFault`] when the configuration cannot be used.
     pub fn new(config: Arc<ServerConfig>) -> Result<Box<Self>, TlsFault> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Box::new(Self { connection, held: Vec::new(), peer_closed: false }))
+        Ok(Box::new(Self { connection, held: Vec::new(), peer_closed: false, broken: false }))
     }
 
     /// Octets kept from before, which belong in front of what is read next.
@@ -181,6 +186,9 @@ impl Tls {
         wire: &mut Wire,
         mut plain: impl FnMut(&[u8]),
     ) -> Result<(), TlsFault> {
+        if self.broken {
+            return Err(TlsFault::Ended);
+        }
         let kept = self.held.len();
         octets[..kept].copy_from_slice(&self.held);
         self.held.clear();
@@ -209,7 +217,7 @@ impl Tls {
                 // Without early data the rest of the states wait for the peer or for us.
                 Ok(_) => false,
                 Err(error) => {
-                    self.alerts(wire);
+                    self.alert(&mut octets[at + discard..], wire);
                     return Err(error.into());
                 }
             };
@@ -226,6 +234,7 @@ impl Tls {
             // Memory of a connection that is idle again.
             self.held = Vec::new();
         } else if rest.len() > HANDSHAKE_BYTES_MAX {
+            self.broken = true;
             return Err(TlsFault::TooMuch);
         } else {
             self.held.extend_from_slice(rest);
@@ -233,18 +242,14 @@ impl Tls {
         Ok(())
     }
 
-    /// After an error rustls has alerts to hand over, and nothing else.
-    fn alerts(&mut self, wire: &mut Wire) {
-        while let UnbufferedStatus { state: Ok(state), .. } = self.connection.process_tls_records(&mut []) {
-            match state {
-                ConnectionState::EncodeTlsData(mut data) => {
-                    if encode(&mut data, wire).is_err() {
-                        return;
-                    }
-                }
-                ConnectionState::TransmitTlsData(data) => data.done(),
-                _ => return,
-            }
+    /// After an error rustls has at most one alert to hand over, and must not be asked for anything again:
+    /// it would look at the same octets once more.
+    fn alert(&mut self, rest: &mut [u8], wire: &mut Wire) {
+        self.broken = true;
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(rest);
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) = state {
+            // Without it the peer sees the close alone.
+            let _ = encode(&mut data, wire);
         }
     }
 
@@ -287,42 +292,62 @@ impl Tls {
     fn write(
         &mut self,
         wire: &mut Wire,
-        mut put: impl FnMut(
-            &mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>,
-            &mut [u8],
-        ) -> Result<usize, EncryptError>,
+        mut put: impl FnMut(&mut Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), TlsFault> {
-        loop {
-            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
-            match state? {
-                ConnectionState::WriteTraffic(mut traffic) => {
-                    let mut needed = 64;
-                    loop {
-                        match put(&mut traffic, wire.room(needed)) {
-                            Ok(written) => {
-                                wire.len += written;
-                                return Ok(());
-                            }
-                            Err(EncryptError::InsufficientSize(size)) => needed = size.required_size,
-                            Err(EncryptError::EncryptExhausted) => return Err(Error::EncryptError.into()),
-                        }
-                    }
+        if self.broken {
+            return Err(TlsFault::Ended);
+        }
+        // rustls remembers where in the unread octets a message begins: it is shown the same ones each time.
+        let mut held = std::mem::take(&mut self.held);
+        let mut at = 0;
+        let written = loop {
+            let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut held[at..]);
+            match state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    break write_out(&mut traffic, &mut put, wire);
                 }
                 // An answer to the peer's KeyUpdate goes first.
-                ConnectionState::EncodeTlsData(mut data) => encode(&mut data, wire)?,
-                ConnectionState::TransmitTlsData(data) => data.done(),
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    if let Err(fault) = encode(&mut data, wire) {
+                        break Err(fault);
+                    }
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 // The peer's end of the stream is no end of ours, and is reported once.
-                ConnectionState::PeerClosed => self.peer_closed = true,
-                _ => return Err(Error::HandshakeNotComplete.into()),
+                Ok(ConnectionState::PeerClosed) => self.peer_closed = true,
+                Ok(_) => break Err(Error::HandshakeNotComplete.into()),
+                Err(error) => break Err(error.into()),
             }
+            at += discard;
+        };
+        held.drain(..at);
+        self.held = held;
+        self.broken = written.is_err();
+        written
+    }
+}
+
+type Traffic<'a> = rustls::unbuffered::WriteTraffic<'a, ServerConnectionData>;
+
+fn write_out(
+    traffic: &mut Traffic<'_>,
+    put: &mut impl FnMut(&mut Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
+    wire: &mut Wire,
+) -> Result<(), TlsFault> {
+    let mut needed = 64;
+    loop {
+        match put(traffic, wire.room(needed)) {
+            Ok(written) => {
+                wire.len += written;
+                return Ok(());
+            }
+            Err(EncryptError::InsufficientSize(size)) => needed = size.required_size,
+            Err(EncryptError::EncryptExhausted) => return Err(Error::EncryptError.into()),
         }
     }
 }
 
-fn encode(
-    data: &mut rustls::unbuffered::EncodeTlsData<'_, rustls::server::ServerConnectionData>,
-    wire: &mut Wire,
-) -> Result<(), TlsFault> {
+fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, wire: &mut Wire) -> Result<(), TlsFault> {
     let mut needed = 64;
     loop {
         match data.encode(wire.room(needed)) {

@@ -1,0 +1,288 @@
+//! Clients that are broken, slow, or mean it.
+
+use std::{io, time::Duration};
+
+use muster_server::{edge::Limits, registry::DisconnectReason};
+use muster_shared::Code;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    client::{Client, End, V3, V5, code_in, connect, connect_with, packet, publish, text, tls_of},
+    site::{PATIENCE, Site},
+};
+
+const TELEMETRY: &str = "acme/MU-000001/telemetry/climate";
+
+fn impatient() -> Limits {
+    Limits { handshake: Duration::from_millis(700), connect: Duration::from_millis(700), ..Limits::default() }
+}
+
+/// Everything until the server closes.
+async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    match timeout(PATIENCE, stream.read_to_end(&mut all)).await.expect("closed in time") {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
+    all
+}
+
+/// A device that is not the one at fault is served as ever.
+async fn works(site: &Site) {
+    let mut client = Client::connected(site, &site.devices[1], V5).await;
+    assert_eq!(client.publish(1, "acme/MU-000002/telemetry/x", b"fine").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_tls_is_closed() {
+    let site = Site::with(2).await;
+    let not_tls: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        &connect(V5, ""),
+        &[0; 512],
+        &[0xff; 70_000],
+        &[0x16, 0x03, 0x01, 0x40, 0x00, 0x01, 0x00, 0xff, 0xff],
+    ];
+    for octets in not_tls {
+        let mut stream = TcpStream::connect(site.addr).await.unwrap();
+        let _ = stream.write_all(octets).await;
+        let _ = stream.shutdown().await;
+        let said = read_all(&mut stream).await;
+        assert!(said.len() < 16, "at most an alert: {said:02x?}");
+    }
+    works(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_says_nothing_is_closed() {
+    let site = Site::limited(2, impatient()).await;
+    let mut silent = TcpStream::connect(site.addr).await.unwrap();
+    assert!(read_all(&mut silent).await.is_empty());
+    // The same behind a finished handshake.
+    let mut mute = Client::open(&site, tls_of(&site.devices[0]), V5).await.unwrap();
+    assert_eq!(mute.end().await, End::Clean);
+    let mut half = Client::open(&site, tls_of(&site.devices[0]), V5).await.unwrap();
+    half.send(&connect(V5, "")[..7]).await;
+    assert_eq!(half.end().await, End::Clean);
+    let refusals = site.detail(0).await.refusals;
+    assert_eq!(refusals.iter().map(|row| row.code).collect::<Vec<_>>(), [Code::ConnectTimeout]);
+    works(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_of_one_octet_at_a_time_meets_its_deadline() {
+    let site = Site::limited(2, impatient()).await;
+    let mut slow = TcpStream::connect(site.addr).await.unwrap();
+    // A record of 16 KiB, and a handshake message of as much, an octet now and then.
+    let mut octets = vec![0x16, 0x03, 0x01, 0x40, 0x00, 0x01, 0x00, 0x3f, 0xfc];
+    octets.resize(16 * 1024, 0);
+    let feed = async {
+        for octet in octets {
+            if slow.write_all(&[octet]).await.is_err() {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, feed).await.expect("cut off");
+    works(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn octets_that_come_one_by_one_are_as_good_as_any() {
+    let site = Site::with(2).await;
+    let mut client = Client::open(&site, tls_of(&site.devices[0]), V5).await.unwrap();
+    for octet in [connect(V5, ""), publish(V5, 1, 7, TELEMETRY, b"slow")].concat() {
+        client.send(&[octet]).await;
+    }
+    assert_eq!(client.packet().await.unwrap()[3], 0);
+    assert_eq!(client.packet().await.unwrap(), [0x40, 2, 0, 7]);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_packets_that_are_not_connect_are_closed_and_recorded() {
+    let site = Site::with(2).await;
+    for first in
+        [&publish(V5, 1, 1, TELEMETRY, b"x")[..], &[0xc0, 0], &[0x20, 2, 0, 0], &[0x00, 0], b"GET / "]
+    {
+        let mut client = Client::open(&site, tls_of(&site.devices[0]), V5).await.unwrap();
+        client.send(first).await;
+        assert_eq!(client.end().await, End::Clean, "{first:02x?}");
+    }
+    assert_eq!(site.stored().await, []);
+    let refused: u64 = site.detail(0).await.refusals.iter().map(|row| row.count).sum();
+    assert_eq!(refused, 5);
+    works(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_and_oversized_packets_end_the_session_with_their_reason() {
+    let site = Site::with(2).await;
+    let bad: [(&[u8], u8, Code); 6] = [
+        (&[0x36, 2, 0, 0], 0x81, Code::PacketMalformed),
+        (&[0x30, 0xff, 0xff, 0xff, 0xff], 0x81, Code::PacketMalformed),
+        (&[0x30, 0xff, 0xff, 0xff, 0x7f], 0x95, Code::PacketTooLarge),
+        (&connect(V5, ""), 0x82, Code::PacketOutOfPlace),
+        (&[0xd0, 0], 0x82, Code::PacketOutOfPlace),
+        (&publish(V5, 2, 7, TELEMETRY, b"x"), 0x9b, Code::PacketOutOfPlace),
+    ];
+    for (octets, reason, code) in bad {
+        let mut client = Client::connected(&site, &site.devices[0], V5).await;
+        client.send(octets).await;
+        let said = client.packet().await.unwrap();
+        assert_eq!((said[0], said[2], code_in(&said)), (0xe0, reason, Some(code)), "{octets:02x?}");
+        assert_eq!(client.end().await, End::Clean);
+        let ended = site.detail(0).await.sessions[0].ended.map(|(_, why)| why);
+        assert_eq!(ended, Some(DisconnectReason::ProtocolError));
+    }
+    works(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_packet_is_taken_and_one_octet_more_is_not() {
+    let site = Site::with(2).await;
+    let max = muster_shared::limits::PACKET_MAX;
+    let head = publish(V5, 1, 7, TELEMETRY, &vec![0; max - 100]).len() - (max - 100);
+    let mut client = Client::connected(&site, &site.devices[0], V5).await;
+    assert_eq!(client.publish(7, TELEMETRY, &vec![7; max - head]).await, 0);
+    assert_eq!(site.stored().await[0].payload.len(), max - head);
+    client.send(&publish(V5, 1, 8, TELEMETRY, &vec![7; max - head + 1])).await;
+    assert_eq!(code_in(&client.packet().await.unwrap()), Some(Code::PacketTooLarge));
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_session_ends_after_its_keep_alive() {
+    let site = Site::with(1).await;
+    let mut client = Client::open(&site, tls_of(&site.devices[0]), V5).await.unwrap();
+    client.send(&connect_with(V5, 0b10, 1, &[&text("")])).await;
+    assert_eq!(client.packet().await.unwrap()[3], 0);
+    for _ in 0..4 {
+        sleep(Duration::from_millis(400)).await;
+        client.send(&[0xc0, 0]).await;
+        assert_eq!(client.packet().await.unwrap(), [0xd0, 0], "signs of life keep it");
+    }
+    let said = client.packet().await.unwrap();
+    assert_eq!((said[0], said[2], code_in(&said)), (0xe0, 0x8d, Some(Code::KeepAliveTimeout)));
+    let ended = site.detail(0).await.sessions[0].ended.map(|(_, why)| why);
+    assert_eq!(ended, Some(DisconnectReason::KeepAliveTimeout));
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_costs_a_bounded_amount() {
+    let site = Site::with(2).await;
+    let mut deaf = Client::connected(&site, &site.devices[0], V3).await;
+    // Answers nobody takes: pings until the server reads no more, or ends it.
+    let pings = [0xc0, 0].repeat(32 * 1024);
+    let flood = async {
+        for _ in 0..2000 {
+            deaf.send(&pings).await;
+        }
+    };
+    let _ = timeout(Duration::from_secs(3), flood).await;
+    works(&site).await;
+    drop(deaf);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_reset_is_a_lost_session() {
+    let site = Site::with(1).await;
+    let client = Client::connected(&site, &site.devices[0], V5).await;
+    client.reset();
+    while site.roster.count() > 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let ended = site.detail(0).await.sessions[0].ended.map(|(_, why)| why);
+    assert_eq!(ended, Some(DisconnectReason::ConnectionLost));
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_are_turned_away_and_room_comes_back() {
+    let site = Site::limited(2, Limits { connections: 3, ..Limits::default() }).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(TcpStream::connect(site.addr).await.unwrap());
+    }
+    sleep(Duration::from_millis(200)).await;
+    let mut one_more = TcpStream::connect(site.addr).await.unwrap();
+    assert!(read_all(&mut one_more).await.is_empty());
+    drop(held);
+    sleep(Duration::from_millis(500)).await;
+    works(&site).await;
+    site.stop().await;
+}
+
+/// Runs one test of this binary again in a process with few descriptors.
+#[test]
+fn without_descriptors_the_edge_goes_on_and_recovers() {
+    const INNER: &str = "hostile::inner_without_descriptors";
+    let binary = std::env::current_exe().unwrap();
+    let status = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 96; exec \"$0\" --exact \"$1\" --nocapture"])
+        .arg(binary)
+        .arg(INNER)
+        .env("MUSTER_FEW_DESCRIPTORS", "1")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inner_without_descriptors() {
+    if std::env::var_os("MUSTER_FEW_DESCRIPTORS").is_none() {
+        return;
+    }
+    let site = Site::with(2).await;
+    let mut live = Client::connected(&site, &site.devices[0], V5).await;
+    let mut hoard = Vec::new();
+    // Each takes a descriptor here and one in the edge, until there are none.
+    loop {
+        match timeout(Duration::from_secs(5), TcpStream::connect(site.addr)).await {
+            Ok(Ok(stream)) => hoard.push(stream),
+            _ => break,
+        }
+        assert!(hoard.len() < 96, "the limit does not hold");
+    }
+    assert_eq!(live.publish(1, TELEMETRY, b"still here").await, 0, "who is in goes on");
+    drop(hoard);
+    sleep(Duration::from_millis(500)).await;
+    works(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_octets_behind_the_handshake_harm_nobody() {
+    let site = Site::with(2).await;
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    for round in 0..60 {
+        let version = if round % 2 == 0 { V3 } else { V5 };
+        let mut client = Client::connected(&site, &site.devices[0], version).await;
+        let mut octets: Vec<u8> = (0..random() % 200).map(|_| random() as u8).collect();
+        if round % 3 == 0 {
+            octets = packet(random() as u8, &[&octets]);
+        }
+        client.send(&octets).await;
+    }
+    works(&site).await;
+    assert!(site.stored().await.iter().all(|m| m.topic.starts_with(b"acme/MU-00000")));
+    site.stop().await;
+}

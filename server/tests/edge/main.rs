@@ -1,0 +1,12 @@
+//! The edge over real sockets: devices with certificates of a hierarchy made in memory, a registry and an
+//! uplink log on real files, and clients that are not ours to judge by.
+
+#![allow(missing_docs, reason = "a test binary")]
+
+mod client;
+mod hostile;
+mod independent;
+mod life;
+mod refused;
+mod revoke;
+mod site;

@@ -1,0 +1,158 @@
+//! A server's edge, registry and uplink log in a folder of their own.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        LazyLock, Once,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use muster_pki::{
+    hierarchy::Hierarchy,
+    profile::ServerName,
+    testing::{self, Credential},
+};
+use muster_server::{
+    edge::{BrokerCredential, Doors, Edge, Limits, Roster},
+    registry::{Act, Actor, Decided, DeviceDetail, DeviceKey, Reason, Registry, RegistryError, Role, now_ms},
+    uplink::{Cursor, Reader, StoredMessage, Writer},
+};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tempfile::TempDir;
+
+/// Panics on the edge's own threads, of every site of the process. A task's panic ends one connection and
+/// nothing else, so a test would not notice.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+static WATCH: Once = Once::new();
+
+fn watch_for_panics() {
+    WATCH.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().name().is_some_and(|name| name.starts_with("edge-")) {
+                PANICS.fetch_add(1, Ordering::SeqCst);
+            }
+            before(info);
+        }));
+    });
+}
+
+/// One hierarchy for every test of the process: making it costs a dozen keys.
+pub static HIERARCHY: LazyLock<Hierarchy> = LazyLock::new(|| testing::hierarchy(now_s()));
+
+/// Long enough for the slowest machine; what takes longer hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn now_s() -> i64 {
+    (now_ms() / 1000) as i64
+}
+
+pub struct Site {
+    _dir: TempDir,
+    pub registry: Registry,
+    pub uplink: Writer,
+    pub reader: Reader,
+    pub roster: std::sync::Arc<Roster>,
+    pub edge: Option<Edge>,
+    pub addr: SocketAddr,
+    pub devices: Vec<Credential>,
+}
+
+pub fn ana() -> Actor {
+    Actor { name: "ana".to_owned(), role: Role::Operator, token_id: None }
+}
+
+/// A device's credential, known to nobody yet.
+pub fn unknown(serial: &str) -> Credential {
+    testing::device(&HIERARCHY, &testing::subject(serial), now_s())
+}
+
+pub fn broker() -> BrokerCredential {
+    let name: ServerName = "localhost".parse().unwrap();
+    let server = testing::server(&HIERARCHY.broker, &[name], now_s());
+    BrokerCredential {
+        chain: vec![CertificateDer::from(server.chain[0].clone())],
+        key: PrivatePkcs8KeyDer::from(server.key_pkcs8()).into(),
+    }
+}
+
+impl Site {
+    /// With `count` registered devices, MU-000001 and on.
+    pub async fn with(count: usize) -> Self {
+        Self::limited(count, Limits::default()).await
+    }
+
+    pub async fn limited(count: usize, limits: Limits) -> Self {
+        watch_for_panics();
+        let dir = TempDir::new().unwrap();
+        let registry = Registry::open(dir.path()).await.unwrap();
+        let root = CertificateDer::from(HIERARCHY.root.certificate().der());
+        registry.trust_root(&ana(), &root).await.unwrap();
+        for station in &HIERARCHY.stations {
+            registry.trust_station(&ana(), &station.record_file).await.unwrap();
+        }
+        let devices: Vec<_> = (1..=count).map(|n| unknown(&format!("MU-{n:06}"))).collect();
+        let manifest = testing::manifest(&HIERARCHY, "B-0001", &devices, now_ms());
+        registry.import_manifest(&ana(), &manifest).await.unwrap();
+        let uplink = Writer::open(dir.path(), registry.verdicts(), Box::new(|_| {})).await.unwrap();
+        let reader = Reader::open(dir.path()).await.unwrap();
+        let roster = Roster::new();
+        let doors = Doors {
+            registry: registry.clone(),
+            uplink: uplink.clone(),
+            roster: roster.clone(),
+            broker: broker(),
+            limits,
+        };
+        let edge = Edge::start(doors, ([127, 0, 0, 1], 0).into(), 2).unwrap();
+        let addr = edge.local_addr();
+        Self { _dir: dir, registry, uplink, reader, roster, edge: Some(edge), addr, devices }
+    }
+
+    /// The key of a device, from 0.
+    pub fn key(&self, device: usize) -> DeviceKey {
+        let id = self.devices[device].identity().id;
+        self.registry.verdicts().certificate(&id).expect("imported").device
+    }
+
+    pub fn serial(device: usize) -> String {
+        format!("MU-{:06}", device + 1)
+    }
+
+    pub async fn decide(&self, device: usize, act: Act) -> Result<Decided, RegistryError> {
+        let serial = self.devices[device].identity().serial;
+        self.registry.decide(&ana(), &serial, act, &Reason::new("a reason of ten")).await
+    }
+
+    /// Everything about a device, with the facts that are on their way.
+    pub async fn detail(&self, device: usize) -> DeviceDetail {
+        self.registry.facts().flush().await;
+        self.registry.device(&self.devices[device].identity().serial).await.unwrap()
+    }
+
+    pub async fn stored(&self) -> Vec<StoredMessage> {
+        let mut all = Vec::new();
+        let mut from = Cursor::default();
+        loop {
+            let read = self.reader.read(&from, 1000).await.unwrap();
+            if read.messages.is_empty() {
+                return all;
+            }
+            all.extend(read.messages.into_iter().map(|(_, message)| message));
+            from = read.next;
+        }
+    }
+
+    pub async fn stop(mut self) {
+        if let Some(edge) = self.edge.take() {
+            edge.stop(Duration::from_secs(5)).await;
+        }
+        self.uplink.close().await;
+        self.reader.close().await;
+        self.registry.close().await;
+        assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a connection panicked");
+    }
+}
