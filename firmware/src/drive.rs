@@ -17,7 +17,7 @@ mod session;
 use core::{
     fmt,
     future::{Future, pending},
-    pin::pin,
+    pin::{Pin, pin},
 };
 
 use embassy_futures::{
@@ -121,7 +121,7 @@ pub async fn run<P: Platform>(platform: P, resources: &mut Resources) -> ! {
     let Endpoint { host, port: tcp, .. } = config.endpoint;
     let Subject { tenant, device_id, .. } = &config.subject;
     log.line(format_args!("muster boot {} {tenant}/{device_id} | connecting to {host}:{tcp}", about.version));
-    let life = async {
+    let life = pin!(async {
         match Life::<P>::start(clock.clone(), store, log, rng, sensors, config).await {
             Ok(mut life) => life.run(&mut network, &mut resources.session).await,
             Err(mut log) => {
@@ -129,8 +129,8 @@ pub async fn run<P: Platform>(platform: P, resources: &mut Resources) -> ! {
                 halt().await
             }
         }
-    };
-    join(port.serve_locked(&hello), life).await.0
+    });
+    join(pin!(port.serve_locked(&hello)), life).await.0
 }
 
 /// Nothing more happens before power-on.
@@ -148,9 +148,11 @@ async fn vendor_page(flash: &mut impl ReadNorFlash) -> Option<VendorPage> {
 }
 
 /// `future`, unless it takes longer than this.
-async fn within<T>(clock: &impl Clock, ms: u64, future: impl Future<Output = T>) -> Option<T> {
+///
+/// Takes it pinned: a future that is moved into another is kept twice in the task's memory.
+async fn within<F: Future>(clock: &impl Clock, ms: u64, future: Pin<&mut F>) -> Option<F::Output> {
     let until = clock.wait_until(clock.now_ms() + ms);
-    match select(pin!(future), pin!(until)).await {
+    match select(future, pin!(until)).await {
         Either::First(output) => Some(output),
         Either::Second(()) => None,
     }
@@ -260,7 +262,7 @@ impl<'a, P: Platform> Life<'a, P> {
     async fn run(&mut self, network: &mut P::Network, rooms: &mut Rooms) -> ! {
         loop {
             match self.agent.next(self.clock.now_ms()) {
-                Command::Sample => self.sample(&mut rooms.message).await,
+                Command::Sample => self.sample(&mut rooms.out, &mut rooms.message).await,
                 Command::Wait { until_ms } => self.clock.wait_until(until_ms).await,
                 Command::Connect { slot } => {
                     let cause = self.connect(network, rooms, slot).await;
@@ -273,7 +275,20 @@ impl<'a, P: Platform> Life<'a, P> {
     }
 
     /// Measures once, into the outbox.
-    async fn sample(&mut self, room: &mut [u8; outbox::ROOM]) {
+    async fn sample(&mut self, out: &mut [u8; mqtt::PACKET_OUT], room: &mut [u8; outbox::ROOM]) {
+        let Some(message) = self.measure(out) else { return };
+        let stored = outbox::push(self.store.flash(), message, room).await;
+        // A number is used once it may be in flash, whether or not the write was answered.
+        self.seq += 1;
+        match stored {
+            Ok(0) => {}
+            Ok(n) => self.log.line(format_args!("muster outbox full | {n} oldest dropped")),
+            Err(_) => self.log.line(format_args!("muster outbox failed | 1 message dropped")),
+        }
+    }
+
+    /// One round of the sensors, as a message.
+    fn measure<'b>(&mut self, out: &'b mut [u8; mqtt::PACKET_OUT]) -> Option<&'b [u8]> {
         let uptime_ms = self.clock.now_ms();
         let mut batch = TelemetryBatch::new(self.boot, self.seq, uptime_ms);
         self.sensors.measure(&mut |sensor, value| {
@@ -282,18 +297,7 @@ impl<'a, P: Platform> Life<'a, P> {
                 let _ = batch.readings.push(Reading { sensor, uptime_ms, value });
             }
         });
-        let mut message = [0; TELEMETRY_MAX];
-        let stored = match batch.write(&mut message) {
-            Ok(message) => outbox::push(self.store.flash(), message, room).await,
-            Err(_) => return,
-        };
-        // A number is used once it may be in flash, whether or not the write was answered.
-        self.seq += 1;
-        match stored {
-            Ok(0) => {}
-            Ok(n) => self.log.line(format_args!("muster outbox full | {n} oldest dropped")),
-            Err(_) => self.log.line(format_args!("muster outbox failed | 1 message dropped")),
-        }
+        batch.write(&mut out[..TELEMETRY_MAX]).ok()
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Rooms {
     tls: tls::Buffers,
     chunk: [u8; 512],
     packets: Decoder,
-    out: [u8; mqtt::PACKET_OUT],
+    pub(super) out: [u8; mqtt::PACKET_OUT],
     pub(super) message: [u8; outbox::ROOM],
 }
 
@@ -98,7 +98,7 @@ impl<P: Platform> Life<'_, P> {
         let Ok(Some(credential)) = credential else { return Cause::of(Code::StoreDamaged) };
 
         let (host, port) = (self.config.endpoint.host, self.config.endpoint.port);
-        let socket = match within(&self.clock, CONNECT_MS, network.connect(host, port)).await {
+        let socket = match within(&self.clock, CONNECT_MS, pin!(network.connect(host, port))).await {
             Some(Ok(socket)) => socket,
             Some(Err(NetError::Link)) => return Cause::of(Code::NetLink),
             Some(Err(NetError::Name)) => return Cause::of(Code::NetName).detail(format_args!("{host}")),
@@ -113,8 +113,11 @@ impl<P: Platform> Life<'_, P> {
             server_name: self.config.endpoint.server_name,
             time: Time::Floor(self.config.floor),
         };
-        let handshake = tls::connect(&wire, &mut self.rng, &identity, &trust, &mut rooms.tls);
-        let mut checked = match within(&self.clock, CONNECT_MS, handshake).await {
+        let shaken = {
+            let handshake = pin!(tls::connect(&wire, &mut self.rng, &identity, &trust, &mut rooms.tls));
+            within(&self.clock, CONNECT_MS, handshake).await
+        };
+        let mut checked = match shaken {
             Some(Ok(checked)) => checked,
             Some(Err(error)) => return in_handshake(error),
             None => return Cause::of(Code::TlsFailed).detail(format_args!("no answer in time")),
@@ -140,7 +143,7 @@ impl<P: Platform> Life<'_, P> {
         let cause = session.run(reader, chunk).await;
         // Where the server is still there it is told; where it is not, nobody waits for it.
         let clock = self.clock.clone();
-        let _ = within(&clock, 1000, checked.close()).await;
+        let _ = within(&clock, 1000, pin!(checked.close())).await;
         cause
     }
 
@@ -355,7 +358,7 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
     async fn work(&mut self) -> Result<(), Cause> {
         let now = self.now_ms();
         if let agent::Command::Sample = self.life.agent.next(now) {
-            self.life.sample(self.message).await;
+            self.life.sample(self.out, self.message).await;
         }
         let client = self.client.as_mut().ok_or(MqttError::OutOfPlace)?;
         if let Some(octets) = client.tick(now, self.out)? {
@@ -425,7 +428,7 @@ async fn send<S: Write>(
     writer: &mut tls::Writer<'_, S>,
     octets: &[u8],
 ) -> Result<(), Cause> {
-    match within(clock, WRITE_MS, writer.write(octets)).await {
+    match within(clock, WRITE_MS, pin!(writer.write(octets))).await {
         Some(sent) => sent.map_err(Cause::from),
         None => Err(TlsError::Lost.into()),
     }

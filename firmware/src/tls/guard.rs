@@ -215,3 +215,95 @@ impl<S: Write> Write for Port<'_, S> {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Pipe, block_on};
+
+    /// Reads these octets through a guard in this phase, in small pieces, to their end or its verdict.
+    fn through(phase: Phase, octets: &[u8]) -> (Vec<u8>, Result<(), WireError>) {
+        let (here, mut there) = Pipe::pair();
+        let wire = Wire::new(here);
+        wire.0.borrow_mut().phase = phase;
+        block_on(async {
+            there.write_all(octets).await.unwrap();
+            drop(there);
+            let (mut came, mut room) = (Vec::new(), [0; 3]);
+            loop {
+                match Port(&wire).read(&mut room).await {
+                    Ok(0) => return (came, Ok(())),
+                    Ok(n) => came.extend_from_slice(&room[..n]),
+                    Err(e) => return (came, Err(e)),
+                }
+            }
+        })
+    }
+
+    fn record(kind: u8, len: usize) -> Vec<u8> {
+        let [high, low] = u16::try_from(len).unwrap().to_be_bytes();
+        let mut record = vec![kind, 3, 3, high, low];
+        record.resize(5 + len, 0xee);
+        record
+    }
+
+    const RUNNING: Phase = Phase::Handshake { compatible: false };
+
+    #[test]
+    fn each_phase_lets_in_its_records_and_marks_them() {
+        for (phase, kind, len, mark) in [
+            (Phase::Hello, HANDSHAKE, 90, 3),
+            (Phase::Hello, ALERT, 2, 3),
+            (RUNNING, APPLICATION_DATA, 17, PHASE_HANDSHAKE),
+            (RUNNING, APPLICATION_DATA, ENCRYPTED_MAX, PHASE_HANDSHAKE),
+            (RUNNING, CHANGE_CIPHER_SPEC, 1, 3),
+            (Phase::Application, APPLICATION_DATA, 500, PHASE_APPLICATION),
+        ] {
+            let mut expected = record(kind, len);
+            expected[2] = mark;
+            assert_eq!(through(phase, &record(kind, len)), (expected, Ok(())));
+        }
+    }
+
+    #[test]
+    fn nothing_else_passes() {
+        for (phase, kind, len) in [
+            (Phase::Hello, APPLICATION_DATA, 50),
+            (Phase::Hello, CHANGE_CIPHER_SPEC, 1),
+            (Phase::Hello, HANDSHAKE, 0),
+            (Phase::Hello, HANDSHAKE, TLS_FRAGMENT_MAX + 1),
+            (Phase::Hello, ALERT, 3),
+            (Phase::Hello, 0, 4),
+            (RUNNING, HANDSHAKE, 50),
+            (RUNNING, ALERT, 2),
+            (RUNNING, APPLICATION_DATA, 16),
+            (RUNNING, APPLICATION_DATA, ENCRYPTED_MAX + 1),
+            (Phase::Handshake { compatible: true }, CHANGE_CIPHER_SPEC, 1),
+            (Phase::Application, HANDSHAKE, 50),
+            (Phase::Application, ALERT, 2),
+            (Phase::Application, CHANGE_CIPHER_SPEC, 1),
+            (Phase::Application, APPLICATION_DATA, 0),
+        ] {
+            let (came, verdict) = through(phase, &record(kind, len));
+            assert_eq!((came.len(), verdict), (0, Err(WireError::Record)), "type {kind}, {len} octets");
+        }
+        let mut version = record(APPLICATION_DATA, 50);
+        version[2] = PHASE_APPLICATION;
+        assert_eq!(through(RUNNING, &version).1, Err(WireError::Record), "a mark that is not ours");
+    }
+
+    #[test]
+    fn the_handshake_phase_begins_with_the_first_message() {
+        let two = [record(HANDSHAKE, 90), record(HANDSHAKE, 90)].concat();
+        let (came, verdict) = through(Phase::Hello, &two);
+        assert_eq!((came.len(), verdict), (95, Err(WireError::Record)));
+    }
+
+    #[test]
+    fn a_refusal_goes_out_as_an_alert() {
+        let (here, there) = Pipe::pair();
+        let wire = Wire::new(here);
+        block_on(Port(&wire).write(&[CHANGE_CIPHER_SPEC, 3, 1, 0, 2, 2, 48])).unwrap();
+        assert_eq!(there.drain(), [ALERT, 3, 3, 0, 2, 2, 48]);
+    }
+}

@@ -116,3 +116,95 @@ fn messages(mut octets: &[u8]) -> Result<()> {
     }
     if octets.is_empty() { Ok(()) } else { Err(Error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::transcript::{CLIENT_HELLO, NEW_SESSION_TICKET, SERVER_HELLO};
+
+    struct Buf(Vec<u8>);
+
+    impl AsRef<[u8]> for Buf {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl AsMut<[u8]> for Buf {
+        fn as_mut(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+    }
+
+    impl Buffer for Buf {
+        fn extend_from_slice(&mut self, other: &[u8]) -> Result<()> {
+            self.0.extend_from_slice(other);
+            Ok(())
+        }
+        fn truncate(&mut self, len: usize) {
+            self.0.truncate(len);
+        }
+    }
+
+    /// What the library gets to see of a record with this inner plaintext.
+    fn open(phase: u8, inner: &[u8]) -> Option<Vec<u8>> {
+        let (key, nonce) = ([7; 16].into(), [9; 12].into());
+        let len = u16::try_from(inner.len() + 16).unwrap().to_be_bytes();
+        let mut record = Buf(inner.to_vec());
+        let wire = [APPLICATION_DATA, 0x03, 0x03, len[0], len[1]];
+        Aes128Gcm::new(&key).encrypt_in_place(&nonce, &wire, &mut record).unwrap();
+        let marked = [APPLICATION_DATA, 0x03, phase, len[0], len[1]];
+        CheckedCipher::new(&key).decrypt_in_place(&nonce, &marked, &mut record).ok().map(|()| record.0)
+    }
+
+    fn message(kind: u8, len: u8) -> Vec<u8> {
+        let mut message = vec![kind, 0, 0, len];
+        message.resize(4 + usize::from(len), 0x61);
+        message
+    }
+
+    #[test]
+    fn during_the_handshake_only_whole_messages_of_a_server_pass() {
+        let record = |messages: &[Vec<u8>]| [&messages.concat()[..], &[HANDSHAKE]].concat();
+        let passes = |messages: &[Vec<u8>]| open(PHASE_HANDSHAKE, &record(messages)).is_some();
+        assert!(passes(&[message(ENCRYPTED_EXTENSIONS, 2), message(CERTIFICATE, 9)]));
+        assert!(passes(&[message(CERTIFICATE_VERIFY, 9), message(FINISHED, 32)]));
+        assert!(!passes(&[message(FINISHED, 32), message(CERTIFICATE, 9)]), "nothing after Finished");
+        assert!(!passes(&[message(FINISHED, 31)]));
+        assert!(!passes(&[]));
+        for kind in [CLIENT_HELLO, SERVER_HELLO, NEW_SESSION_TICKET, 5, 24, 254] {
+            assert!(!passes(&[message(kind, 9)]), "{kind}");
+        }
+        let mut cut = record(&[message(CERTIFICATE, 9)]);
+        cut.remove(5);
+        assert_eq!(open(PHASE_HANDSHAKE, &cut), None);
+        assert_eq!(open(PHASE_HANDSHAKE, &[1, 2, APPLICATION_DATA]), None, "data before it is authenticated");
+    }
+
+    #[test]
+    fn after_it_every_record_comes_as_data_with_its_type_in_front() {
+        for (kind, content) in
+            [(APPLICATION_DATA, &b"hello"[..]), (ALERT, &[2, 48]), (HANDSHAKE, &[13, 0, 0, 0])]
+        {
+            for padding in [0, 5] {
+                let inner = [content, &[kind], &vec![0; padding][..]].concat();
+                let seen = open(PHASE_APPLICATION, &inner).unwrap();
+                assert_eq!(seen, [&[kind], content, &[APPLICATION_DATA]].concat());
+            }
+        }
+        assert_eq!(
+            open(PHASE_APPLICATION, &[APPLICATION_DATA]),
+            Some(vec![APPLICATION_DATA, APPLICATION_DATA])
+        );
+        assert_eq!(open(PHASE_APPLICATION, &[1, 20]), None, "an encrypted change_cipher_spec");
+    }
+
+    #[test]
+    fn a_record_without_content_or_phase_is_an_error() {
+        for phase in [PHASE_HANDSHAKE, PHASE_APPLICATION] {
+            assert_eq!(open(phase, &[]), None);
+            assert_eq!(open(phase, &[0; 30]), None);
+        }
+        assert_eq!(open(0x01, &[1, APPLICATION_DATA]), None);
+    }
+}

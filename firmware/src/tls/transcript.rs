@@ -157,3 +157,90 @@ impl FixedOutputReset for Transcript {
         mem::take(self).finalize_into(out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sha2::Digest;
+
+    use super::*;
+
+    fn message(kind: u8, len: usize) -> Vec<u8> {
+        let mut message = vec![kind, 0, (len >> 8) as u8, len as u8];
+        message.resize(4 + len, kind);
+        message
+    }
+
+    fn server_hello() -> Vec<u8> {
+        let mut body = vec![0x03, 0x03];
+        body.extend([0x77; 32]);
+        body.extend([0x00, 0x13, 0x01, 0x00]);
+        let mut extensions =
+            vec![0x00, 43, 0x00, 2, 0x03, 0x04, 0x00, 51, 0x00, 69, 0x00, 0x17, 0x00, 0x41, 0x04];
+        extensions.extend([0x55; 64]);
+        body.extend([0, extensions.len() as u8]);
+        body.extend(extensions);
+        [&[SERVER_HELLO, 0, 0, body.len() as u8], &body[..]].concat()
+    }
+
+    fn all() -> Vec<Vec<u8>> {
+        let mut all: Vec<_> = ORDER.iter().map(|&kind| message(kind, 200)).collect();
+        all[1] = server_hello();
+        all
+    }
+
+    /// Whether the transcript of these messages is their SHA-256.
+    fn holds(messages: &[Vec<u8>]) -> bool {
+        let mut transcript = Transcript::default();
+        messages.iter().for_each(|message| Digest::update(&mut transcript, message));
+        transcript.finalize()[..] == Sha256::digest(messages.concat())[..]
+    }
+
+    #[test]
+    fn the_order_of_the_rfc_is_hashed_as_it_is() {
+        for n in 1..=ORDER.len() {
+            assert!(holds(&all()[..n]), "{n} messages");
+        }
+    }
+
+    #[test]
+    fn a_message_left_out_doubled_or_swapped_spoils_it() {
+        for n in 1..ORDER.len() {
+            let mut left_out = all();
+            left_out.remove(n);
+            // The last, left out, is only a shorter handshake.
+            assert!(n == ORDER.len() - 1 || !holds(&left_out), "without message {n}");
+            let mut doubled = all();
+            doubled.insert(n, doubled[n].clone());
+            assert!(!holds(&doubled), "message {n} twice");
+            let mut swapped = all();
+            swapped.swap(n, (n % (ORDER.len() - 1)) + 1);
+            assert!(!holds(&swapped), "message {n} swapped");
+        }
+        let mut more = all();
+        more.push(message(CERTIFICATE, 10));
+        assert!(!holds(&more));
+    }
+
+    #[test]
+    fn a_server_hello_that_answers_something_else_spoils_it() {
+        let good = server_hello();
+        let hello = |message: Vec<u8>| holds(&[all()[0].clone(), message]);
+        assert!(hello(good.clone()));
+        // Legacy version, session id length, suite, compression, extension types, version, group.
+        for at in [4, 5, 38, 39, 40, 41, 42, 43, 45, 48, 49, 51, 55, 56] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(!hello(bad), "octet {at}");
+        }
+        let mut retry = good.clone();
+        retry[6..38].copy_from_slice(&Sha256::digest(b"HelloRetryRequest"));
+        assert!(!hello(retry), "HelloRetryRequest");
+    }
+
+    #[test]
+    fn for_everything_else_it_is_plain_sha256() {
+        for data in [&b""[..], b"abc", &[CLIENT_HELLO, 0, 0, 60], &[0x36; 64], &[1; 200]] {
+            assert!(holds(&[data.to_vec(), b"more".to_vec()]), "{data:?}");
+        }
+    }
+}
