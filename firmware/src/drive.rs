@@ -306,7 +306,7 @@ async fn next_boot<F: MultiwriteNorFlash>(
     store: &mut Store<'_, F>,
     rng: &mut ChaCha20Rng,
 ) -> Result<Boot, StoreError> {
-    let kept = store.get(Record::Boot).await?.map(|octets| <[u8; 12]>::try_from(octets));
+    let kept = store.get(Record::Boot).await?.map(<[u8; 12]>::try_from);
     let boot = match kept {
         None => Boot { install: rng.next_u64(), count: 1 },
         Some(Ok(octets)) => {

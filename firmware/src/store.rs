@@ -122,7 +122,10 @@ impl<'r, F: MultiwriteNorFlash> Store<'r, F> {
     /// A store on `flash`, laid out by [`Layout`]. Nothing is read yet.
     pub fn new(flash: F, room: &'r mut [u8; ROOM]) -> Self {
         const {
-            assert!(F::ERASE_SIZE <= Layout::ERASE as usize && Layout::ERASE as usize % F::ERASE_SIZE == 0);
+            assert!(
+                F::ERASE_SIZE <= Layout::ERASE as usize
+                    && (Layout::ERASE as usize).is_multiple_of(F::ERASE_SIZE)
+            );
             assert!(F::WRITE_SIZE <= 32 && F::READ_SIZE <= 32);
         }
         Self { flash, room }

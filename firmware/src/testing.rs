@@ -108,18 +108,24 @@ impl<N: Network> Platform for TestPlatform<N> {
 
 /// A clock that stands still until it is stepped.
 #[derive(Clone, Default)]
-pub struct TestClock(Arc<Mutex<(u64, Vec<(u64, Waker)>)>>);
+pub struct TestClock(Arc<Mutex<ClockState>>);
+
+#[derive(Default)]
+struct ClockState {
+    now_ms: u64,
+    waiting: Vec<(u64, Waker)>,
+}
 
 impl TestClock {
     /// Moves time on and wakes who waited for it.
     pub fn advance(&self, by_ms: u64) {
         let due = {
-            let (now, waiting) = &mut *lock(&self.0);
-            *now += by_ms;
-            let reached = *now;
-            let (due, later) = waiting.drain(..).partition(|(at, _)| *at <= reached);
-            *waiting = later;
-            due as Vec<(u64, Waker)>
+            let state = &mut *lock(&self.0);
+            state.now_ms += by_ms;
+            let now_ms = state.now_ms;
+            let (due, later): (Vec<_>, _) = state.waiting.drain(..).partition(|(at, _)| *at <= now_ms);
+            state.waiting = later;
+            due
         };
         due.into_iter().for_each(|(_, waker)| waker.wake());
     }
@@ -127,17 +133,17 @@ impl TestClock {
 
 impl Clock for TestClock {
     fn now_ms(&self) -> u64 {
-        lock(&self.0).0
+        lock(&self.0).now_ms
     }
 
     async fn wait_until(&self, at_ms: u64) {
         std::future::poll_fn(|cx| {
-            let (now, waiting) = &mut *lock(&self.0);
-            if *now >= at_ms {
+            let state = &mut *lock(&self.0);
+            if state.now_ms >= at_ms {
                 return Poll::Ready(());
             }
-            if !waiting.iter().any(|(at, waker)| *at == at_ms && waker.will_wake(cx.waker())) {
-                waiting.push((at_ms, cx.waker().clone()));
+            if !state.waiting.iter().any(|(at, waker)| *at == at_ms && waker.will_wake(cx.waker())) {
+                state.waiting.push((at_ms, cx.waker().clone()));
             }
             Poll::Pending
         })

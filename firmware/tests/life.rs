@@ -1,4 +1,5 @@
 //! A provisioned board against a small broker in memory: telemetry, refusals, commands, reconnects.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The MQTT client against whatever a server may send.
+#![allow(clippy::unwrap_used)]
 
 use muster_firmware::mqtt::{Client, Decoder, Event, MqttError, PACKET_IN, PACKET_OUT, Packet};
 use muster_shared::Code;

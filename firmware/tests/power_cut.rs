@@ -2,6 +2,7 @@
 //!
 //! The model is the stage: after any cut the board is at the stage before the step or after it, with
 //! everything that stage promises; and the station can go on from there to the end.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

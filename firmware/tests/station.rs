@@ -1,4 +1,5 @@
 //! A station and a blank board: the whole way, and everything a station can do wrong.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The checked connection against a real TLS server in memory, with good and bad chains.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

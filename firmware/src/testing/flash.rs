@@ -207,7 +207,7 @@ impl NorFlash for Flash {
 
     async fn erase(&mut self, from: u32, to: u32) -> Result<(), Cut> {
         assert!(
-            from % Layout::ERASE == 0 && to % Layout::ERASE == 0 && to <= Layout::SIZE,
+            from.is_multiple_of(Layout::ERASE) && to.is_multiple_of(Layout::ERASE) && to <= Layout::SIZE,
             "erase out of step"
         );
         let state = &mut *lock(&self.0);
@@ -230,7 +230,7 @@ impl NorFlash for Flash {
     }
 
     async fn write(&mut self, at: u32, octets: &[u8]) -> Result<(), Cut> {
-        assert!(at as usize % WORD == 0 && octets.len() % WORD == 0, "write out of step");
+        assert!((at as usize).is_multiple_of(WORD) && octets.len().is_multiple_of(WORD), "write out of step");
         let state = &mut *lock(&self.0);
         for (n, word) in octets.chunks_exact(WORD).enumerate() {
             let place = at as usize + n * WORD;

@@ -1,5 +1,5 @@
 //! What the tests share: a TLS server and a small MQTT broker in memory, a station, a provisioned board.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{sync::Arc, time::SystemTime};
 
