@@ -1,1 +1,319 @@
-//! Ordered start and stop.
+//! Ordered start and stop of everything `muster serve` runs.
+//!
+//! ```text
+//! start: data directory claimed → keys opened → registry → uplink log → bus → edge → API → addresses
+//! stop:  API (no new decisions) → edge (DISCONNECT 0x8B; what the log holds is acknowledged)
+//!        → uplink log → bus → registry → data directory given back
+//! ```
+//!
+//! Each part is stopped only when nothing that uses it runs any more, so nothing acknowledged is lost. The
+//! first SIGINT or SIGTERM stops in this order; the second ends the process at once, which loses nothing
+//! acknowledged either, since PUBACK waits for the disk.
+
+mod addresses;
+mod credentials;
+
+use std::{io, net::SocketAddr, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
+
+use muster_pki::bundle::ServerBundle;
+use muster_shared::Code;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
+use tracing_subscriber::EnvFilter;
+
+pub use addresses::Addresses;
+use addresses::Claim;
+use credentials::{broker_credential, https_resolver, now_s};
+
+use crate::{
+    api::{self, error::Problem, serve::Server},
+    bus::{Bus as _, Latest, Rumqttd},
+    certificate::Renewing,
+    config::{Config, Log},
+    edge::{Doors, Edge, EdgeError, Limits, Roster},
+    init::open_bundle,
+    registry::{Actor, Registry, now_ms},
+    revocation::{Reconciler, Revocation},
+    uplink::{Reader, Writer},
+};
+
+/// How long answers under way may take when the server stops.
+const API_STOP: Duration = Duration::from_secs(10);
+/// How long sessions may take to end: their outstanding messages are a batch or two of the log.
+const EDGE_STOP: Duration = Duration::from_secs(10);
+/// Threads for the API, the registry and the bus. Devices have threads of their own.
+const CONTROL_THREADS: usize = 2;
+/// Longest sleep between looks at the certificates' ends: a clock may jump.
+const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+/// The exit status of a process that a second signal ended.
+const INTERRUPTED: i32 = 130;
+
+/// Serves until a signal. `listening` is called once, when both doors are open.
+///
+/// # Errors
+/// Whatever keeps it from starting: M505, M511, M515 for the configuration and the data directory, M311
+/// for the keys, M115 for an address that is taken, M506 for the rest.
+pub fn run(config: &Config, listening: impl FnOnce(&Addresses)) -> Result<(), Problem> {
+    log(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| fault("the runtime cannot be started", &error))?;
+    runtime.block_on(async {
+        let mut signals = Signals::new().map_err(|error| fault("signals cannot be taken", &error))?;
+        let node = Node::start(config).await?;
+        listening(&node.addresses);
+        tracing::info!(https = %node.addresses.https, mqtt = %node.addresses.mqtt, "listening");
+        signals.next().await;
+        tracing::info!("stopping; a second signal ends at once");
+        tokio::select! {
+            () = node.stop() => {}
+            () = signals.next() => {
+                tracing::warn!("ended by a second signal");
+                std::process::exit(INTERRUPTED);
+            }
+        }
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+/// A fault with its cause: what should not happen, said as completely as it is known.
+fn fault(what: &str, error: &dyn std::error::Error) -> Problem {
+    let mut why = error.to_string();
+    let mut source = error.source();
+    while let Some(one) = source {
+        why.push_str(&format!(": {one}"));
+        source = one.source();
+    }
+    Problem::new(Code::Fault)
+        .what(what)
+        .because(why)
+        .next("muster config check; then look at the system's log")
+}
+
+fn log(log: &Log) -> Result<(), Problem> {
+    let filter = EnvFilter::try_new(&log.level).map_err(|error| {
+        Problem::new(Code::ConfigInvalid)
+            .at(format!("log.level = {:?}", log.level))
+            .because(error.to_string())
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let ansi = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    // A subscriber that is there already was set by whoever embeds the server.
+    let _ = if log.json { builder.json().try_init() } else { builder.with_ansi(ansi).try_init() };
+    Ok(())
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+/// Everything that runs, in the order it was started.
+struct Node {
+    addresses: Addresses,
+    _claim: Claim,
+    registry: Registry,
+    uplink: Writer,
+    bus: Arc<Rumqttd>,
+    latest: Latest,
+    reconciler: Reconciler,
+    edge: Arc<Edge>,
+    renewal: JoinHandle<()>,
+    api: Server,
+}
+
+impl Node {
+    async fn start(config: &Config) -> Result<Self, Problem> {
+        let claim = claim(config)?;
+        let bundle = bundle(config).await?;
+        let registry = registry(config, &bundle).await?;
+        let bus = Rumqttd::start().map_err(|error| fault("the bus cannot be started", &error))?;
+        let tail = bus.clone();
+        let tail = Box::new(move |fresh| tail.publish(fresh));
+        let uplink = Writer::open(&config.data_dir, registry.verdicts(), tail)
+            .await
+            .map_err(|error| fault("the uplink log cannot be opened", &error))?;
+        let reader = Reader::open(&config.data_dir)
+            .await
+            .map_err(|error| fault("the uplink log cannot be read", &error))?;
+        let latest = Latest::start(registry.clone(), reader, &*bus);
+        let roster = Roster::new();
+        let revocation = Revocation::new(registry.clone(), roster.clone(), uplink.clone());
+        let reconciler = revocation.start();
+        let broker = Renewing::new(
+            &bundle.broker,
+            &credentials::names(&config.mqtt.names, config.mqtt.listen),
+            now_s(),
+        );
+        let broker = Arc::new(broker.map_err(|error| fault("no broker certificate", &error))?);
+        let edge = edge(config, &registry, &uplink, &roster, &broker)?;
+        let edge = Arc::new(edge);
+        let (resolver, https) = https_resolver(config, &bundle)?;
+        let doors = api::Doors {
+            registry: registry.clone(),
+            roster,
+            revocation,
+            uplink: uplink.clone(),
+            bus: bus.clone(),
+            facts: Arc::new(api::Facts {
+                started_at_ms: now_ms(),
+                mqtt: Addresses::new(edge.local_addr(), edge.local_addr()).mqtt,
+                body_max: config.https.body_max,
+                request: config.https.request,
+                broker: broker.clone(),
+            }),
+        };
+        let tls = api::serve::tls(resolver).map_err(|error| fault("HTTPS cannot be set up", &error))?;
+        let listen = config.https.listen;
+        let api = Server::start(listen, tls, api::router(doors), config.https.connections_max)
+            .await
+            .map_err(|error| cannot_listen("https.listen", listen, &error))?;
+        let renewal = tokio::spawn(renew(broker, edge.clone(), https));
+        let addresses = Addresses::new(api.local_addr(), edge.local_addr());
+        claim.publish(&addresses).map_err(|error| fault("the addresses cannot be written", &error))?;
+        Ok(Self { addresses, _claim: claim, registry, uplink, bus, latest, reconciler, edge, renewal, api })
+    }
+
+    async fn stop(self) {
+        self.api.stop(API_STOP).await;
+        self.renewal.abort();
+        let _ = self.renewal.await;
+        // The renewal task was the only other holder.
+        if let Some(edge) = Arc::into_inner(self.edge) {
+            edge.stop(EDGE_STOP).await;
+        }
+        self.reconciler.stop().await;
+        self.uplink.close().await;
+        self.latest.stop().await;
+        self.bus.stop().await;
+        self.registry.close().await;
+    }
+}
+
+fn claim(config: &Config) -> Result<Claim, Problem> {
+    let dir = config.data_dir.display().to_string();
+    if !config.keys.bundle.is_dir() {
+        return Err(Problem::new(Code::DataDirectory)
+            .what("the data directory is not initialised")
+            .at(dir)
+            .because(format!("there is no key bundle {}", config.keys.bundle.display()))
+            .next(format!("muster init --data-dir {}", config.data_dir.display())));
+    }
+    match Claim::take(&config.data_dir) {
+        Ok(Some(claim)) => Ok(claim),
+        Ok(None) => Err(Problem::new(Code::DataDirectoryBusy).at(dir)),
+        Err(error) => Err(Problem::new(Code::DataDirectory).at(dir).because(error.to_string())),
+    }
+}
+
+async fn bundle(config: &Config) -> Result<ServerBundle, Problem> {
+    let keys = config.keys.clone();
+    // Deriving the keys' keys takes a second of computing.
+    let opened = tokio::task::spawn_blocking(move || open_bundle(&keys.bundle, &keys.passphrase_file));
+    let (bundle, _) = opened.await.map_err(|error| fault("the keys cannot be opened", &error))??;
+    Ok(bundle)
+}
+
+async fn registry(config: &Config, bundle: &ServerBundle) -> Result<Registry, Problem> {
+    let place = |problem: Problem| problem.at(config.data_dir.display().to_string());
+    let failed =
+        |error: crate::registry::RegistryError| place(fault("the registry cannot be opened", &error));
+    let registry = Registry::open(&config.data_dir).await.map_err(failed)?;
+    let actor = Actor::server();
+    let root = bundle.root.der().to_vec().into();
+    registry.trust_root(&actor, &root).await.map_err(|error| place(error.into()))?;
+    for record in &bundle.stations {
+        registry.trust_station(&actor, record).await.map_err(|error| place(error.into()))?;
+    }
+    Ok(registry)
+}
+
+fn edge(
+    config: &Config,
+    registry: &Registry,
+    uplink: &Writer,
+    roster: &Arc<Roster>,
+    broker: &Renewing,
+) -> Result<Edge, Problem> {
+    let doors = Doors {
+        registry: registry.clone(),
+        uplink: uplink.clone(),
+        roster: roster.clone(),
+        broker: broker_credential(&broker.current()),
+        limits: Limits {
+            connections: config.limits.connections_max,
+            handshake: config.limits.handshake,
+            connect: config.limits.connect,
+            packet: config.limits.packet_max,
+            messages_per_s: config.limits.messages_per_s,
+        },
+    };
+    let shards = match config.mqtt.shards {
+        0 => available_parallelism().map_or(1, NonZero::get),
+        shards => shards,
+    };
+    Edge::start(doors, config.mqtt.listen, shards).map_err(|error| match error {
+        EdgeError::Listen { addr, source } => cannot_listen("mqtt.listen", addr, &source),
+        other => fault("the edge cannot be started", &other),
+    })
+}
+
+fn cannot_listen(key: &str, address: SocketAddr, error: &io::Error) -> Problem {
+    let place = format!("{key} {address}");
+    if error.kind() == io::ErrorKind::AddrInUse {
+        return Problem::new(Code::AddressInUse).at(place);
+    }
+    Problem::new(Code::ConfigInvalid)
+        .what("this address cannot be listened on")
+        .at(place)
+        .because(error.to_string())
+}
+
+/// Renews what this server issued itself, at two thirds of each certificate's life.
+async fn renew(broker: Arc<Renewing>, edge: Arc<Edge>, https: Option<Arc<Renewing>>) {
+    loop {
+        let due = |of: &Renewing| of.due_in(now_s());
+        let https_due = https.as_ref().map_or(RENEWAL_LOOK, |https| due(https));
+        tokio::time::sleep(due(&broker).min(https_due).clamp(Duration::from_secs(1), RENEWAL_LOOK)).await;
+        if due(&broker).is_zero() {
+            match broker.renew(now_s()) {
+                Ok(own) => {
+                    if let Err(error) = edge.present(broker_credential(&own)) {
+                        tracing::error!(%error, "the renewed broker certificate is not shown");
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the broker certificate is not renewed"),
+            }
+        }
+        if let Some(https) = https.as_ref().filter(|https| due(https).is_zero()) {
+            if let Err(error) = https.renew(now_s()) {
+                tracing::error!(%error, "the HTTPS certificate is not renewed");
+            }
+        }
+    }
+}

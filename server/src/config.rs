@@ -57,8 +57,6 @@ pub struct Mqtt {
     pub names: Vec<ServerName>,
     /// Event loops, each with its own accept queue; 0: one per core.
     pub shards: usize,
-    /// Life of the broker's certificate, days. It is renewed at two thirds of it.
-    pub certificate_days: u16,
 }
 
 /// The door for people and programs.
@@ -269,8 +267,6 @@ impl Mqtt {
             listen: address(layers, "mqtt.listen", "127.0.0.1:8883"),
             names: hosts(layers, "mqtt.names"),
             shards: count(layers, "mqtt.shards", 0, 0..=256),
-            // DESIGN §3: a broker's certificate lives at most 30 days.
-            certificate_days: count(layers, "mqtt.certificate_days", 30, 1..=30),
         }
     }
 }

@@ -33,6 +33,7 @@
 //! | [`config`] | one typed TOML file; where each value came from |
 //! | [`init`] | what `muster init` writes: keys, certificates, the first token |
 //! | [`app`] | ordered start and stop of everything below |
+//! | [`certificate`] | what this server shows of itself: issued by itself, renewed by itself |
 //! | [`edge`] | MQTT over mutual TLS: devices, and nobody else |
 //! | [`registry`] | what every device is, may do and did; who decided it |
 //! | [`revocation`] | the order in which a decision ends what a device may do |
@@ -46,6 +47,7 @@
 pub mod api;
 pub mod app;
 pub mod bus;
+pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod edge;

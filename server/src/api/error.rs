@@ -11,6 +11,8 @@ use axum::{
 use muster_shared::Code;
 use serde::{Deserialize, Serialize};
 
+use crate::registry::RegistryError;
+
 /// A refusal with its particulars. `code` decides the short words, the exit status and the HTTP status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -176,6 +178,35 @@ impl Refusal {
             next: problem.next.clone(),
             exit: problem.exit(),
             request_id: problem.request_id.clone(),
+        }
+    }
+}
+
+impl From<RegistryError> for Problem {
+    /// The one mapping of the registry's refusals. A fault is logged with its cause and answered without.
+    fn from(error: RegistryError) -> Self {
+        let problem = Self::new(error.code());
+        match &error {
+            RegistryError::Database(source) => {
+                tracing::error!(%error, source = source.as_ref(), "the registry failed");
+                problem
+            }
+            RegistryError::Damaged(_) => {
+                tracing::error!(%error, "the registry failed");
+                problem
+            }
+            RegistryError::Manifest { what, batch, line, .. } => {
+                let batch = batch.as_ref().map(|batch| format!("batch {batch}"));
+                let line = line.map(|line| format!("line {line}"));
+                let place: Vec<_> = batch.into_iter().chain(line).collect();
+                let problem = problem.because(what);
+                if place.is_empty() { problem } else { problem.at(place.join(" ")) }
+            }
+            RegistryError::Station(_) | RegistryError::RootDiffers(_) | RegistryError::Ambiguous { .. } => {
+                problem.because(error.to_string())
+            }
+            RegistryError::TokenUnknown | RegistryError::Closed => problem,
+            _ => problem.what(error.to_string()),
         }
     }
 }

@@ -1,3 +1,226 @@
-//! HTTPS routes.
+//! The HTTPS API: the only way in for people and programs. Each route parses, asks the registry, renders.
+//!
+//! Every route but `/healthz` and `/readyz` needs a token whose role covers it ([`auth`]). Every refusal is
+//! a problem document with a stable code ([`error`]). Bodies, times and connections are bounded.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`error`], [`view`], [`time`] | refusals, documents, instants: each with its reader |
+//! | [`auth`] | who asks, and whether their role covers it |
+//! | `devices`, `batches`, [`audit`], `status` | the routes |
+//! | [`serve`] | TLS, connections, graceful end |
 
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes, HttpBody as _},
+    extract::{FromRequest, Request, State},
+    http::{HeaderName, HeaderValue, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
+use muster_shared::Code;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tracing::Instrument as _;
+
+pub mod audit;
+mod auth;
+mod batches;
+mod devices;
 pub mod error;
+pub mod serve;
+mod status;
+pub mod time;
+pub mod view;
+
+use crate::{
+    bus::Bus, certificate::Renewing, edge::Roster, registry::Registry, revocation::Revocation, uplink::Writer,
+};
+use error::Problem;
+
+/// Largest JSON body, octets. The largest document taken is a decision with its reason.
+const JSON_MAX: usize = 64 * 1024;
+/// Lines of a page when nobody says, and at most.
+const PAGE_DEFAULT: u32 = 50;
+const PAGE_MAX: u32 = 1000;
+
+/// What the routes work on. Cheap to clone.
+#[derive(Clone)]
+pub struct Doors {
+    /// Decisions and listings.
+    pub registry: Registry,
+    /// Who is connected.
+    pub roster: Arc<Roster>,
+    /// Decisions that end sessions, seen through.
+    pub revocation: Revocation,
+    /// Whether messages can be stored.
+    pub uplink: Writer,
+    /// Whether readers are woken.
+    pub bus: Arc<dyn Bus>,
+    /// What is fixed from the start on.
+    pub facts: Arc<Facts>,
+}
+
+/// What is fixed from the start on.
+#[derive(Debug)]
+pub struct Facts {
+    /// When this process started, Unix milliseconds.
+    pub started_at_ms: u64,
+    /// Where devices connect.
+    pub mqtt: String,
+    /// Largest body, octets.
+    pub body_max: usize,
+    /// Longest a request may take.
+    pub request: Duration,
+    /// The broker's certificate in use.
+    pub broker: Arc<Renewing>,
+}
+
+const ROUTES: &[(&str, &str)] = &[
+    ("GET", "/v1/status"),
+    ("GET", "/v1/devices"),
+    ("GET", "/v1/devices/{serial}"),
+    ("POST", "/v1/devices/{serial}/{suspend,resume,quarantine,release,revoke,disconnect}"),
+    ("POST", "/v1/devices/{serial}/command"),
+    ("GET", "/v1/batches"),
+    ("POST", "/v1/batches"),
+    ("GET", "/v1/stations"),
+    ("POST", "/v1/stations"),
+    ("GET", "/v1/sessions"),
+    ("GET", "/v1/audit"),
+    ("GET", "/v1/audit/verify"),
+    ("GET", "/metrics"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+];
+
+/// Every route.
+pub fn router(doors: Doors) -> Router {
+    Router::new()
+        .route("/v1", get(index))
+        .route("/v1/status", get(status::status))
+        .route("/v1/sessions", get(status::sessions))
+        .route("/v1/devices", get(devices::list))
+        .route("/v1/devices/{serial}", get(devices::show))
+        .route("/v1/devices/{serial}/{act}", post(devices::act))
+        .route("/v1/batches", get(batches::list).post(batches::import))
+        .route("/v1/stations", get(batches::stations).post(batches::trust))
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/audit/verify", get(audit::verify))
+        .route("/metrics", get(status::metrics))
+        .route("/healthz", get(status::healthz))
+        .route("/readyz", get(status::readyz))
+        .fallback(|| async { Problem::new(Code::RouteUnknown) })
+        .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed) })
+        .layer(from_fn_with_state(doors.clone(), frame))
+        .with_state(doors)
+}
+
+async fn index(_: auth::Caller) -> Json<serde_json::Value> {
+    let routes: Vec<_> =
+        ROUTES.iter().map(|(method, path)| json!({ "method": method, "path": path })).collect();
+    Json(json!({ "schema": "muster.route.list/1", "items": routes, "next": null }))
+}
+
+/// What surrounds every request: an id, a time limit, headers, and the id within every refusal.
+async fn frame(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+    let id = request_id();
+    let place = format!("{} {}", request.method(), request.uri().path());
+    let span = tracing::info_span!("request", id = %id, place = %place);
+    let answer = tokio::time::timeout(doors.facts.request, next.run(request)).instrument(span.clone()).await;
+    let mut response = answer.unwrap_or_else(|_| Problem::new(Code::RequestTimeout).into_response());
+    if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+        problem.request_id = Some(id.clone());
+        problem.place.get_or_insert(place);
+        span.in_scope(|| tracing::info!(code = %problem.code, what = %problem.what, "refused"));
+        // What the first rendering set besides the body stays: Allow, for one.
+        let headers = std::mem::take(response.headers_mut());
+        response = problem.into_response();
+        let rendered = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::WWW_AUTHENTICATE];
+        for (name, value) in headers.iter().filter(|(name, _)| !rendered.contains(name)) {
+            response.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(HeaderName::from_static("x-request-id"), value);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    response
+}
+
+fn request_id() -> String {
+    let mut octets = [0; 8];
+    // An id names a request in the log; it guards nothing, so a failed draw is only a duller name.
+    let _ = aws_lc_rs::rand::fill(&mut octets);
+    hex::encode(octets)
+}
+
+/// A body, whole and within the limit.
+async fn body(body: Body, max: usize) -> Result<Bytes, Problem> {
+    let too_large = || Problem::new(Code::RequestTooLarge).because(format!("the limit is {max} octets"));
+    // A length that is announced is refused before a single octet is kept.
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large());
+    }
+    let mut octets = BytesMut::new();
+    let mut stream = body.into_data_stream();
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|error| {
+            Problem::new(Code::UsageWrong).what("the request's body was cut short").because(error.to_string())
+        })?;
+        if octets.len() + piece.len() > max {
+            return Err(too_large());
+        }
+        octets.extend_from_slice(&piece);
+    }
+    Ok(octets.freeze())
+}
+
+/// A JSON body. Unlike [`axum::Json`] its refusals are ours.
+struct Document<T>(T);
+
+impl<T: DeserializeOwned> FromRequest<Doors> for Document<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &Doors) -> Result<Self, Problem> {
+        let octets = body(request.into_body(), JSON_MAX).await?;
+        serde_json::from_slice(&octets).map(Self).map_err(|error| {
+            Problem::new(Code::UsageWrong)
+                .what("the request's body is not the document this needs")
+                .because(error.to_string())
+                .next("GET /v1 lists what there is")
+        })
+    }
+}
+
+/// The parameters of a query. Unlike [`axum::extract::Query`] its refusals are ours.
+struct Query<T>(T);
+
+impl<T: DeserializeOwned> axum::extract::FromRequestParts<Doors> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &Doors) -> Result<Self, Problem> {
+        axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
+            Problem::new(Code::UsageWrong)
+                .what("the query has a parameter this does not take")
+                .because(error.body_text())
+                .next("GET /v1 lists what there is")
+        })
+    }
+}
+
+/// Lines asked for, within what a page may have.
+fn page_limit(limit: Option<u32>) -> Result<u32, Problem> {
+    match limit.unwrap_or(PAGE_DEFAULT) {
+        0 => Err(Problem::new(Code::UsageWrong).what("limit is 0; a page has at least one line")),
+        limit => Ok(limit.min(PAGE_MAX)),
+    }
+}

@@ -60,8 +60,6 @@ fn text_that_is_no_toml_names_its_line() {
 #[test]
 fn values_out_of_bounds_are_refused() {
     for text in [
-        "[mqtt]\ncertificate_days = 31",
-        "[mqtt]\ncertificate_days = 0",
         "[mqtt]\nnames = []",
         "[mqtt]\nnames = [\"not a name\"]",
         "[mqtt]\nnames = [1]",
@@ -94,7 +92,7 @@ fn numbers_may_be_written_as_toml_allows() {
 fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("muster.toml");
-    std::fs::write(&file, "[mqtt]\nlisten = \"127.0.0.1:1\"\nshards = 1\ncertificate_days = 1\n").unwrap();
+    std::fs::write(&file, "[mqtt]\nlisten = \"127.0.0.1:1\"\nshards = 1\nnames = [\"a.example\"]\n").unwrap();
     let variables = HashMap::from([("MUSTER_MQTT_LISTEN", "127.0.0.1:2"), ("MUSTER_MQTT_SHARDS", "2")]);
     let environment = |name: &str| variables.get(name).map(|&value| value.to_owned());
     let given = Given {
@@ -103,11 +101,11 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         ..Given::default()
     };
     let config = Config::load(&given, &environment).unwrap();
-    assert_eq!((config.mqtt.listen.port(), config.mqtt.shards, config.mqtt.certificate_days), (3, 2, 1));
+    assert_eq!((config.mqtt.listen.port(), config.mqtt.shards, config.mqtt.names.len()), (3, 2, 1));
     let source = |key: &str| config.settings.iter().find(|of| of.key == key).unwrap().source.to_string();
     assert_eq!(source("mqtt.listen"), "flag --listen-mqtt");
     assert_eq!(source("mqtt.shards"), "environment MUSTER_MQTT_SHARDS");
-    assert_eq!(source("mqtt.certificate_days"), format!("{} line 4", file.display()));
+    assert_eq!(source("mqtt.names"), format!("{} line 4", file.display()));
     assert_eq!(source("https.listen"), "default");
     assert_eq!(config.client.ca, dir.path().join("https.pem"));
 }

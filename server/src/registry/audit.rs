@@ -10,13 +10,15 @@
 //! Whoever changes, removes or moves a row breaks the chain at that row. Whoever cuts the tail leaves a head
 //! that is behind the one the registry keeps, and behind every checkpoint taken outside.
 
+use std::path::Path;
+
 use muster_shared::Generation;
 use sha2::{Digest, Sha256};
 
 use super::{
     error::RegistryError,
     operator::Actor,
-    sqlite::{Connection, Pool, digest, int, uint},
+    sqlite::{self, Connection, Pool, digest, int, uint},
 };
 
 /// One row.
@@ -287,6 +289,20 @@ pub(super) async fn verify(
     let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM audit").fetch_one(&mut *snapshot).await?;
     let broken = chain.end(&kept, uint(rows)).err();
     Ok(chain.report(broken))
+}
+
+/// Checks the log of a registry's file without a server, changing nothing.
+///
+/// # Errors
+/// [`RegistryError`] when the file is not there or cannot be read.
+pub async fn verify_file(
+    data_dir: &Path,
+    checkpoint: Option<&AuditHead>,
+) -> Result<AuditReport, RegistryError> {
+    let pool = sqlite::readers(&data_dir.join(super::FILE)).await?;
+    let report = verify(&pool, checkpoint).await;
+    pool.close().await;
+    report
 }
 
 /// Follows the chain row by row. Pure: an export is checked by the same steps.

@@ -5,6 +5,7 @@ use muster_shared::{BatchId, Generation, StationId};
 use super::{
     decide::Decided,
     device::{Act, DeviceState},
+    orders::Order,
     verdict::DeviceKey,
 };
 
@@ -46,6 +47,13 @@ pub enum What {
     StationTrusted(StationId),
     /// A station's manifests do not form one chain: nothing more is taken from it.
     StationStopped(StationId),
+    /// Something was ordered of a device; its state is as it was.
+    Ordered {
+        /// Which device.
+        device: DeviceKey,
+        /// What.
+        order: Order,
+    },
     /// Operators, tokens, or the root.
     Access,
 }

@@ -25,6 +25,7 @@
 //! | [`audit`], [`changes`] | the hash chain; what a reader of decisions is told |
 //! | [`facts`], [`session`] | what was seen |
 //! | [`enforce`] | which decisions still have to end live sessions |
+//! | [`orders`] | what is ordered of a device without changing its state |
 //! | [`operator`] | operators and their tokens |
 //! | [`readings`], [`query`] | the newest readings; listings and one device's page |
 //! | `sqlite` | the backend: how the file is opened, written and upgraded |
@@ -42,6 +43,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle};
 
 pub mod audit;
+mod batches;
 pub mod changes;
 pub mod decide;
 pub mod device;
@@ -51,6 +53,7 @@ pub mod facts;
 pub mod import;
 mod index;
 pub mod operator;
+pub mod orders;
 pub mod query;
 pub mod readings;
 pub mod session;
@@ -63,6 +66,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use audit::{AuditHead, AuditReport, AuditRow};
+pub use batches::BatchRow;
 pub use changes::Change;
 pub use decide::{Decided, Reason, RevocationReason, Target};
 pub use device::{Act, DeviceState};
@@ -71,6 +75,7 @@ pub use error::RegistryError;
 pub use facts::{Claimed, Connected, Facts};
 pub use import::{ImportReport, StationRow, Trusted};
 pub use operator::{Actor, NewToken, Role};
+pub use orders::{Order, Ordered};
 pub use query::{DeviceDetail, DeviceFilter, DeviceRow, Page};
 pub use readings::Latest;
 pub use session::{DisconnectReason, SessionId};
@@ -340,6 +345,31 @@ impl Registry {
     /// [`RegistryError`]; M208 for no such device.
     pub async fn device(&self, target: impl Into<Target>) -> Result<DeviceDetail, RegistryError> {
         query::device(&self.inner, &target.into()).await
+    }
+
+    /// Records what an operator orders of a device without changing its state; call it before doing it.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M208 for no such device.
+    pub async fn order(
+        &self,
+        actor: &Actor,
+        target: impl Into<Target>,
+        order: Order,
+        reason: &str,
+        detail: serde_json::Value,
+    ) -> Result<Ordered, RegistryError> {
+        let (actor, target, reason) = (actor.clone(), target.into(), reason.to_owned());
+        self.run(|inner| async move { orders::record(&inner, &actor, &target, order, &reason, detail).await })
+            .await
+    }
+
+    /// Imported batches, in the order of their first import, after the cursor.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn batches(&self, after: Option<&str>, limit: u32) -> Result<Page<BatchRow>, RegistryError> {
+        batches::list(&self.inner, after, limit).await
     }
 
     /// Registered stations, by name.

@@ -1,0 +1,129 @@
+//! What is going on now: health, sessions, figures.
+
+use std::fmt::Write as _;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use super::{
+    Doors,
+    auth::{Caller, Need},
+    error::Problem,
+    time, view,
+};
+use crate::registry::now_ms;
+
+/// The process answers. Says nothing about anything else.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The server takes devices and stores what they send.
+pub(super) async fn readyz(State(doors): State<Doors>) -> Response {
+    let not_ready = not_ready(&doors);
+    let status = if not_ready.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": not_ready.is_empty(), "not_ready": not_ready }))).into_response()
+}
+
+fn not_ready(doors: &Doors) -> Vec<String> {
+    let mut why = Vec::new();
+    if !doors.uplink.is_ready() {
+        why.push("the uplink log cannot store".to_owned());
+    }
+    if !doors.bus.is_ready() {
+        why.push("the bus is starting again".to_owned());
+    }
+    if doors.facts.broker.ends_at_s() <= (now_ms() / 1000) as i64 {
+        why.push("the broker's certificate has ended".to_owned());
+    }
+    why
+}
+
+pub(super) async fn status(
+    caller: Caller,
+    State(doors): State<Doors>,
+) -> Result<Json<view::Status>, Problem> {
+    let actor = caller.may(Need::Look)?;
+    let not_ready = not_ready(&doors);
+    let verdicts = doors.registry.verdicts();
+    Ok(Json(view::Status {
+        schema: "muster.status/1".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: not_ready.is_empty(),
+        not_ready,
+        started_at: time::from_ms(doors.facts.started_at_ms),
+        devices: verdicts.devices() as u64,
+        sessions: doors.roster.count() as u64,
+        generation: verdicts.generation().0,
+        mqtt: doors.facts.mqtt.clone(),
+        broker_certificate_ends_at: time::from_s(doors.facts.broker.ends_at_s()),
+        operator: actor.name.clone(),
+        role: actor.role.as_str().to_owned(),
+    }))
+}
+
+pub(super) async fn sessions(
+    caller: Caller,
+    State(doors): State<Doors>,
+) -> Result<Json<view::Page<view::Session>>, Problem> {
+    caller.may(Need::Look)?;
+    let verdicts = doors.registry.verdicts();
+    let live = doors.roster.list();
+    let items: Vec<_> = live
+        .iter()
+        .map(|session| {
+            let name = verdicts.name(session.arrival.device);
+            view::Session {
+                number: session.number,
+                serial: name.serial.to_string(),
+                tenant: name.tenant.to_string(),
+                device_id: name.device_id.to_string(),
+                since: time::from_ms(session.since_ms),
+                address: session.arrival.peer.to_string(),
+                mqtt: session.arrival.protocol.as_str().to_owned(),
+                subscriptions: session.subscriptions,
+                received: session.received,
+                sent: session.sent,
+                keep_alive_s: session.arrival.keep_alive_s,
+                certificate_id: session.arrival.certificate.to_string(),
+            }
+        })
+        .collect();
+    let total = items.len() as u64;
+    Ok(Json(view::Page::new("session", items, None, Some(total))))
+}
+
+/// Prometheus text format 0.0.4.
+pub(super) async fn metrics(caller: Caller, State(doors): State<Doors>) -> Result<Response, Problem> {
+    caller.may(Need::Look)?;
+    let verdicts = doors.registry.verdicts();
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+    };
+    gauge(
+        "muster_ready",
+        "1 when devices are taken and their messages stored.",
+        not_ready(&doors).is_empty().into(),
+    );
+    gauge("muster_devices", "Devices in the registry.", verdicts.devices() as u64);
+    gauge("muster_certificates", "Certificates in the registry.", verdicts.certificates() as u64);
+    gauge("muster_sessions", "Live device sessions.", doors.roster.count() as u64);
+    gauge("muster_generation", "Decisions made.", verdicts.generation().0);
+    gauge(
+        "muster_start_time_seconds",
+        "Start of the process, Unix seconds.",
+        doors.facts.started_at_ms / 1000,
+    );
+    gauge(
+        "muster_broker_certificate_end_seconds",
+        "End of the broker's certificate, Unix seconds.",
+        u64::try_from(doors.facts.broker.ends_at_s()).unwrap_or(0),
+    );
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}

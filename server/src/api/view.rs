@@ -1,0 +1,455 @@
+//! The documents of the API, read and written by one set of types: the server fills them, the command
+//! line reads them back. Within `/1` fields are only added; each is always there, `null` when unknown.
+
+use serde::{Deserialize, Serialize};
+
+/// One page of a listing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// `muster.device.list/1` and its like.
+    pub schema: String,
+    /// What is on it.
+    pub items: Vec<T>,
+    /// What to give as `after` for the next page; `null` on the last.
+    pub next: Option<String>,
+    /// How many match in all; `null` where that is not counted.
+    pub total: Option<u64>,
+}
+
+impl<T> Page<T> {
+    /// A page of `muster.NAME.list/1`.
+    #[must_use]
+    pub fn new(name: &str, items: Vec<T>, next: Option<String>, total: Option<u64>) -> Self {
+        Self { schema: format!("muster.{name}.list/1"), items, next, total }
+    }
+}
+
+/// What is seen of a device, apart from what it is allowed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Presence {
+    /// `online`, `offline` or `never_seen`.
+    pub word: String,
+    /// Since when that is so.
+    pub since: Option<String>,
+    /// From where it was last connected.
+    pub address: Option<String>,
+    /// `3.1.1` or `5.0`.
+    pub mqtt: Option<String>,
+    /// Why the last session ended.
+    pub last_reason: Option<String>,
+    /// When it was last heard of.
+    pub last_seen_at: Option<String>,
+}
+
+/// A refusal, folded over a minute.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Refusal {
+    /// `M201`.
+    pub code: String,
+    /// Its words.
+    pub words: String,
+    /// How many in that minute.
+    pub count: u64,
+    /// The newest of them.
+    pub last_at: String,
+    /// Where it came from.
+    pub address: Option<String>,
+}
+
+/// A device in a listing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Device {
+    /// The number on its label.
+    pub serial: String,
+    /// Whose.
+    pub tenant: String,
+    /// Its name on topics.
+    pub device_id: String,
+    /// What the registry allows it.
+    pub state: String,
+    /// When that last changed.
+    pub changed_at: String,
+    /// What is seen of it.
+    pub presence: Presence,
+    /// The order it was made in.
+    pub batch: String,
+    /// Where it was made.
+    pub station: String,
+    /// What it is.
+    pub product: String,
+    /// What it runs, as it reported; `null` until it has.
+    pub firmware: Option<String>,
+    /// SHA-256 of its certificate.
+    pub certificate_id: String,
+    /// That certificate's last good second.
+    pub certificate_ends_at: String,
+    /// When its manifest was imported.
+    pub registered_at: String,
+    /// When it first connected.
+    pub first_connected_at: Option<String>,
+    /// Refusals in the last 24 hours.
+    pub refused_24h: u64,
+    /// The newest refusal.
+    pub last_refusal: Option<Refusal>,
+}
+
+/// A certificate of a device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Certificate {
+    /// SHA-256 of its DER.
+    pub certificate_id: String,
+    /// `pending`, `active`, `superseded` or `revoked`.
+    pub status: String,
+    /// First good second.
+    pub not_before: String,
+    /// Last good second.
+    pub not_after: String,
+    /// Why it was revoked, in the words of RFC 5280.
+    pub revocation_reason: Option<String>,
+    /// When it was revoked.
+    pub revoked_at: Option<String>,
+    /// Itself.
+    pub pem: String,
+}
+
+/// A session of a device, living or ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PastSession {
+    /// When it began.
+    pub began_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// Why it ended.
+    pub reason: Option<String>,
+    /// From where.
+    pub address: String,
+    /// `3.1.1` or `5.0`.
+    pub mqtt: String,
+}
+
+/// The newest value of one sensor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reading {
+    /// Its name, with the unit last.
+    pub sensor: String,
+    /// A number, a truth value or a text.
+    pub value: serde_json::Value,
+    /// When it arrived.
+    pub received_at: String,
+    /// How long the device had been up when it measured.
+    pub uptime_ms: u64,
+}
+
+/// How the last decision that ends sessions went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Enforcement {
+    /// When it was committed.
+    pub decided_at: String,
+    /// When the last of its sessions was closed; `null` while one may live.
+    pub enforced_at: Option<String>,
+    /// How many were closed.
+    pub sessions_closed: u64,
+    /// From the commit to the closed socket.
+    pub commit_to_closed_ms: Option<u64>,
+}
+
+/// Everything about one device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeviceDetail {
+    /// `muster.device/1`.
+    pub schema: String,
+    /// What the listing shows.
+    #[serde(flatten)]
+    pub device: Device,
+    /// The decision that put it in its state.
+    pub why: Option<AuditRow>,
+    /// Newest first.
+    pub certificates: Vec<Certificate>,
+    /// Newest first.
+    pub sessions: Vec<PastSession>,
+    /// By code and minute, newest first.
+    pub refusals: Vec<Refusal>,
+    /// Newest first.
+    pub history: Vec<AuditRow>,
+    /// By name.
+    pub readings: Vec<Reading>,
+    /// The last decision that ended its sessions.
+    pub enforcement: Option<Enforcement>,
+    /// The verbs its state allows.
+    pub can_do: Vec<String>,
+}
+
+/// A row of the audit log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// From 1 without gaps.
+    pub no: u64,
+    /// When.
+    pub at: String,
+    /// Who.
+    pub actor: String,
+    /// As what.
+    pub role: String,
+    /// With which token.
+    pub token: Option<String>,
+    /// `device.suspend`.
+    pub action: String,
+    /// `acme/MU-000118`.
+    pub target: String,
+    /// In the actor's words.
+    pub reason: Option<String>,
+    /// Particulars.
+    pub detail: serde_json::Value,
+    /// Digest of the row before.
+    pub previous: String,
+    /// Its own digest.
+    pub digest: String,
+}
+
+/// The end of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// Number of the newest row; 0 when there is none.
+    pub no: u64,
+    /// Its digest.
+    pub digest: String,
+}
+
+/// What checking the audit log found: `muster.audit.verify/1`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditVerdict {
+    /// The schema's name.
+    pub schema: String,
+    /// Whether every row is as it was written.
+    pub intact: bool,
+    /// Rows that are intact, from the first on.
+    pub rows: u64,
+    /// The end of the intact part: keep it, and check a later log against it.
+    pub head: AuditHead,
+    /// The first row that is missing or wrong.
+    pub broken_no: Option<u64>,
+    /// In what way.
+    pub broken_why: Option<String>,
+    /// When it was checked.
+    pub checked_at: String,
+}
+
+/// What was decided: `muster.decision/1`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Decision {
+    /// The schema's name.
+    pub schema: String,
+    /// The number on the device's label.
+    pub serial: String,
+    /// Whose.
+    pub tenant: String,
+    /// Its name on topics.
+    pub device_id: String,
+    /// `suspend` and its like.
+    pub act: String,
+    /// The state before; `null` for a disconnect, which changes none.
+    pub from: Option<String>,
+    /// The state now.
+    pub to: String,
+    /// The registry's generation from this decision on.
+    pub generation: Option<u64>,
+    /// The number of its audit row.
+    pub audit_no: Option<u64>,
+    /// When it was committed.
+    pub decided_at: String,
+    /// Whether every session it ends was seen to close. `false`: the server goes on closing them; nothing
+    /// they send is accepted meanwhile.
+    pub enforced: bool,
+    /// When the last of them was closed.
+    pub enforced_at: Option<String>,
+    /// How many were closed.
+    pub sessions_closed: u64,
+    /// From the commit to the closed socket; `null` when nobody was connected.
+    pub commit_to_closed_ms: Option<u64>,
+    /// The MQTT 5 reason code of the DISCONNECT; `null` when nobody was connected.
+    pub mqtt_reason: Option<u8>,
+}
+
+/// What became of a command: `muster.command/1`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CommandResult {
+    /// The schema's name.
+    pub schema: String,
+    /// Its name, in its topic.
+    pub command_id: String,
+    /// Where it was published.
+    pub topic: String,
+    /// `acknowledged`: the device has it. `unknown`: the session ended first. `refused`: the device said no.
+    pub outcome: String,
+    /// Whether the device has it.
+    pub delivered: bool,
+    /// What stood in the way.
+    pub why: Option<String>,
+}
+
+/// A batch in a listing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Batch {
+    /// Its name.
+    pub batch: String,
+    /// Whose.
+    pub tenant: String,
+    /// What was made.
+    pub product: String,
+    /// Where.
+    pub station: String,
+    /// Its place in its station's chain.
+    pub sequence: u64,
+    /// Devices in it.
+    pub devices: u64,
+    /// Of those, in state active.
+    pub active: u64,
+    /// When the station closed it.
+    pub closed_at: String,
+    /// When it was imported.
+    pub imported_at: String,
+    /// By whom.
+    pub imported_by: String,
+    /// SHA-256 of the manifest.
+    pub manifest_digest: String,
+}
+
+/// What became of a manifest: `muster.import/1`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Import {
+    /// The schema's name.
+    pub schema: String,
+    /// Its batch.
+    pub batch: String,
+    /// Whose.
+    pub tenant: String,
+    /// Where it was made.
+    pub station: String,
+    /// What was made.
+    pub product: String,
+    /// Its place in its station's chain.
+    pub sequence: u64,
+    /// SHA-256 of the manifest.
+    pub manifest_digest: String,
+    /// Devices that are new.
+    pub registered: u64,
+    /// Rows that were known before.
+    pub already: u64,
+    /// Rows that were not taken.
+    pub refused: Vec<RefusedRow>,
+    /// The registry's generation after it.
+    pub generation: u64,
+    /// The number of its audit row; `null` when nothing changed.
+    pub audit_no: Option<u64>,
+}
+
+/// A row of a manifest that was not taken.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RefusedRow {
+    /// Its line, from 1.
+    pub line: u64,
+    /// Its serial.
+    pub serial: String,
+    /// Its certificate.
+    pub certificate_id: String,
+    /// Why: `M204`.
+    pub code: String,
+    /// What disagrees.
+    pub why: String,
+}
+
+/// What became of a station record: `muster.station.trust/1`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Trusted {
+    /// The schema's name.
+    pub schema: String,
+    /// The station.
+    pub station: String,
+    /// Whether this record was known already.
+    pub already: bool,
+    /// The registry's generation after it.
+    pub generation: u64,
+}
+
+/// A registered station.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Station {
+    /// Its name.
+    pub station: String,
+    /// The tenant it makes devices for.
+    pub tenant: String,
+    /// Most devices it may make.
+    pub quota: u64,
+    /// Devices it has made that are registered.
+    pub devices: u64,
+    /// First serial of its range.
+    pub serial_first: String,
+    /// Last serial of its range.
+    pub serial_last: String,
+    /// SHA-256 of the key that signs its manifests.
+    pub manifest_key: String,
+    /// The place of its last imported manifest.
+    pub last_sequence: Option<u64>,
+    /// When it was stopped.
+    pub stopped_at: Option<String>,
+    /// Why.
+    pub stopped_why: Option<String>,
+}
+
+/// A live session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Session {
+    /// Counts this process's sessions.
+    pub number: u64,
+    /// Whose.
+    pub serial: String,
+    /// Whose fleet.
+    pub tenant: String,
+    /// The device's name on topics.
+    pub device_id: String,
+    /// Since when.
+    pub since: String,
+    /// From where.
+    pub address: String,
+    /// `3.1.1` or `5.0`.
+    pub mqtt: String,
+    /// Subscriptions it holds.
+    pub subscriptions: u64,
+    /// Messages taken from the device.
+    pub received: u64,
+    /// Messages sent to it.
+    pub sent: u64,
+    /// The keep-alive agreed on; 0: none.
+    pub keep_alive_s: u16,
+    /// The certificate it authenticated with.
+    pub certificate_id: String,
+}
+
+/// Is the server well, and what does it hold: `muster.status/1`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The schema's name.
+    pub schema: String,
+    /// This server's version.
+    pub version: String,
+    /// Whether it takes devices and stores what they send.
+    pub ready: bool,
+    /// What stands in the way.
+    pub not_ready: Vec<String>,
+    /// When it started.
+    pub started_at: String,
+    /// Devices in the registry.
+    pub devices: u64,
+    /// Live sessions.
+    pub sessions: u64,
+    /// The registry's generation.
+    pub generation: u64,
+    /// Where devices connect.
+    pub mqtt: String,
+    /// When the broker's certificate ends.
+    pub broker_certificate_ends_at: String,
+    /// Who asks, and as what.
+    pub operator: String,
+    /// The asking token's role.
+    pub role: String,
+}

@@ -1,0 +1,190 @@
+//! `muster batch …` and `muster ca …`: what stations hand over, and whom the server trusts.
+
+use std::{io::Read as _, path::Path};
+
+use muster_shared::Code;
+
+use super::{
+    Done,
+    args::{Batch, Ca, Paged},
+    client::{Client, read},
+    device::pages,
+    screen::{Screen, Style, Text},
+    table::{self, About, Column, thousands},
+    words,
+};
+use crate::api::{
+    error::Problem,
+    view::{self, Import, Page, Station, Trusted},
+};
+
+/// Largest file sent, octets; the server's own limit is `https.body_max`.
+const FILE_MAX: u64 = 1 << 30;
+
+pub(super) fn run(verb: Batch, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    match verb {
+        Batch::List(paged) => list(&paged, client, screen),
+        Batch::Import { file } => import(&file, client, screen),
+    }
+}
+
+pub(super) fn run_ca(verb: Ca, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    match verb {
+        Ca::List => stations(client, screen),
+        Ca::TrustStation { file } => trust(&file, client, screen),
+    }
+}
+
+const COLUMNS: &[Column<view::Batch>] = &[
+    Column { head: "BATCH", wide: false, cell: |of, _| Text::plain(&of.batch) },
+    Column { head: "PRODUCT", wide: false, cell: |of, _| Text::plain(&of.product) },
+    Column { head: "DEVICES", wide: false, cell: |of, _| Text::plain(thousands(of.devices)) },
+    Column { head: "ACTIVE", wide: false, cell: |of, _| Text::plain(thousands(of.active)) },
+    Column { head: "CLOSED", wide: false, cell: |of, _| Text::plain(words::instant(&of.closed_at)) },
+    Column { head: "STATION", wide: true, cell: |of, _| Text::plain(&of.station) },
+    Column { head: "TENANT", wide: true, cell: |of, _| Text::plain(&of.tenant) },
+    Column { head: "IMPORTED", wide: true, cell: |of, _| Text::plain(words::instant(&of.imported_at)) },
+    Column { head: "IMPORTED-BY", wide: true, cell: |of, _| Text::plain(&of.imported_by) },
+    Column {
+        head: "MANIFEST",
+        wide: false,
+        // Only a manifest whose signature was checked is ever listed.
+        cell: |of, screen| {
+            let mark = screen.glyph("✓", "ok");
+            Text::plain(format!("{mark} {} · {}", of.station, words::short(&of.manifest_digest)))
+        },
+    },
+];
+
+fn list(paged: &Paged, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let document = pages(client, "/v1/batches", "", paged.after.clone(), paged.limit)?;
+    let page: Page<view::Batch> = read(&document)?;
+    let about = About {
+        noun: "batch",
+        total: page.total,
+        filter: None,
+        next: page.next.as_deref(),
+        empty: "no batches yet. A batch appears when its manifest is imported: muster batch import FILE",
+    };
+    table::print(screen, &document, &page.items, COLUMNS, &about);
+    Ok(Done::Well)
+}
+
+fn import(file: &Path, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let document = client.post_file("/v1/batches", &slurp(file)?).map_err(|mut problem| {
+        // The server names the line; the person knows the file by its path.
+        problem.place = Some(match problem.place.take() {
+            Some(place) => format!("{} · {place}", file.display()),
+            None => file.display().to_string(),
+        });
+        problem
+    })?;
+    let import: Import = read(&document)?;
+    if screen.output.is_json() {
+        screen.raw(&document.to_string());
+    } else {
+        let mark =
+            if import.refused.is_empty() { screen.glyph("✓", "ok") } else { screen.glyph("▲", "!") };
+        screen.line(format!(
+            "{mark} batch {} of station {}: {} registered, {} known already, {} refused",
+            import.batch,
+            import.station,
+            thousands(import.registered),
+            thousands(import.already),
+            thousands(import.refused.len() as u64)
+        ));
+    }
+    for row in &import.refused {
+        let code = row.code.parse().unwrap_or(Code::SerialTaken);
+        let place = format!(
+            "{} line {} · certificate {}",
+            file.display(),
+            row.line,
+            words::short(&row.certificate_id)
+        );
+        screen.error(&Problem::new(code).what(&row.why).at(place).serial(&row.serial));
+    }
+    if import.registered > 0 {
+        screen.footer(format!("muster device list --filter batch:{}", import.batch));
+    }
+    Ok(if import.refused.is_empty() { Done::Well } else { Done::SomeFailed })
+}
+
+const STATION_COLUMNS: &[Column<Station>] = &[
+    Column { head: "STATION", wide: false, cell: |of, _| Text::plain(&of.station) },
+    Column { head: "TENANT", wide: false, cell: |of, _| Text::plain(&of.tenant) },
+    Column {
+        head: "DEVICES",
+        wide: false,
+        cell: |of, _| Text::plain(format!("{} of {}", thousands(of.devices), thousands(of.quota))),
+    },
+    Column {
+        head: "SERIALS",
+        wide: false,
+        cell: |of, _| Text::plain(format!("{} to {}", of.serial_first, of.serial_last)),
+    },
+    Column { head: "KEY", wide: false, cell: |of, _| Text::plain(words::short(&of.manifest_key)) },
+    Column {
+        head: "MANIFESTS",
+        wide: false,
+        cell: |of, _| match of.last_sequence {
+            Some(no) => Text::plain(format!("up to no. {no}")),
+            None => Text::new("none yet", Style::Quiet),
+        },
+    },
+    Column {
+        head: "NOTE",
+        wide: false,
+        cell: |of, _| match &of.stopped_why {
+            Some(why) => Text::new(format!("stopped: {why}"), Style::Red),
+            None => Text::new("nothing", Style::Quiet),
+        },
+    },
+];
+
+fn stations(client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let document = client.get("/v1/stations")?;
+    let page: Page<Station> = read(&document)?;
+    let about = About {
+        noun: "station",
+        total: page.total,
+        filter: None,
+        next: page.next.as_deref(),
+        empty: "no stations yet. A station is registered by its root-signed record: muster ca trust-station FILE",
+    };
+    table::print(screen, &document, &page.items, STATION_COLUMNS, &about);
+    Ok(Done::Well)
+}
+
+fn trust(file: &Path, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let document = client.post_file("/v1/stations", &slurp(file)?).map_err(|mut problem| {
+        problem.place.get_or_insert_with(|| file.display().to_string());
+        problem
+    })?;
+    if screen.output.is_json() {
+        screen.raw(&document.to_string());
+        return Ok(Done::Well);
+    }
+    let trusted: Trusted = read(&document)?;
+    let mark = screen.glyph("✓", "ok");
+    let how = if trusted.already { "was registered already" } else { "is registered" };
+    screen.line(format!("{mark} station {} {how}; its manifests can be imported", trusted.station));
+    Ok(Done::Well)
+}
+
+/// Reads a file whole, or says why not.
+pub(super) fn slurp(path: &Path) -> Result<Vec<u8>, Problem> {
+    let unreadable = |why: String| {
+        Problem::new(Code::FileUnreadable)
+            .what(format!("{} cannot be read", path.display()))
+            .at(path.display().to_string())
+            .because(why)
+    };
+    let file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    let mut octets = Vec::new();
+    file.take(FILE_MAX + 1).read_to_end(&mut octets).map_err(|error| unreadable(error.to_string()))?;
+    if octets.len() as u64 > FILE_MAX {
+        return Err(unreadable(format!("it is larger than {FILE_MAX} octets")));
+    }
+    Ok(octets)
+}

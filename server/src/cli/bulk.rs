@@ -1,0 +1,199 @@
+//! One decision about many devices: one after the other, all tried, the failed ones named at the end.
+
+use std::{
+    io::{BufRead as _, IsTerminal as _},
+    time::{Duration, Instant},
+};
+
+use muster_shared::Code;
+use serde_json::{Value, json};
+
+use super::{
+    Done,
+    args::Decide,
+    client::{Client, read},
+    device::encode,
+    screen::{Screen, Style, Text},
+    table::thousands,
+    words,
+};
+use crate::{
+    api::{error::Problem, view::Decision},
+    config::Output,
+};
+
+/// Failed serials named in the line that repeats them.
+const NAMED_MAX: usize = 20;
+
+/// Reads the serials and decides about each.
+pub(super) fn decide(
+    verb: &str,
+    decide: &Decide,
+    more: &Value,
+    client: &Client,
+    screen: &Screen,
+) -> Result<Done, Problem> {
+    decide_each(verb, &serials(&decide.serials)?, decide.reason.as_deref(), more, client, screen)
+}
+
+/// The serials of the command line; `-` stands for those on standard input, one a line.
+pub(super) fn serials(given: &[String]) -> Result<Vec<String>, Problem> {
+    let mut serials: Vec<String> = Vec::new();
+    for word in given {
+        if word != "-" {
+            serials.push(word.clone());
+            continue;
+        }
+        for line in std::io::stdin().lock().lines() {
+            let line = line.map_err(|error| {
+                Problem::new(Code::FileUnreadable).at("standard input").because(error.to_string())
+            })?;
+            serials.extend(line.split_whitespace().next().map(str::to_owned));
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    serials.retain(|serial| seen.insert(serial.clone()));
+    if serials.is_empty() {
+        return Err(Problem::new(Code::UsageWrong)
+            .what("there is no serial on standard input")
+            .at("standard input")
+            .next("muster device list -o serial | muster device suspend - --reason \"…\""));
+    }
+    Ok(serials)
+}
+
+/// Decides about each of `serials`.
+pub(super) fn decide_each(
+    verb: &str,
+    serials: &[String],
+    reason: Option<&str>,
+    more: &Value,
+    client: &Client,
+    screen: &Screen,
+) -> Result<Done, Problem> {
+    let Some(reason) = reason.filter(|reason| !reason.trim().is_empty()) else {
+        return Err(Problem::new(Code::ReasonMissing)
+            .what(format!("device {verb} needs a reason"))
+            .at(format!("muster device {verb}")));
+    };
+    let mut body = json!({ "reason": reason });
+    if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
+        body.extend(more.clone());
+    }
+    let path = |serial: &str| format!("/v1/devices/{}/{verb}", encode(serial));
+    if let [one] = serials {
+        // The confirmation was checked against what was typed; the server checks it against the device.
+        body["confirm"] = json!(one);
+        let document = client.post(&path(one), &body)?;
+        say(&document, screen)?;
+        return Ok(Done::Well);
+    }
+    let mut failed = Vec::new();
+    let mut progress = Progress::new(verb, serials.len());
+    for (at, serial) in serials.iter().enumerate() {
+        body["confirm"] = json!(serial);
+        match client.post(&path(serial), &body) {
+            Ok(document) => say(&document, screen)?,
+            // What would stop every other one too stops here.
+            Err(problem) if stops_all(problem.code) => return Err(problem),
+            Err(problem) => {
+                screen.error(&problem);
+                failed.push(serial.as_str());
+            }
+        }
+        progress.step(at + 1, failed.len());
+    }
+    progress.end();
+    let done = thousands((serials.len() - failed.len()) as u64);
+    screen.footer(format!("done {done} · skipped 0 · failed {}", failed.len()));
+    if failed.is_empty() {
+        return Ok(Done::Well);
+    }
+    if failed.len() <= NAMED_MAX {
+        screen.footer(format!("again: muster device {verb} {} --reason …", failed.join(" ")));
+    }
+    Ok(Done::SomeFailed)
+}
+
+fn stops_all(code: Code) -> bool {
+    matches!(
+        code,
+        Code::ServerUnreachable
+            | Code::NameUnknown
+            | Code::ServerNotTrusted
+            | Code::ServerStopping
+            | Code::NotSignedIn
+            | Code::TokenEnded
+            | Code::RoleMissing
+    )
+}
+
+/// A count in place, where a terminal reads it and the work takes longer than a glance.
+struct Progress<'a> {
+    verb: &'a str,
+    of: usize,
+    began: Instant,
+    shown: bool,
+}
+
+impl<'a> Progress<'a> {
+    fn new(verb: &'a str, of: usize) -> Self {
+        Self { verb, of, began: Instant::now(), shown: false }
+    }
+
+    fn step(&mut self, done: usize, failed: usize) {
+        let elapsed = self.began.elapsed();
+        if !std::io::stderr().is_terminal() || elapsed < Duration::from_millis(300) {
+            return;
+        }
+        let rate = done as f64 / elapsed.as_secs_f64();
+        let left = ((self.of - done) as f64 / rate.max(0.001)) as i64;
+        let left = words::span(left * 1000);
+        eprint!("\r\x1b[K{}  {done}/{}  {rate:.0}/s  {left} left · {failed} failed", self.verb, self.of);
+        self.shown = true;
+    }
+
+    fn end(self) {
+        if self.shown {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+fn say(document: &Value, screen: &Screen) -> Result<(), Problem> {
+    if screen.output.is_json() {
+        screen.raw(&document.to_string());
+        return Ok(());
+    }
+    let decision: Decision = read(document)?;
+    if screen.output == Output::Serial {
+        screen.line(&decision.serial);
+        return Ok(());
+    }
+    screen.pieces(&[
+        words::glyph(&decision.to, screen),
+        Text::plain(" "),
+        Text::new(&decision.serial, Style::Bold),
+        Text::plain(outcome(&decision)),
+    ]);
+    Ok(())
+}
+
+fn outcome(decision: &Decision) -> String {
+    let change = match &decision.from {
+        Some(from) => format!(" {from} → {}", decision.to),
+        None => format!(" {}", decision.to),
+    };
+    let ends = matches!(&*decision.act, "suspend" | "quarantine" | "revoke" | "disconnect");
+    let session = match (decision.enforced, decision.commit_to_closed_ms, decision.mqtt_reason) {
+        _ if !ends => String::new(),
+        (true, Some(ms), Some(reason)) => format!(" · session closed in {ms} ms (0x{reason:02x})"),
+        (true, ..) => " · no live session".to_owned(),
+        (false, ..) => " · its session is being closed; nothing it sends is accepted".to_owned(),
+    };
+    let again = match &*decision.act {
+        "disconnect" => " · it may come back; to keep it out, suspend it",
+        _ => "",
+    };
+    format!("{change}{session}{again}")
+}

@@ -1,0 +1,248 @@
+//! The one client of the HTTPS API. It trusts one file, sends one token, and turns whatever goes wrong
+//! into a refusal that says where and what next.
+
+use std::{
+    error::Error as _,
+    io::Read as _,
+    net::ToSocketAddrs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use muster_shared::Code;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use ureq::{
+    Agent,
+    http::{Method, Request},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+};
+
+use crate::{
+    api::error::{MEDIA_TYPE, Problem},
+    app::Addresses,
+    config::{Client as Settings, Config},
+};
+
+/// Largest answer read, octets: a listing of a million devices stays below it.
+const ANSWER_MAX: u64 = 2 << 30;
+/// A token is 256 random bits in text; a file that is longer is no token file.
+const TOKEN_FILE_MAX: u64 = 4096;
+
+/// A server, a token, and what is trusted.
+pub(super) struct Client {
+    agent: Agent,
+    base: String,
+    authorization: String,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Reads the trusted authority and the token. Nothing is sent yet.
+    pub(super) fn new(config: &Config) -> Result<Self, Problem> {
+        let settings = &config.client;
+        let roots = roots(&settings.ca)?;
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&roots))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .build();
+        let agent = Agent::config_builder()
+            .tls_config(tls)
+            .https_only(true)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            // A proxy of the environment would see the token.
+            .proxy(None)
+            .timeout_global(Some(settings.timeout))
+            .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        Ok(Self {
+            agent,
+            base: base(config),
+            authorization: format!("Bearer {}", token(settings)?),
+            timeout: settings.timeout,
+        })
+    }
+
+    /// The server's address, as it is shown.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// GET; the answer as a document.
+    pub(super) fn get(&self, path: &str) -> Result<Value, Problem> {
+        self.send(Method::GET, path, None, &[])
+    }
+
+    /// POST of a JSON document.
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Problem> {
+        self.send(Method::POST, path, Some("application/json"), body.to_string().as_bytes())
+    }
+
+    /// POST of a file.
+    pub(super) fn post_file(&self, path: &str, body: &[u8]) -> Result<Value, Problem> {
+        self.send(Method::POST, path, Some("application/octet-stream"), body)
+    }
+
+    fn send(&self, method: Method, path: &str, content: Option<&str>, body: &[u8]) -> Result<Value, Problem> {
+        let url = format!("{}{path}", self.base);
+        let mut request = Request::builder()
+            .method(&method)
+            .uri(&url)
+            .header("authorization", &self.authorization)
+            .header("accept", format!("application/json, {MEDIA_TYPE}"));
+        if let Some(content) = content {
+            request = request.header("content-type", content);
+        }
+        let began = Instant::now();
+        let sent = match request.body(body) {
+            Ok(request) => self.agent.run(request),
+            Err(error) => Err(error.into()),
+        };
+        let mut response = sent.map_err(|error| self.unreached(&error, began))?;
+        let status = response.status();
+        let read = response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();
+        let bytes = read.map_err(|error| self.unreached(&error, began))?;
+        let place = || format!("{method} {url}");
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(|error| {
+                Problem::new(Code::Fault)
+                    .what("the server's answer is not the document it should be")
+                    .at(place())
+                    .because(error.to_string())
+                    .next("is --server a Muster server of this version? muster status -v")
+            });
+        }
+        Err(Problem::from_document(&bytes).unwrap_or_else(|| {
+            Problem::new(Code::Fault)
+                .what(format!("the server answered {status} without saying why"))
+                .at(place())
+                .next("is --server a Muster server? something between may have answered")
+        }))
+    }
+
+    fn unreached(&self, error: &ureq::Error, began: Instant) -> Problem {
+        let ms = began.elapsed().as_millis();
+        let place = format!("{}{}", self.base, self.resolved());
+        if let Some(tls) = rustls_error(error) {
+            return match tls {
+                rustls::Error::InvalidCertificate(why) => {
+                    Problem::new(Code::ServerNotTrusted).at(place).because(certificate_words(why))
+                }
+                other => Problem::new(Code::ServerUnreachable)
+                    .what("what answers there does not speak TLS as this server does")
+                    .at(place)
+                    .because(other.to_string()),
+            };
+        }
+        match error {
+            ureq::Error::HostNotFound => Problem::new(Code::NameUnknown).at(&self.base),
+            ureq::Error::Timeout(_) => Problem::new(Code::ServerUnreachable)
+                .at(place)
+                .because(format!("nothing within {} ms; --timeout sets the limit", self.timeout.as_millis())),
+            ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
+                Problem::new(Code::ServerUnreachable).at(format!("{place} · TCP refused after {ms} ms"))
+            }
+            other => Problem::new(Code::ServerUnreachable).at(place).because(other.to_string()),
+        }
+    }
+
+    /// ` · resolved 10.0.4.2`, for a name.
+    fn resolved(&self) -> String {
+        let authority = self.base.trim_start_matches("https://");
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        if host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok() {
+            return String::new();
+        }
+        let found = (host, 443).to_socket_addrs().ok().and_then(|mut all| all.next());
+        found.map(|address| format!(" · resolved {}", address.ip())).unwrap_or_default()
+    }
+}
+
+/// Reads a document as the type it should be.
+pub(super) fn read<T: DeserializeOwned>(document: &Value) -> Result<T, Problem> {
+    T::deserialize(document).map_err(|error| {
+        Problem::new(Code::Fault)
+            .what("the server's answer lacks what this command needs")
+            .because(error.to_string())
+            .next("is the server older than this command? muster status")
+    })
+}
+
+/// The server that was named, else the one that runs on the data directory, else where one would.
+fn base(config: &Config) -> String {
+    if let Some(server) = &config.client.server {
+        return server.clone();
+    }
+    Addresses::read(&config.data_dir)
+        .map_or_else(|| format!("https://{}", config.https.listen), |addresses| addresses.https)
+}
+
+fn roots(path: &Path) -> Result<Vec<Certificate<'static>>, Problem> {
+    let unusable = |why: String| {
+        Problem::new(Code::ServerNotTrusted)
+            .what("there is no authority to trust the server by")
+            .at(format!("--ca {}", path.display()))
+            .because(why)
+            .next("copy https.pem from the server's data directory and give it with --ca")
+    };
+    let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let mut roots = Vec::new();
+    for item in parse_pem(&pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => roots.push(certificate),
+            Ok(_) => {}
+            Err(error) => return Err(unusable(error.to_string())),
+        }
+    }
+    if roots.is_empty() {
+        return Err(unusable("the file holds no certificate".to_owned()));
+    }
+    Ok(roots)
+}
+
+fn token(settings: &Settings) -> Result<String, Problem> {
+    let path = &settings.token_file;
+    let missing = |why: String| {
+        Problem::new(Code::NotSignedIn).at(format!("token file {}", path.display())).because(why)
+    };
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(TOKEN_FILE_MAX).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(TOKEN_FILE_MAX).read_to_string(&mut text))
+    };
+    read.map_err(|error| missing(error.to_string()))?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(missing("it is empty".to_owned()));
+    }
+    if !token.bytes().all(|octet| octet.is_ascii_graphic()) {
+        return Err(missing("it holds more than one token, or something else".to_owned()));
+    }
+    Ok(token.to_owned())
+}
+
+/// The TLS library's own error, wherever it is wrapped.
+fn rustls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(io) => io.get_ref()?.downcast_ref(),
+        other => other.source()?.downcast_ref(),
+    }
+}
+
+fn certificate_words(error: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as E;
+    match error {
+        E::UnknownIssuer => "it was issued by another authority than the one in the --ca file".to_owned(),
+        E::Expired | E::ExpiredContext { .. } => "it has ended; compare the clocks".to_owned(),
+        E::NotValidYet | E::NotValidYetContext { .. } => "it is not valid yet; compare the clocks".to_owned(),
+        E::NotValidForName | E::NotValidForNameContext { .. } => {
+            "it is not for this name; https.names on the server says which it has".to_owned()
+        }
+        other => other.to_string(),
+    }
+}

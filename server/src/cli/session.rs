@@ -1,0 +1,78 @@
+//! `muster session …` and `muster status`: what is going on now.
+
+use super::{
+    Done,
+    args::Session,
+    client::{Client, read},
+    screen::{Screen, Style, Text},
+    table::{self, About, Column, thousands},
+    words,
+};
+use crate::api::{
+    error::Problem,
+    view::{self, Page, Status},
+};
+
+const COLUMNS: &[Column<view::Session>] = &[
+    Column { head: "SERIAL", wide: false, cell: |of, _| Text::plain(&of.serial) },
+    Column { head: "SINCE", wide: false, cell: |of, _| Text::plain(words::instant(&of.since)) },
+    Column { head: "ADDRESS", wide: false, cell: |of, _| Text::plain(&of.address) },
+    Column { head: "MQTT", wide: false, cell: |of, _| Text::plain(&of.mqtt) },
+    Column { head: "SUBS", wide: false, cell: |of, _| Text::plain(of.subscriptions.to_string()) },
+    Column { head: "IN", wide: false, cell: |of, _| Text::plain(thousands(of.received)) },
+    Column { head: "OUT", wide: false, cell: |of, _| Text::plain(thousands(of.sent)) },
+    Column { head: "KEEPALIVE", wide: true, cell: |of, _| Text::plain(format!("{}s", of.keep_alive_s)) },
+    Column { head: "DEVICE-ID", wide: true, cell: |of, _| Text::plain(&of.device_id) },
+    Column { head: "TENANT", wide: true, cell: |of, _| Text::plain(&of.tenant) },
+    Column { head: "CERT", wide: true, cell: |of, _| Text::plain(words::short(&of.certificate_id)) },
+];
+
+pub(super) fn run(verb: &Session, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let Session::List = verb;
+    let document = client.get("/v1/sessions")?;
+    let page: Page<view::Session> = read(&document)?;
+    let about = About {
+        noun: "session",
+        total: page.total,
+        filter: None,
+        next: page.next.as_deref(),
+        empty: "nobody is connected. Who was refused, and why: muster device list -o wide",
+    };
+    table::print(screen, &document, &page.items, COLUMNS, &about);
+    Ok(Done::Well)
+}
+
+pub(super) fn status(client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let document = client.get("/v1/status")?;
+    let status: Status = read(&document)?;
+    let done = if status.ready { Done::Well } else { Done::AnswerIsNo };
+    if screen.output.is_json() {
+        screen.raw(&document.to_string());
+        return Ok(done);
+    }
+    let (mark, word, style) = if status.ready {
+        (screen.glyph("●", "*"), "ready", Style::Green)
+    } else {
+        (screen.glyph("✕", "x"), "not ready", Style::Red)
+    };
+    screen.pieces(&[
+        Text::new(mark, style),
+        Text::plain(format!(" {} · {word} · muster {}", client.base(), status.version)),
+    ]);
+    for why in &status.not_ready {
+        screen.line(format!("  {:<11} {why}", "not ready"));
+    }
+    let line = |label: &str, said: String| screen.line(format!("  {label:<11} {said}"));
+    line(
+        "devices",
+        format!("{} registered, {} online", thousands(status.devices), thousands(status.sessions)),
+    );
+    line(
+        "mqtt",
+        format!("{} · certificate ends {}", status.mqtt, words::instant(&status.broker_certificate_ends_at)),
+    );
+    line("decisions", format!("generation {}", status.generation));
+    line("started", format!("{} ({})", words::instant(&status.started_at), words::ago(&status.started_at)));
+    line("you", format!("{}, {}", status.operator, status.role));
+    Ok(done)
+}

@@ -1,0 +1,110 @@
+//! How single values are said: states with their glyph, presence, spans of time, sizes.
+
+use jiff::Timestamp;
+
+use super::screen::{Screen, Style, Text};
+use crate::api::{time, view::Presence};
+
+/// Glyph and word of a device's state.
+pub(super) fn state(state: &str, screen: &Screen) -> Text {
+    let (style, glyph) = look(state, screen);
+    Text::new(format!("{glyph} {state}"), style)
+}
+
+/// The glyph alone, in the state's colour.
+pub(super) fn glyph(state: &str, screen: &Screen) -> Text {
+    let (style, glyph) = look(state, screen);
+    Text::new(glyph, style)
+}
+
+fn look(state: &str, screen: &Screen) -> (Style, &'static str) {
+    let (style, glyph, ascii) = match state {
+        "manufactured" => (Style::Quiet, "○", "o"),
+        "registered" => (Style::Blue, "◇", "+"),
+        "active" => (Style::Green, "●", "*"),
+        "suspended" => (Style::Yellow, "‖", "="),
+        "quarantined" => (Style::Magenta, "▲", "!"),
+        "revoked" => (Style::Red, "✕", "x"),
+        _ => (Style::Quiet, "□", "-"),
+    };
+    (style, screen.glyph(glyph, ascii))
+}
+
+/// `online 3h`, `offline 2d`, `never seen`.
+pub(super) fn presence(presence: &Presence) -> String {
+    let word = presence.word.replace('_', " ");
+    match presence.since.as_deref().and_then(time::to_ms) {
+        Some(since) => format!("{word} {}", span(now_ms() - since)),
+        None => word,
+    }
+}
+
+/// `41d`, `3h`, `12m`, `8s`: the largest unit.
+pub(super) fn span(ms: i64) -> String {
+    let s = ms.max(0) / 1000;
+    match s {
+        0..60 => format!("{s}s"),
+        60..3_600 => format!("{}m", s / 60),
+        3_600..86_400 => format!("{}h", s / 3_600),
+        86_400..31_536_000 => format!("{}d", s / 86_400),
+        _ => format!("{}y {}d", s / 31_536_000, s % 31_536_000 / 86_400),
+    }
+}
+
+/// `3h ago`.
+pub(super) fn ago(at: &str) -> String {
+    time::to_ms(at).map_or_else(|| at.to_owned(), |ms| format!("{} ago", span(now_ms() - ms)))
+}
+
+/// `2026-11-20 09:12:04Z`.
+pub(super) fn instant(at: &str) -> String {
+    if at == time::NO_END {
+        return "no end".to_owned();
+    }
+    match at.split_once('T') {
+        Some((day, clock)) => format!("{day} {}Z", clock.split('.').next().unwrap_or(clock)),
+        None => at.to_owned(),
+    }
+}
+
+/// `2036-11-20`, or `no end`.
+pub(super) fn day(at: &str) -> String {
+    if at == time::NO_END { "no end".to_owned() } else { at.split('T').next().unwrap_or(at).to_owned() }
+}
+
+/// The first eight digits of a digest.
+pub(super) fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+/// The same text, or that it is not known.
+pub(super) fn or_unknown(text: Option<&str>) -> &str {
+    text.unwrap_or("unknown")
+}
+
+/// Now, in Unix milliseconds.
+pub(super) fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_says_its_largest_unit() {
+        let of = |s: i64| span(s * 1000);
+        assert_eq!(
+            [of(0), of(59), of(60), of(3_599), of(3_600), of(86_400), of(86_400 * 400)],
+            ["0s", "59s", "1m", "59m", "1h", "1d", "1y 35d"]
+        );
+        assert_eq!(span(-5), "0s", "a clock behind the server's is no reason to fail");
+    }
+
+    #[test]
+    fn an_instant_keeps_its_zone() {
+        assert_eq!(instant("2026-11-20T09:12:04.123Z"), "2026-11-20 09:12:04Z");
+        assert_eq!(instant(time::NO_END), "no end");
+        assert_eq!(day("2036-11-20T00:00:00.000Z"), "2036-11-20");
+    }
+}

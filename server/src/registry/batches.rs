@@ -1,0 +1,82 @@
+//! Batches that were imported.
+
+use muster_shared::{BatchId, StationId, Tenant};
+use sqlx::Row as _;
+
+use super::{
+    Inner, Page, RegistryError,
+    sqlite::{digest, int, parse, uint},
+};
+
+/// A batch in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchRow {
+    /// Its name.
+    pub batch: BatchId,
+    /// Whose devices they are.
+    pub tenant: Tenant,
+    /// Where they were made.
+    pub station: StationId,
+    /// What was made.
+    pub product: String,
+    /// The place of its newest manifest in its station's chain.
+    pub sequence: u64,
+    /// SHA-256 of that manifest.
+    pub digest: [u8; 32],
+    /// Devices of it in the registry.
+    pub devices: u64,
+    /// Of those, in state active.
+    pub active: u64,
+    /// When the station closed it, Unix milliseconds.
+    pub closed_at_ms: u64,
+    /// When that manifest was imported.
+    pub imported_at_ms: u64,
+    /// By whom.
+    pub imported_by: String,
+}
+
+const BATCHES: &str = "SELECT batch.id, batch.name, station.tenant, station.name AS station, batch.product,
+        batch.closed_at_ms, manifest.sequence, manifest.digest, manifest.imported_at_ms, manifest.imported_by,
+        (SELECT count(*) FROM device WHERE device.batch = batch.id) AS devices,
+        (SELECT count(*) FROM device WHERE device.batch = batch.id AND device.state = 'active') AS active
+    FROM batch
+    JOIN station ON station.id = batch.station
+    JOIN manifest ON manifest.id = (SELECT max(m.id) FROM manifest m WHERE m.batch = batch.id)
+    WHERE batch.id > $1 ORDER BY batch.id LIMIT $2";
+
+/// Batches in the order of their first import, after the cursor.
+pub(super) async fn list(
+    inner: &Inner,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Page<BatchRow>, RegistryError> {
+    let after = after
+        .map_or(Ok(0), str::parse::<u64>)
+        .map_err(|error| RegistryError::Value { what: "after", why: error.to_string() })?;
+    let limit = limit.max(1) as usize;
+    let mut connection = inner.database.readers().acquire().await?;
+    let (total,): (i64,) = sqlx::query_as("SELECT count(*) FROM batch").fetch_one(&mut *connection).await?;
+    let rows =
+        sqlx::query(BATCHES).bind(int(after)).bind(int(limit as u64 + 1)).fetch_all(&mut *connection).await?;
+    let mut items = Vec::with_capacity(rows.len().min(limit));
+    let mut last = 0;
+    for row in rows.iter().take(limit) {
+        let number = |column: &str| row.try_get::<i64, _>(column).map(uint);
+        last = number("id")?;
+        items.push(BatchRow {
+            batch: parse(row.try_get("name")?, "a batch's name")?,
+            tenant: parse(row.try_get("tenant")?, "a station's tenant")?,
+            station: parse(row.try_get("station")?, "a station's name")?,
+            product: row.try_get("product")?,
+            sequence: number("sequence")?,
+            digest: digest(row.try_get("digest")?, "a manifest's digest")?,
+            devices: number("devices")?,
+            active: number("active")?,
+            closed_at_ms: number("closed_at_ms")?,
+            imported_at_ms: number("imported_at_ms")?,
+            imported_by: row.try_get("imported_by")?,
+        });
+    }
+    let next = (rows.len() > limit).then(|| last.to_string());
+    Ok(Page { items, next, total: uint(total) })
+}

@@ -1,0 +1,74 @@
+//! What an operator orders of a device without changing its state: a command, a disconnect. It is on the
+//! record before it is done.
+
+use muster_shared::Generation;
+
+use super::{
+    Actor, Inner, RegistryError, Target,
+    audit::{self, Entry},
+    changes::What,
+    decide::find,
+    now_ms,
+    verdict::DeviceKey,
+};
+
+/// What is ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// End its live session; it may come back.
+    Disconnect,
+    /// Send it a command.
+    Command,
+}
+
+impl Order {
+    /// Its word in the audit log.
+    #[must_use]
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Disconnect => "device.disconnect",
+            Self::Command => "device.command",
+        }
+    }
+}
+
+/// An order on the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ordered {
+    /// Which device.
+    pub device: DeviceKey,
+    /// The registry's generation from this order on.
+    pub generation: Generation,
+    /// The number of its audit row.
+    pub audit_no: u64,
+    /// When it was committed, Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// Records the order.
+pub(super) async fn record(
+    inner: &Inner,
+    actor: &Actor,
+    target: &Target,
+    order: Order,
+    reason: &str,
+    detail: serde_json::Value,
+) -> Result<Ordered, RegistryError> {
+    let mut writer = inner.database.writer().await?;
+    let mut tx = writer.begin().await?;
+    let id = find(&mut tx, target).await?;
+    let device = inner
+        .verdicts
+        .by_row(id)
+        .ok_or_else(|| RegistryError::Damaged(format!("device row {id} has no verdict")))?;
+    let name = inner.verdicts.name(device);
+    let target = format!("{}/{}", name.tenant, name.serial);
+    let entry = Entry { actor, action: order.action(), target: &target, reason, detail };
+    let stamp = audit::append(&mut tx, entry, now_ms()).await?;
+    if let Err(error) = inner.commit(tx).await {
+        writer.fail();
+        return Err(error);
+    }
+    inner.announce(stamp, What::Ordered { device, order });
+    Ok(Ordered { device, generation: stamp.generation, audit_no: stamp.no, at_ms: stamp.at_ms })
+}

@@ -1,0 +1,151 @@
+//! Commands that need no server: usage, configuration, init, explain. As a person types them.
+
+mod rig;
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use rig::{muster, read, run};
+
+#[test]
+fn alone_it_prints_twelve_lines_and_succeeds() {
+    let ran = run(&mut muster::<&str>([])).exits(0);
+    assert_eq!(ran.out.lines().count(), 12);
+    assert!(ran.err.is_empty());
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_in_the_same_form_as_everything_else() {
+    for line in [
+        &["devices"][..],
+        &["device", "lists"],
+        &["device", "suspend"],
+        &["device", "list", "--limit", "0"],
+        &["device", "list", "--colour"],
+        &["explain"],
+        &["init", "--pki", "x"],
+    ] {
+        let ran = run(&mut muster(line)).exits(2).refused("M504");
+        assert!(ran.out.is_empty(), "{ran:?}");
+    }
+    let ran = run(&mut muster(["device", "lists", "--json"])).exits(2);
+    let error = ran.error_json();
+    assert_eq!(
+        (&error["schema"], &error["code"], &error["exit"]),
+        (&"muster.error/1".into(), &"M504".into(), &2.into())
+    );
+    for field in ["what", "where", "why", "next", "request_id"] {
+        assert!(error.get(field).is_some(), "{field} is not there");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for line in [&["--help"][..], &["device", "--help"], &["device", "revoke", "-h"], &["-V"]] {
+        let ran = run(&mut muster(line)).exits(0);
+        assert!(!ran.out.is_empty() && ran.err.is_empty(), "{ran:?}");
+    }
+}
+
+#[test]
+fn explain_says_the_words_of_a_code_and_refuses_what_is_none() {
+    let ran = run(&mut muster(["explain", "m201"])).exits(0);
+    assert!(ran.out.starts_with("M201 device is suspended\n"), "{}", ran.out);
+    assert!(ran.out.contains("muster device resume"), "{}", ran.out);
+    let json = run(&mut muster(["explain", "M201", "--json"])).exits(0).json();
+    assert_eq!((&json["exit"], &json["http"], &json["mqtt"]), (&3.into(), &403.into(), &0x87.into()));
+    run(&mut muster(["explain", "M999"])).exits(2).refused("M504");
+    run(&mut muster(["explain", "'; drop"])).exits(2).refused("M504");
+}
+
+#[test]
+fn config_check_names_every_fault_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("muster.toml");
+    std::fs::write(&file, "[mqtt]\nlisten = \"here\"\nshrads = 3\n").unwrap();
+    let ran = run(muster(["config", "check", "--config"]).arg(&file)).exits(2).refused("M505");
+    assert!(ran.err.contains("line 2") && ran.err.contains("mqtt.listen"), "{}", ran.err);
+    assert!(ran.err.contains("line 3") && ran.err.contains("did you mean mqtt.shards?"), "{}", ran.err);
+    std::fs::write(&file, "[mqtt]\nlisten = \"127.0.0.1:1883\"\n").unwrap();
+    run(muster(["config", "check", "--config"]).arg(&file)).exits(0);
+    run(&mut muster(["config", "check", "--config", "/nonexistent"])).exits(2).refused("M505");
+    // A broken configuration stops the other commands too, before anything is done.
+    std::fs::write(&file, "mqtt = 5\n").unwrap();
+    run(muster(["status", "--config"]).arg(&file)).exits(2).refused("M505");
+}
+
+#[test]
+fn config_says_where_each_value_came_from() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("muster.toml"), "[mqtt]\nshards = 3\n").unwrap();
+    let mut command = muster(["config", "--json", "--timeout", "3s", "--data-dir"]);
+    let json = run(command.arg(dir.path()).env("MUSTER_HTTPS_LISTEN", "127.0.0.1:7")).exits(0).json();
+    assert_eq!(json["schema"], "muster.config/1");
+    let of = |key: &str| {
+        let items = json["items"].as_array().unwrap();
+        let item = items.iter().find(|item| item["key"] == key).unwrap();
+        (item["value"].as_str().unwrap().to_owned(), item["source"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(of("https.listen"), ("127.0.0.1:7".into(), "environment MUSTER_HTTPS_LISTEN".into()));
+    assert_eq!(of("client.timeout"), ("3s".into(), "flag --timeout".into()));
+    assert_eq!(of("mqtt.listen").1, "default");
+    assert!(of("mqtt.shards").1.ends_with("muster.toml line 2"));
+    let sample = run(&mut muster(["config", "sample"])).exits(0).out;
+    let file = dir.path().join("sample.toml");
+    std::fs::write(&file, sample).unwrap();
+    run(muster(["config", "check", "--config"]).arg(&file)).exits(0);
+}
+
+#[test]
+fn init_makes_development_keys_loudly_privately_and_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let init = || run(muster(["init", "--data-dir"]).arg(&data));
+    let ran = init().exits(0);
+    assert!(ran.err.contains("DEVELOPMENT KEYS"), "{ran:?}");
+    let mut pending = vec![data.clone()];
+    while let Some(path) = pending.pop() {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        if path.is_dir() {
+            assert_eq!(mode, 0o700, "{}", path.display());
+            pending.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            assert_eq!(mode & 0o077, 0, "{} is {mode:o}", path.display());
+        }
+    }
+    assert!(!ran.out.contains(read(data.join("token")).trim()), "a token is never printed");
+    let before = read(data.join("token"));
+    let again = init().exits(2).refused("M511");
+    assert!(again.err.contains("nothing is overwritten"), "{}", again.err);
+    assert_eq!(read(data.join("token")), before);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+    run(muster(["config", "check", "--data-dir"]).arg(&data)).exits(0);
+    let verify = run(muster(["audit", "verify", "--offline", "--json", "--data-dir"]).arg(&data)).exits(0);
+    assert_eq!(verify.json()["intact"], true);
+}
+
+#[test]
+fn init_refuses_what_it_cannot_use_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let passphrase = dir.path().join("passphrase");
+    let mut with = |bundle: &str, file: &str| {
+        run(muster(["init", "--pki", bundle, "--passphrase-file", file, "--data-dir"]).arg(&data))
+    };
+    with("/nonexistent", "/nonexistent").exits(2).refused("M509");
+    std::fs::write(&passphrase, "\n").unwrap();
+    with("/nonexistent", passphrase.to_str().unwrap()).exits(2).refused("M509");
+    std::fs::write(&passphrase, "wrong\n").unwrap();
+    with("/nonexistent", passphrase.to_str().unwrap()).exits(8).refused("M311");
+    run(muster(["init", "--tenant", "no/slash", "--data-dir"]).arg(&data)).exits(2).refused("M504");
+    run(&mut muster(["init", "--data-dir", "/proc/nowhere"])).exits(2).refused("M511");
+    assert!(!data.exists());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the passphrase file is there");
+}
+
+#[test]
+fn serve_refuses_a_directory_that_was_never_initialised() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = run(muster(["serve", "--data-dir"]).arg(dir.path())).exits(2).refused("M511");
+    assert!(ran.err.contains("muster init --data-dir"), "{}", ran.err);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
