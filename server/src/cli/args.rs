@@ -19,7 +19,8 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
 
 device    list show suspend resume quarantine release revoke disconnect command
 batch     list import              ca        list trust-station
-session   list                     audit     list verify
+session   list
+audit     list verify
 top       init serve status config explain
 help      muster NOUN --help; muster explain CODE; muster config
 ";
