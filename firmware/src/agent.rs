@@ -156,6 +156,13 @@ impl Agent {
         self.fold.say(cause, cause.code.entry().device.map_or("dropped", |device| device.act))
     }
 
+    /// How long a message waits that was refused with this code and may be taken later, milliseconds.
+    pub fn patience_ms(&self, code: Code, rng: &mut impl RngCore) -> u64 {
+        let (min, max) = self.cut(code.entry().device.and_then(|device| device.retry_s).unwrap_or((5, 60)));
+        let (min, max) = (u64::from(min) * 1000, u64::from(max) * 1000);
+        min + u64::from(rng.next_u32()) % (max - min + 1)
+    }
+
     /// A range cut to the endpoint's longest wait. One that says nothing about a session gets the range of
     /// a lost connection.
     fn cut(&self, (min, max): (u16, u16)) -> (u16, u16) {

@@ -333,14 +333,23 @@ impl Client {
 }
 
 fn outcome(reason: u8, properties: &Properties<'_>) -> Result<(), Refusal> {
-    if reason < 0x80 { Ok(()) } else { Err(refusal(reason, properties)) }
+    match reason {
+        0..0x80 => Ok(()),
+        // On a publish or a subscription, "not authorized" speaks of its topic (§3.4.2.1, §3.9.3).
+        0x87 => Err(Refusal { code: named(properties).unwrap_or(Code::TopicNotIts), reason }),
+        _ => Err(refusal(reason, properties)),
+    }
 }
 
-/// The code in the reason string, or else what the reason code amounts to on this packet.
+/// The code in the reason string. One that a device does not know how to meet is as good as none.
+fn named(properties: &Properties<'_>) -> Option<Code> {
+    let code = properties.reason_string.and_then(Code::from_reason);
+    code.filter(|code| code.entry().device.is_some())
+}
+
+/// The code in the reason string, or else what the reason code amounts to.
 fn refusal(reason: u8, properties: &Properties<'_>) -> Refusal {
-    let named = properties.reason_string.and_then(Code::from_reason);
-    // A code a device does not know how to meet is as good as none.
-    let code = named.filter(|code| code.entry().device.is_some()).unwrap_or(match reason {
+    let code = named(properties).unwrap_or(match reason {
         0x80 | 0x83 => Code::NotStored,
         0x81 => Code::PacketMalformed,
         0x82 => Code::PacketOutOfPlace,

@@ -119,9 +119,15 @@ impl Broker {
         }
     }
 
-    /// The next publish: topic, packet id, payload.
+    /// The next publish: topic, packet id, payload. Pings are answered.
     async fn publish(&mut self) -> Result<(String, [u8; 2], Vec<u8>), String> {
-        let packet = self.packet().await?;
+        let packet = loop {
+            let packet = self.packet().await?;
+            if packet[0] != 0xc0 {
+                break packet;
+            }
+            self.server.write(&[0xd0, 0]).await;
+        };
         assert_eq!(packet[0], 0x32, "{packet:?}");
         let len = usize::from(packet[2]) << 8 | usize::from(packet[3]);
         let topic = String::from_utf8(packet[4..4 + len].to_vec()).unwrap();
@@ -289,6 +295,23 @@ fn a_command_makes_it_try_another_devices_topic_and_report() {
             ("acme/MU-000001/command/c1/response", &b"refused M210"[..])
         );
         broker.ack(id).await;
+    });
+}
+
+#[test]
+fn telemetry_that_is_not_stored_is_kept_and_comes_again() {
+    let world = World::new();
+    world.power_on(async |board| {
+        let mut broker = board.session().await;
+        let (_, id, first) = broker.publish().await.unwrap();
+        broker.refuse(&id, 0x83, "M110 it could not be stored").await;
+        assert_eq!(board.line("M110").await, "muster mqtt M110 server cannot store | retry 5..60s");
+        let (_, id, again) = board_side(board, broker.publish()).await.unwrap();
+        assert_eq!(first, again);
+        // And what the server will never take does not stand in the way of the next.
+        broker.refuse(&id, 0x87, "M210 topic is not the device's").await;
+        let (_, _, next) = board_side(board, broker.publish()).await.unwrap();
+        assert_ne!(first, next);
     });
 }
 

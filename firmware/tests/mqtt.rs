@@ -131,6 +131,13 @@ fn reasons_become_codes() {
     ] {
         assert_eq!(closed(&[0xe0, 1, reason]), code);
     }
+    let (mut client, mut out) = opened();
+    let (id, _) = client.publish("other/device/app/x", b"", 0, &mut out).unwrap();
+    let [high, low] = id.to_be_bytes();
+    match client.receive(&[0x40, 3, high, low, 0x87]) {
+        Ok(Event::Acknowledged { outcome: Err(refusal), .. }) => assert_eq!(refusal.code, Code::TopicNotIts),
+        other => panic!("{other:?}"),
+    }
     // A code that says nothing to a device counts as none.
     named[7..11].copy_from_slice(b"M401");
     assert_eq!(closed(&named), Code::Disconnected);

@@ -10,7 +10,6 @@ use muster_shared::{
     telemetry::TelemetryBatch,
     topic::{Kind, Topic},
 };
-use rand_core::RngCore;
 
 use super::{Life, within};
 use crate::{
@@ -342,16 +341,13 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
                     Code::TopicNotIts | Code::PacketTooLarge | Code::PacketMalformed => {
                         let _ = outbox::remove(self.life.store.flash(), self.message).await;
                     }
-                    code => self.hold_until_ms = self.now_ms() + self.patience_ms(code),
+                    code => {
+                        let patience_ms = self.life.agent.patience_ms(code, &mut self.life.rng);
+                        self.hold_until_ms = self.now_ms() + patience_ms;
+                    }
                 }
             }
         }
-    }
-
-    fn patience_ms(&mut self, code: Code) -> u64 {
-        let (min, max) = code.entry().device.and_then(|device| device.retry_s).unwrap_or((5, 60));
-        let (min, max) = (u64::from(min.max(1)) * 1000, u64::from(max.max(1)) * 1000);
-        min + u64::from(self.life.rng.next_u32()) % (max - min + 1)
     }
 
     /// What time and room allow now.
