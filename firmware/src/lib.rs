@@ -2,7 +2,7 @@
 //!
 //! `no_std`, no allocation, no unsafe code, no HAL and no executor. A board implements
 //! [`platform::Platform`], puts [`Resources`] into a `StaticCell` and awaits [`run`]; nothing else of it
-//! is known here. The same code runs on a host against [`testing`] and in the simulator.
+//! is known here. The same code runs on a host against `testing` (feature `testing`) and in the simulator.
 //!
 //! | module | is |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! The one trait a board writes.
 //!
 //! A board gives its parts once, at start; the agent owns them from then on. Nothing here names a chip,
-//! an executor or a network stack. The test platform ([`crate::testing`]) implements the same trait.
+//! an executor or a network stack. The test platform (`testing::TestPlatform`) implements the same trait.
 
 use core::{fmt, future::Future, ops::Range};
 

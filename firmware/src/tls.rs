@@ -5,9 +5,9 @@
 //!
 //! | part | ensures |
 //! |---|---|
-//! | [`guard`] | only records that may come reach it; both directions share one socket |
-//! | [`transcript`] | messages out of order, or left out, cannot finish a handshake |
-//! | [`suite`] | no decrypted record can make it panic; alerts keep their number |
+//! | `guard` | only records that may come reach it; both directions share one socket |
+//! | `transcript` | messages out of order, or left out, cannot finish a handshake |
+//! | `suite` | no decrypted record can make it panic; alerts keep their number |
 //! | `Check` in this file | certificate, then signature, once each, by the rules of [`crate::verify`] |
 //! | [`connect`] | looks again when the handshake is over: no certificate and proof, no connection |
 //!
