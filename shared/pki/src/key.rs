@@ -130,7 +130,7 @@ impl SoftKey {
     pub fn generate() -> Result<Self, KeyError> {
         let mut secret = Zeroizing::new([0; 32]);
         loop {
-            rand::fill(secret.as_mut()).map_err(|_| KeyError::NoRandomness)?;
+            fill(secret.as_mut())?;
             // Zero and numbers from the group's order up are no keys: 1 draw in 2^32.
             if let Ok(private) = SigningKey::from_slice(secret.as_ref()) {
                 return Ok(Self::new(private));
@@ -174,6 +174,14 @@ impl Signer for SoftKey {
             self.private.try_sign(message).map_err(|_| KeyError::NotSigned)?;
         Ok(signature.as_bytes().to_vec())
     }
+}
+
+/// Fills `out` from the system's random source.
+///
+/// # Errors
+/// [`KeyError::NoRandomness`].
+pub fn fill(out: &mut [u8]) -> Result<(), KeyError> {
+    rand::fill(out).map_err(|_| KeyError::NoRandomness)
 }
 
 /// What opens key files. Wiped when dropped; it has no `Debug`.

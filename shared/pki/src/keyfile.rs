@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use pkcs8::{EncryptedPrivateKeyInfo, PrivateKeyInfo, pkcs5::pbes2};
 use zeroize::Zeroizing;
 
-use crate::key::{KeyError, Passphrase, SoftKey};
+use crate::key::{self, KeyError, Passphrase, SoftKey};
 
 /// scrypt's cost: N = 2^15, r = 8, p = 1, that is 32 MiB and about a tenth of a second.
 const SCRYPT_LOG_N: u8 = 15;
@@ -73,7 +73,7 @@ impl FileError {
 /// [`FileError`].
 pub fn write_key(path: &Path, key: &SoftKey, passphrase: &Passphrase) -> Result<(), FileError> {
     let mut salt_iv = [0; 32];
-    aws_lc_rs::rand::fill(&mut salt_iv).map_err(|_| KeyError::NoRandomness)?;
+    key::fill(&mut salt_iv)?;
     let (salt, iv) = salt_iv.split_at(16);
     let iv = iv.try_into().expect("16 of 32 octets");
     let cost = scrypt::Params::new(SCRYPT_LOG_N, 8, 1, 32).expect("parameters scrypt allows");
@@ -172,6 +172,12 @@ pub(crate) fn unpem(label: &str, text: &str) -> Option<Vec<u8>> {
     }
     let body: String = body.split_ascii_whitespace().collect();
     BASE64.decode(body).ok()
+}
+
+/// Takes the certificate out of a PEM text; `None` when there is none, or more than one.
+#[must_use]
+pub fn certificate_from_pem(text: &[u8]) -> Option<Vec<u8>> {
+    unpem("CERTIFICATE", std::str::from_utf8(text).ok()?)
 }
 
 fn read_pem(path: &Path, label: &str, what: &'static str) -> Result<Vec<u8>, FileError> {

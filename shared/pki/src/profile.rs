@@ -9,7 +9,7 @@ use rcgen::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    key::{KeyError, PublicKey, Signer},
+    key::{self, KeyError, PublicKey, Signer},
     ledger::{Holder, Intent},
     name,
 };
@@ -160,7 +160,20 @@ pub const NO_END_S: i64 = 253_402_300_799;
 
 /// A certificate's serial number: 16 octets, positive, the first not zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "[u8; 16]")]
 pub struct CertificateSerial([u8; 16]);
+
+/// Zero, negative, or shorter than 16 octets without leading zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("certificate serial number is not a positive number of 16 octets")]
+pub struct CertificateSerialError;
+
+impl TryFrom<[u8; 16]> for CertificateSerial {
+    type Error = CertificateSerialError;
+    fn try_from(octets: [u8; 16]) -> Result<Self, CertificateSerialError> {
+        Self::new(octets).ok_or(CertificateSerialError)
+    }
+}
 
 impl CertificateSerial {
     /// Draws one.
@@ -170,7 +183,7 @@ impl CertificateSerial {
     pub fn draw() -> Result<Self, KeyError> {
         loop {
             let mut octets = [0; 16];
-            aws_lc_rs::rand::fill(&mut octets).map_err(|_| KeyError::NoRandomness)?;
+            key::fill(&mut octets)?;
             if let Some(serial) = Self::new(octets) {
                 return Ok(serial);
             }
