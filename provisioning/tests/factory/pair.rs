@@ -29,6 +29,9 @@ enum Line {
 }
 
 fn carry(line: Line, octets: &[u8]) -> Vec<u8> {
+    if octets.is_empty() {
+        return Vec::new();
+    }
     match line {
         Line::Fair => octets.to_vec(),
         Line::Lost | Line::BoardRestarts => Vec::new(),

@@ -22,6 +22,7 @@ use crate::{
     keyfile::{self, FileError, make_folder, write, write_key},
     profile::Purpose,
     station::{StationError, StationRecord},
+    x509::Certificate,
 };
 
 /// Why a bundle was not read or written.
@@ -192,18 +193,17 @@ impl StationBundle {
         if record.factory != *factory.certificate() || record.manifest_key != *manifest_key.public_key() {
             return Err(BundleError::Ca { path, source: CaError::OtherKey });
         }
+        let path = certificate_path(dir, MANIFEST);
+        let manifest_certificate = keyfile::read_certificate(&path)?;
+        // The station CA's own certificate is not here; the key is what ties this one to the root's record.
+        let held = Certificate::read(&manifest_certificate).map(|certificate| certificate.spki);
+        if held != Ok(&record.manifest_key.spki()[..]) {
+            return Err(BundleError::Ca { path, source: CaError::OtherKey });
+        }
         let path = dir.join(ANCHORS);
         let anchors = keyfile::read(&path)?;
         anchors::verify(&anchors, &root).map_err(|source| BundleError::Ca { path, source })?;
-        Ok(Self {
-            manifest_certificate: keyfile::read_certificate(&certificate_path(dir, MANIFEST))?,
-            root,
-            factory,
-            manifest_key,
-            record_file,
-            record,
-            anchors,
-        })
+        Ok(Self { manifest_certificate, root, factory, manifest_key, record_file, record, anchors })
     }
 }
 

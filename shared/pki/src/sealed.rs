@@ -82,7 +82,7 @@ pub(crate) fn open<'a>(context: &'static [u8], octets: &'a [u8]) -> Result<Seale
 impl<'a> Sealed<'a> {
     /// The lines above the seal, with their numbers from 1.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &'a str)> {
-        self.body.lines().enumerate().map(|(at, line)| (at + 1, line))
+        self.body.split_terminator('\n').enumerate().map(|(at, line)| (at + 1, line))
     }
 
     /// SHA-256 of what is signed.

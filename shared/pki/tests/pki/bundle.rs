@@ -1,1 +1,142 @@
-//! placeholder
+//! Folders that read are whole; keys at rest are encrypted and nobody else's to read.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use muster_pki::{
+    Passphrase, Signer,
+    bundle::{BundleError, RootBundle, ServerBundle, StationBundle},
+    keyfile::{self, FileError},
+    testing,
+};
+
+use crate::NOW_S;
+
+fn words(text: &str) -> Passphrase {
+    Passphrase::new(text).unwrap()
+}
+
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            out.extend(files(&entry.path()))
+        } else {
+            out.push(entry.path())
+        }
+    }
+    out.sort();
+    out
+}
+
+#[test]
+fn bundles_come_back_as_they_were() {
+    let hierarchy = testing::hierarchy(NOW_S);
+    let folder = tempfile::tempdir().unwrap();
+    let pass = words("correct horse");
+    let (root, server, station) =
+        (folder.path().join("root"), folder.path().join("server"), folder.path().join("station"));
+    hierarchy.root_bundle().write(&root, &pass).unwrap();
+    hierarchy.server_bundle().write(&server, &pass).unwrap();
+    let given = hierarchy.station_bundle(&"S-07".parse().unwrap()).unwrap();
+    given.write(&station, &pass).unwrap();
+
+    let read = RootBundle::read(&root, &pass).unwrap();
+    assert_eq!(read.root.certificate(), hierarchy.root.certificate());
+    assert_eq!(read.station.key().public_key(), hierarchy.station.key().public_key());
+    let read = ServerBundle::read(&server, &pass).unwrap();
+    assert_eq!(read.stations.len(), 3);
+    for (read, made) in [
+        (&read.broker, &hierarchy.broker),
+        (&read.operational, &hierarchy.operational),
+        (&read.https, &hierarchy.https),
+        (&read.service, &hierarchy.service),
+        (&read.operator, &hierarchy.operator),
+    ] {
+        assert_eq!(read.certificate(), made.certificate());
+        assert_eq!(read.key().sign(b"x").unwrap(), made.key().sign(b"x").unwrap());
+    }
+    let read = StationBundle::read(&station, &pass).unwrap();
+    assert_eq!((&read.record, &read.anchors), (&given.record, &given.anchors));
+    assert_eq!(read.manifest_certificate, given.manifest_certificate);
+    assert!(hierarchy.station_bundle(&"S-00".parse().unwrap()).is_err());
+
+    // Nothing is replaced, and a wrong passphrase opens nothing.
+    assert!(matches!(
+        hierarchy.server_bundle().write(&server, &pass),
+        Err(BundleError::File(FileError::Exists(_)))
+    ));
+    let wrong = ServerBundle::read(&server, &words("battery staple")).err().unwrap();
+    assert!(matches!(wrong, BundleError::File(FileError::WrongPassphrase(_))), "{wrong}");
+}
+
+#[test]
+fn key_files_are_encrypted_and_private() {
+    let hierarchy = testing::hierarchy(NOW_S);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.key.pem");
+    let pass = words("correct horse");
+    keyfile::write_key(&path, hierarchy.broker.key(), &pass).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\n"));
+    let plain = hierarchy.broker.key().expose_secret().unwrap();
+    assert!(!text.contains(&*plain.iter().map(|octet| format!("{octet:02x}")).collect::<String>()));
+    let again = folder.path().join("again.key.pem");
+    keyfile::write_key(&again, hierarchy.broker.key(), &pass).unwrap();
+    assert_ne!(fs::read_to_string(&again).unwrap(), text, "a fresh salt each time");
+
+    assert!(matches!(keyfile::write_key(&path, hierarchy.https.key(), &pass), Err(FileError::Exists(_))));
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(matches!(keyfile::read_key(&path, &pass), Err(FileError::TooOpen { mode: 0o640, .. })));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    for (damage, what) in [
+        (text.replacen("-----\nM", "-----\nN", 1), "not DER"),
+        (text[..text.len() / 2].to_owned(), "cut short"),
+        (text.replace("ENCRYPTED ", ""), "another label"),
+        (String::new(), "empty"),
+        (format!("{text}{text}"), "two keys"),
+        ("x".repeat(70_000), "too long"),
+    ] {
+        fs::write(&path, damage).unwrap();
+        assert!(keyfile::read_key(&path, &pass).is_err(), "{what}");
+    }
+    assert!(matches!(keyfile::read_key(&folder.path().join("none"), &pass), Err(FileError::Io { .. })));
+    assert_eq!(files(folder.path()).len(), 2, "no temporary file is left");
+}
+
+#[test]
+fn a_bundle_with_any_file_swapped_or_gone_does_not_read() {
+    let (ours, theirs) = (testing::hierarchy(NOW_S), testing::hierarchy(NOW_S));
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    let pass = words("correct horse");
+    let station = "S-07".parse().unwrap();
+    ours.station_bundle(&station).unwrap().write(&one, &pass).unwrap();
+    theirs.station_bundle(&station).unwrap().write(&two, &pass).unwrap();
+    let names: Vec<_> = files(&one).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    assert_eq!(names.len(), 7);
+    for name in names {
+        let (path, whole) = (one.join(&name), fs::read(one.join(&name)).unwrap());
+        fs::write(&path, fs::read(two.join(&name)).unwrap()).unwrap();
+        assert!(StationBundle::read(&one, &pass).is_err(), "{name:?} of another hierarchy");
+        fs::remove_file(&path).unwrap();
+        assert!(StationBundle::read(&one, &pass).is_err(), "{name:?} gone");
+        fs::write(&path, &whole).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    StationBundle::read(&one, &pass).unwrap();
+}
+
+#[test]
+fn passphrases() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("words");
+    fs::write(&path, "correct horse\r\n").unwrap();
+    assert!(matches!(keyfile::read_passphrase(&path), Err(FileError::TooOpen { .. })));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(keyfile::read_passphrase(&path).unwrap().expose_secret(), "correct horse");
+    fs::write(&path, "\n").unwrap();
+    assert!(matches!(keyfile::read_passphrase(&path), Err(FileError::Malformed { .. })));
+    assert!(Passphrase::new("").is_none());
+}
