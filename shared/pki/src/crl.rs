@@ -8,8 +8,10 @@ use x509_parser::{
 
 use crate::{
     ca::{Ca, CaCertificate, CaError},
+    der::{Der, NotDer, tag},
     key::KeyError,
     profile::{self, CertificateSerial},
+    x509::ECDSA_WITH_SHA256,
 };
 
 /// Most entries of one list: at about 40 octets each it stays below 4 MiB.
@@ -152,8 +154,9 @@ impl Crl {
         if list.issuer().as_raw() != ca.name_der() {
             return Err(CaError::OtherIssuer.into());
         }
-        let signed = list.tbs_cert_list.as_ref();
-        ca.key().verify(signed, &list.signature_value.data).map_err(|_| CaError::WrongSignature)?;
+        let (signed, signature) =
+            frame(der).map_err(|_| CrlError::Malformed("not ecdsa-with-SHA256 in DER"))?;
+        ca.key().verify(signed, signature).map_err(|_| CaError::WrongSignature)?;
         let next = list.next_update().ok_or(CrlError::Malformed("no next update"))?;
         let number = list.crl_number().and_then(|number| u64::try_from(number.clone()).ok());
         let entry = |revoked: &x509_parser::revocation_list::RevokedCertificate<'_>| {
@@ -177,4 +180,19 @@ impl Crl {
             revoked: list.iter_revoked_certificates().map(entry).collect::<Result<_, CrlError>>()?,
         })
     }
+}
+
+/// What is signed, and the signature, of a CertificateList (RFC 5280 §5.1).
+fn frame(der: &[u8]) -> Result<(&[u8], &[u8]), NotDer> {
+    let mut outer = Der::new(der);
+    let mut list = outer.inside(tag::SEQUENCE)?;
+    outer.end()?;
+    let signed = list.element(tag::SEQUENCE)?.whole;
+    let algorithm = list.element(tag::SEQUENCE)?.whole;
+    let (unused, signature) = list.value(tag::BIT_STRING)?.split_first().ok_or(NotDer)?;
+    list.end()?;
+    if algorithm != ECDSA_WITH_SHA256 || *unused != 0 {
+        return Err(NotDer);
+    }
+    Ok((signed, signature))
 }
