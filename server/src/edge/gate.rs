@@ -57,3 +57,67 @@ fn stranger(verdicts: &Verdicts, visitor: &Visitor) -> Refusal {
     };
     Refusal { code, who: claimed() }
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::testing::{self, Credential};
+
+    use super::*;
+    use crate::registry::{
+        Act,
+        testing::{Fleet, HIERARCHY, credential, now_s},
+    };
+
+    fn ask(fleet: &Fleet, who: &Credential, now_s: i64) -> Result<DeviceState, Code> {
+        let visitor = Visitor::from_leaf(&who.chain[0]).unwrap();
+        let verdict = verdict(&fleet.registry.verdicts(), &visitor, now_s);
+        verdict.map(|pass| pass.state).map_err(|refusal| refusal.code)
+    }
+
+    #[tokio::test]
+    async fn a_known_device_is_what_was_decided_about_it() {
+        let fleet = Fleet::with(4).await;
+        let now = |device: usize| ask(&fleet, fleet.devices[device].credential.as_ref().unwrap(), now_s());
+        assert_eq!(now(0), Ok(DeviceState::Registered));
+        for (device, act, code) in [
+            (1, Act::Suspend, Code::DeviceSuspended),
+            (2, Act::Quarantine, Code::DeviceQuarantined),
+            (3, Act::Revoke, Code::CertificateRevoked),
+        ] {
+            fleet.act(device, act).await.unwrap();
+            assert_eq!(now(device), Err(code));
+        }
+        fleet.act(1, Act::Resume).await.unwrap();
+        assert_eq!(now(1), Ok(DeviceState::Registered));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_good_in_its_time() {
+        let fleet = Fleet::with(1).await;
+        let who = fleet.devices[0].credential.as_ref().unwrap();
+        let (first, last) = (who.identity().not_before_s, who.identity().not_after_s);
+        assert_eq!(ask(&fleet, who, first - 1), Err(Code::CertificateNotYetValid));
+        assert_eq!(ask(&fleet, who, first), Ok(DeviceState::Registered));
+        assert_eq!(ask(&fleet, who, last), Ok(DeviceState::Registered));
+        assert_eq!(ask(&fleet, who, last + 1), Err(Code::CertificateExpired));
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_told_what_its_factory_makes_of_it() {
+        let fleet = Fleet::with(1).await;
+        let ask = |who: &Credential| ask(&fleet, who, now_s());
+        assert_eq!(ask(&credential("MU-000002")), Err(Code::DeviceNotRegistered));
+        assert_eq!(ask(&credential("MU-000001")), Err(Code::SerialTaken));
+        let mut renamed = testing::subject("MU-000003");
+        renamed.device_id = "MU-000001".parse().unwrap();
+        let renamed = testing::device(&HIERARCHY, &renamed, now_s());
+        assert_eq!(ask(&renamed), Err(Code::SerialTaken), "another serial, the same name on topics");
+        let factory = &HIERARCHY.stations[0].factory;
+        let subject = testing::subject_of("other", "MU-000004");
+        let foreign = testing::device_with(factory, &subject, testing::key(), now_s());
+        assert_eq!(ask(&foreign), Err(Code::TenantForeign));
+        let unregistered = testing::hierarchy(now_s());
+        let unknown = testing::device(&unregistered, &testing::subject("MU-000005"), now_s());
+        assert_eq!(ask(&unknown), Err(Code::IssuerUnknown));
+    }
+}

@@ -15,13 +15,6 @@ use crate::{
 
 const TELEMETRY: &str = "acme/MU-000001/telemetry/climate";
 
-/// What [`muster_server::revocation`] does after a decision, by hand: nothing that began before it is left
-/// open, then the socket is closed.
-async fn enforce(site: &Site, device: usize, why: DisconnectReason) {
-    site.uplink.barrier().await;
-    site.roster.close(site.key(device), why).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_ends_the_live_session_and_says_why() {
     for (act, why, code) in [
@@ -39,8 +32,8 @@ async fn a_decision_ends_the_live_session_and_says_why() {
         let mut client = Client::open(&site, tls_of(&site.devices[0]), V5).await.unwrap();
         client.send(&will).await;
         assert_eq!(client.packet().await.unwrap()[3], 0);
-        site.decide(0, act).await.unwrap();
-        enforce(&site, 0, why).await;
+        let enforced = site.decide(0, act).await.unwrap().enforced().await.unwrap().unwrap();
+        assert_eq!(enforced.closed_sessions, 1);
         assert_eq!(site.roster.count(), 0, "the wait ends when the session has");
         let said = client.packet().await.unwrap();
         assert_eq!((said[0], said[2], code_in(&said)), (0xe0, 0x98, Some(code)));
@@ -81,11 +74,10 @@ async fn nothing_is_accepted_after_the_decision_is_enforced() {
         while site.stored().await.len() < 20 {
             tokio::task::yield_now().await;
         }
-        site.decide(0, Act::Revoke).await.unwrap();
-        site.uplink.barrier().await;
-        let held = site.stored().await.len();
+        let answer = site.decide(0, Act::Revoke).await.unwrap();
         decided.store(true, Ordering::SeqCst);
-        site.roster.close(site.key(0), DisconnectReason::CertificateRevoked).await;
+        let held = site.stored().await.len();
+        answer.enforced().await.unwrap();
         assert_eq!(publisher.await.unwrap(), 0);
         assert_eq!(site.stored().await.len(), held, "not one more");
     }
@@ -100,8 +92,7 @@ async fn connecting_while_the_decision_falls_leaves_no_session_behind() {
             tokio::spawn(async move {
                 let connecting = Client::connecting(&site, &site.devices[device], V5);
                 let deciding = async {
-                    site.decide(device, Act::Suspend).await.unwrap();
-                    enforce(&site, device, DisconnectReason::DeviceSuspended).await;
+                    site.decide(device, Act::Suspend).await.unwrap().enforced().await.unwrap();
                 };
                 let ((mut client, connack), ()) = tokio::join!(connecting, deciding);
                 if connack[3] == 0 {

@@ -16,7 +16,8 @@ use muster_pki::{
 };
 use muster_server::{
     edge::{BrokerCredential, Doors, Edge, Limits, Roster},
-    registry::{Act, Actor, Decided, DeviceDetail, DeviceKey, Reason, Registry, RegistryError, Role, now_ms},
+    registry::{Act, Actor, DeviceDetail, DeviceKey, Reason, Registry, RegistryError, Role, now_ms},
+    revocation::{Answer, Revocation},
     uplink::{Cursor, Reader, StoredMessage, Writer},
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -56,6 +57,7 @@ pub struct Site {
     pub uplink: Writer,
     pub reader: Reader,
     pub roster: std::sync::Arc<Roster>,
+    revocation: Revocation,
     pub edge: Option<Edge>,
     pub addr: SocketAddr,
     pub devices: Vec<Credential>,
@@ -100,6 +102,7 @@ impl Site {
         let uplink = Writer::open(dir.path(), registry.verdicts(), Box::new(|_| {})).await.unwrap();
         let reader = Reader::open(dir.path()).await.unwrap();
         let roster = Roster::new();
+        let revocation = Revocation::new(registry.clone(), roster.clone(), uplink.clone());
         let doors = Doors {
             registry: registry.clone(),
             uplink: uplink.clone(),
@@ -109,7 +112,7 @@ impl Site {
         };
         let edge = Edge::start(doors, ([127, 0, 0, 1], 0).into(), 2).unwrap();
         let addr = edge.local_addr();
-        Self { _dir: dir, registry, uplink, reader, roster, edge: Some(edge), addr, devices }
+        Self { _dir: dir, registry, uplink, reader, roster, revocation, edge: Some(edge), addr, devices }
     }
 
     /// The key of a device, from 0.
@@ -122,9 +125,10 @@ impl Site {
         format!("MU-{:06}", device + 1)
     }
 
-    pub async fn decide(&self, device: usize, act: Act) -> Result<Decided, RegistryError> {
+    /// Decides, and does not return before nothing it forbids is accepted any more.
+    pub async fn decide(&self, device: usize, act: Act) -> Result<Answer, RegistryError> {
         let serial = self.devices[device].identity().serial;
-        self.registry.decide(&ana(), &serial, act, &Reason::new("a reason of ten")).await
+        self.revocation.decide(&ana(), &serial, act, &Reason::new("a reason of ten")).await
     }
 
     /// Everything about a device, with the facts that are on their way.
@@ -150,6 +154,7 @@ impl Site {
         if let Some(edge) = self.edge.take() {
             edge.stop(Duration::from_secs(5)).await;
         }
+        drop(self.revocation);
         self.uplink.close().await;
         self.reader.close().await;
         self.registry.close().await;

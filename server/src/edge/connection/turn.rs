@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
-use muster_shared::limits::PACKET_MAX;
+use muster_shared::{Code, limits::PACKET_MAX};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     time::Instant,
 };
 use tracing::debug;
@@ -21,13 +22,16 @@ use super::{Connection, Event};
 use crate::{
     edge::{
         limits::{OUTBOUND_BYTES_MAX, READS_PER_TURN},
-        mqtt::session::{Command, Fate, Output, Uplink},
-        roster::{Mail, Parcel},
+        mqtt::session::{Command, Fate, Output, Session, Uplink},
+        roster::{Mail, Parcel, Receipt},
         shard::Scratch,
     },
     registry::{Claimed, DisconnectReason, now_ms},
     uplink::{Message, Outcome, Ticket},
 };
+
+/// Tickets a connection has room for while it is idle.
+const TICKETS_KEPT: usize = 8;
 
 impl Connection {
     pub(super) fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -102,13 +106,17 @@ impl Connection {
             let fate = match outcome {
                 // A repeated message is on disk: that is all PUBACK says.
                 Outcome::Stored(_) | Outcome::Duplicate(_) => Fate::Stored,
-                Outcome::Refused(code) => Fate::Refused(code),
+                Outcome::Refused(code) => {
+                    self.record_refusal(code);
+                    Fate::Refused(code)
+                }
                 Outcome::Failed => Fate::Failed,
             };
             self.session.settled(now_ms, fate, out);
         }
-        if self.tickets.capacity() > 0 {
-            self.tickets = Default::default();
+        if self.tickets.capacity() > TICKETS_KEPT {
+            // An idle connection gives back what a burst took.
+            self.tickets.shrink_to(0);
         }
         if self.draining {
             // Everything that was accepted is acknowledged; now the server may go.
@@ -233,12 +241,7 @@ impl Connection {
                         self.receipts.swap_remove(at).1.answer(outcome);
                     }
                 }
-                Command::Refused(code) => {
-                    if let Some((seat, _)) = &self.seated {
-                        let who = Claimed::Device(seat.device());
-                        self.shard.node.facts.refused(&who, code, now_ms(), Some(self.peer));
-                    }
-                }
+                Command::Refused(code) => self.record_refusal(code),
                 Command::Connect(request) => event = Some(Event::Connect(request)),
                 Command::Close(farewell) => event = Some(Event::Close(farewell)),
             }
@@ -246,6 +249,13 @@ impl Connection {
         // The allocation stays with the shard.
         out.commands = commands;
         event
+    }
+
+    fn record_refusal(&self, code: Code) {
+        if let Some((seat, _)) = &self.seated {
+            let who = Claimed::Device(seat.device());
+            self.shard.node.facts.refused(&who, code, now_ms(), Some(self.peer));
+        }
     }
 
     fn append(&self, uplink: Uplink) -> Ticket {
@@ -306,8 +316,8 @@ impl Connection {
 }
 
 fn deliver(
-    session: &mut crate::edge::mqtt::session::Session,
-    receipts: &mut Vec<(u64, crate::edge::roster::Receipt)>,
+    session: &mut Session,
+    receipts: &mut Vec<(u64, Receipt)>,
     token: u64,
     parcel: Parcel,
     out: &mut Output,
@@ -321,7 +331,7 @@ fn deliver(
 }
 
 /// Writes until the socket takes no more; registers for when it does.
-fn write(stream: &mut tokio::net::TcpStream, octets: &[u8], cx: &mut Context<'_>) -> io::Result<usize> {
+fn write(stream: &mut TcpStream, octets: &[u8], cx: &mut Context<'_>) -> io::Result<usize> {
     let mut written = 0;
     while written < octets.len() {
         match Pin::new(&mut *stream).poll_write(cx, &octets[written..]) {

@@ -26,6 +26,8 @@ use crate::{
     registry::{DeviceName, DisconnectReason},
 };
 
+/// Messages a session has room for while it is idle.
+const PENDING_KEPT: usize = 8;
 /// Content Type of telemetry that is not a postcard batch.
 const JSON: &str = "application/json";
 
@@ -190,7 +192,7 @@ impl Running {
             self.unacked -= u16::from(id != 0);
             self.pending.pop_front();
         }
-        if self.pending.capacity() > usize::from(UPLINK_INFLIGHT_MAX) / 4 {
+        if self.pending.capacity() > PENDING_KEPT {
             // An idle session gives back what a burst took.
             self.pending.shrink_to(0);
         }
