@@ -1,5 +1,7 @@
 //! The words, whatever the bytes: ids, topics, messages, frames.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use muster_shared::{
     CertificateId, DeviceId, SerialNumber, Tenant,
     factory::{Answer, Endpoint, Envelope, Install, Request, Subject},

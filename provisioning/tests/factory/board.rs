@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 /// The one thing a board gets wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     None,
     Silent,
     NoEntropy,
@@ -35,7 +35,7 @@ pub enum Fault {
 
 /// What survives a restart.
 #[derive(Clone)]
-pub struct Board {
+pub(crate) struct Board {
     pub fault: Fault,
     pub key: Option<Arc<SoftKey>>,
     pub subject: Option<Subject>,
@@ -47,11 +47,11 @@ pub struct Board {
 }
 
 impl Board {
-    pub fn blank() -> Self {
+    pub(crate) fn blank() -> Self {
         Self::with(Fault::None)
     }
 
-    pub fn with(fault: Fault) -> Self {
+    pub(crate) fn with(fault: Fault) -> Self {
         Self {
             fault,
             key: None,
@@ -64,12 +64,12 @@ impl Board {
     }
 
     /// Power off and on: what was half received is gone.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         *self.decoder.lock().unwrap() = frame::Decoder::new();
     }
 
     /// Takes octets, gives octets.
-    pub fn receive(&mut self, octets: &[u8]) -> Vec<u8> {
+    pub(crate) fn receive(&mut self, octets: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         for &octet in octets {
             let payload = match self.decoder.lock().unwrap().push(octet) {
@@ -83,7 +83,7 @@ impl Board {
         out
     }
 
-    pub fn certificate(&self) -> Option<Vec<u8>> {
+    pub(crate) fn certificate(&self) -> Option<Vec<u8>> {
         let install = self.install.as_ref()?;
         Some(Install::read(install).unwrap().certificate.to_vec())
     }
@@ -221,7 +221,7 @@ fn write(number: u16, answer: Answer<'_>) -> Vec<u8> {
     Envelope::new(number, answer).write(&mut room).unwrap().to_vec()
 }
 
-pub fn framed(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(payload: &[u8]) -> Vec<u8> {
     let (mut scratch, mut out) = (vec![0; payload.len() + 4], vec![0; FRAME_MAX + 2]);
     let used = frame::encode(payload, &mut scratch, &mut out).unwrap();
     out.truncate(used);

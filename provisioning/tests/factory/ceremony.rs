@@ -47,7 +47,7 @@ fn a_ceremony_makes_every_folder_and_each_opens_with_its_own_passphrase() {
     let station = StationBundle::read(&out.join("stations/S-07"), &words.station).unwrap();
     assert_eq!(root.root.certificate(), &server.root);
     assert_eq!(server.root, station.root);
-    assert_eq!(server.stations, [station.record_file.clone()]);
+    assert_eq!(server.stations, std::slice::from_ref(&station.record_file));
     assert!(ServerBundle::read(&out.join("server"), &words.root).is_err(), "another folder's passphrase");
 
     assert_eq!(made.root_digest, server.root.key().digest());

@@ -1,5 +1,7 @@
 //! The factory from outside: a scripted board in virtual time, power cuts at every octet, the whole tool.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod board;
 mod ceremony;
 mod journal;
@@ -15,22 +17,22 @@ use muster_provisioning::{
 };
 
 /// 2026-11-22T14:02:11Z.
-pub const NOW_S: i64 = 1_795_356_131;
+pub(crate) const NOW_S: i64 = 1_795_356_131;
 
 /// What station `S-07` holds.
-pub fn bundle(hierarchy: &Hierarchy) -> StationBundle {
+pub(crate) fn bundle(hierarchy: &Hierarchy) -> StationBundle {
     hierarchy.station_bundle(&"S-07".parse().unwrap()).unwrap()
 }
 
 /// A hierarchy, and what station `S-07` gives its units.
-pub fn station() -> (Hierarchy, StationBundle) {
+pub(crate) fn station() -> (Hierarchy, StationBundle) {
     let hierarchy = testing::hierarchy(NOW_S);
     let bundle = bundle(&hierarchy);
     (hierarchy, bundle)
 }
 
 /// An order for an emulated board.
-pub fn order() -> Order {
+pub(crate) fn order() -> Order {
     RawOrder {
         host: Some("10.0.2.2".into()),
         server_name: Some("localhost".into()),
@@ -42,7 +44,7 @@ pub fn order() -> Order {
 }
 
 /// What units of [`order`] are given.
-pub fn material(bundle: &StationBundle) -> Material {
+pub(crate) fn material(bundle: &StationBundle) -> Material {
     Material {
         order: order(),
         issuer: bundle.factory.certificate().der().to_vec(),
@@ -51,7 +53,7 @@ pub fn material(bundle: &StationBundle) -> Material {
 }
 
 /// The journal of station `S-07`.
-pub fn journal(path: &Path) -> muster_provisioning::journal::Journal {
+pub(crate) fn journal(path: &Path) -> muster_provisioning::journal::Journal {
     muster_provisioning::journal::Journal::open(path, &"acme".parse().unwrap(), &"S-07".parse().unwrap())
         .unwrap()
 }

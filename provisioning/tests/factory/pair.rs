@@ -96,7 +96,7 @@ impl<'a> Rig<'a> {
             }
             match unit.poll(self.now_ms) {
                 Command::Send(octets) => {
-                    let answers = self.to_board(board, &octets);
+                    let answers = self.hand_over(board, &octets);
                     let line = self.line.pop_front().unwrap_or(Line::Fair);
                     unit.receive(&carry(line, &answers));
                 }
@@ -126,7 +126,7 @@ impl<'a> Rig<'a> {
         unreachable!()
     }
 
-    fn to_board(&mut self, board: &mut Board, octets: &[u8]) -> Vec<u8> {
+    fn hand_over(&mut self, board: &mut Board, octets: &[u8]) -> Vec<u8> {
         let line = self.line.pop_front().unwrap_or(Line::Fair);
         if line == Line::BoardRestarts {
             board.restart();

@@ -53,10 +53,12 @@ fn another_subject_is_refused() {
     }
 }
 
+type Change<'a> = &'a dyn Fn(&mut rcgen::DistinguishedName);
+
 #[test]
 fn odd_subjects_are_refused() {
     let custom = |oid: &[u64]| DnType::CustomDnType(oid.to_vec());
-    let change: [(&str, &dyn Fn(&mut rcgen::DistinguishedName)); 7] = [
+    let change: [(&str, Change<'_>); 7] = [
         ("two CN", &|name| name.push(custom(&[2, 5, 4, 3]), "MU-000118")),
         ("two O", &|name| name.push(custom(&[2, 5, 4, 10]), "other")),
         ("OU", &|name| name.push(DnType::OrganizationalUnitName, "x")),
