@@ -26,7 +26,7 @@ const ONE_SHOT: u32 = 1 << 0;
 
 const CYCLES_PER_TICK: u64 = SYSCLK_HZ as u64 / TICK_HZ;
 const ALARM_MAX: u64 = 60 * TICK_HZ;
-const _: () = assert!(SYSCLK_HZ as u64 % TICK_HZ == 0);
+const _: () = assert!((SYSCLK_HZ as u64).is_multiple_of(TICK_HZ));
 const _: () = assert!(2 * ALARM_MAX * CYCLES_PER_TICK < u32::MAX as u64);
 
 struct DualTimer(Mutex<RefCell<State>>);
