@@ -247,3 +247,6 @@ fn farewell(act: Act) -> (DisconnectReason, Code) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

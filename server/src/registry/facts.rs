@@ -271,28 +271,45 @@ enum Fact {
     Token(String, u64),
 }
 
+/// What the writer does next.
+enum Next {
+    Wait,
+    Gather,
+    WriteNow,
+    WriteAndEnd,
+}
+
+impl Shared {
+    fn next(&self) -> Next {
+        let pending = self.pending.lock();
+        match (pending.closing, pending.flushes.is_empty(), pending.is_empty()) {
+            (true, ..) => Next::WriteAndEnd,
+            (false, false, _) => Next::WriteNow,
+            (false, true, false) => Next::Gather,
+            (false, true, true) => Next::Wait,
+        }
+    }
+}
+
 /// Writes facts until the registry closes. Holds the registry only while it writes.
 pub(super) async fn run(facts: Facts, inner: Weak<Inner>) {
     let shared = facts.shared;
     loop {
-        let closing = {
-            let pending = shared.pending.lock();
-            pending.closing || (pending.is_empty() && pending.flushes.is_empty())
-        };
-        if closing && shared.pending.lock().closing {
-            // What was noted before the close is written; nothing is noted after it that matters.
-            write_all(&shared, &inner).await;
-            return;
-        }
-        if closing {
-            shared.some.notified().await;
-        }
-        if inner.strong_count() == 0 {
-            return;
-        }
-        let urgent = !shared.pending.lock().flushes.is_empty();
-        if !urgent {
-            let _ = tokio::time::timeout(GATHER, shared.urgent.notified()).await;
+        match shared.next() {
+            Next::Wait => {
+                shared.some.notified().await;
+                continue;
+            }
+            Next::Gather => {
+                let _ = tokio::time::timeout(GATHER, shared.urgent.notified()).await;
+            }
+            Next::WriteNow => {}
+            Next::WriteAndEnd => {
+                write_all(&shared, &inner).await;
+                // Who still waits is told that the writer has ended.
+                shared.pending.lock().flushes.clear();
+                return;
+            }
         }
         if !write_all(&shared, &inner).await {
             tokio::time::sleep(AGAIN).await;
