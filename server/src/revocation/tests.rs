@@ -2,6 +2,7 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    task::Poll,
 };
 
 use muster_shared::Code;
@@ -29,8 +30,7 @@ async fn node(devices: usize) -> Node {
 
 async fn on(fleet: Fleet) -> Node {
     let roster = Roster::new();
-    let uplink =
-        Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Box::new(|_| {})).await.unwrap();
+    let uplink = Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Box::new(|_| {})).await.unwrap();
     let revocation = Revocation::new(fleet.registry.clone(), roster.clone(), uplink.clone());
     Node { fleet, roster, uplink, revocation }
 }
@@ -59,7 +59,7 @@ fn arrival(device: &Device) -> Arrival {
 
 /// A session that does nothing but obey.
 async fn obey(seat: Seat) -> (DisconnectReason, Code) {
-    match poll_fn(|cx| seat.poll_mail(cx)).await {
+    match poll_fn(|cx| seat.poll_mail(true, cx)).await {
         Mail::Close(farewell) => (farewell.why, farewell.code),
         Mail::Deliver(_) => panic!("nobody sent anything"),
     }
@@ -105,9 +105,9 @@ async fn the_one_who_asked_may_go_away() {
     let mut changes = node.fleet.registry.changes();
     let session = tokio::spawn(obey(node.enter(0)));
     {
-        let decision = node.decide(0, Act::Suspend);
-        tokio::pin!(decision);
-        assert!(futures_util::poll!(&mut decision).is_pending());
+        let mut decision = std::pin::pin!(node.decide(0, Act::Suspend));
+        let begun = poll_fn(|cx| Poll::Ready(decision.as_mut().poll(cx).is_pending()));
+        assert!(begun.await, "it is under way");
     }
     changes.recv().await.unwrap();
     assert_eq!(session.await.unwrap().1, Code::DeviceSuspended);

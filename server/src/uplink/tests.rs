@@ -222,7 +222,7 @@ async fn damage_loss_and_foreign_cursors_are_told_apart() {
     let ahead = all(&reader, &at(5)).await.unwrap_err();
     assert!(matches!(ahead, ReadError::Ahead { asked: 5, last: 4 }), "{ahead}");
 
-    sql(&fleet, "UPDATE segment SET body = substr(body, 1, length(body) - 1) || x'00' WHERE first = 3").await;
+    sql(&fleet, "UPDATE segment SET body = substr(body, 1, length(body) - 1) || x'01' WHERE first = 3").await;
     let damaged = all(&reader, &start).await.unwrap_err();
     assert!(matches!(damaged, ReadError::Segment(super::SegmentError::Checksum { first: 3 })), "{damaged}");
     let refused = Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Box::new(|_| {})).await;
