@@ -2,6 +2,8 @@
 
 use std::{fmt, fs, path::Path};
 
+use sha2::{Digest, Sha256};
+
 /// Flash that an image may take, octets: half of a 1 MiB part, so that two images fit for updates.
 pub const FLASH_MAX: u64 = 512 * 1024;
 /// Static RAM that an image may take, octets; the rest of a 192 KiB part is its stack.
@@ -58,22 +60,80 @@ impl Size {
     }
 
     fn of_elf(elf: &[u8]) -> Option<Self> {
-        // ELF magic, 32-bit, little endian (System V ABI, chapter 4).
-        elf.starts_with(b"\x7fELF\x01\x01").then_some(())?;
-        let half = |at: usize| Some(usize::from(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?)));
-        let word = |at: usize| Some(u32::from_le_bytes(*elf.get(at..)?.first_chunk()?));
-        let (table, entry, count) = (word(28)? as usize, half(42)?, half(44)?);
         let mut size = Self { flash: 0, ram: 0 };
-        for header in (0..count).map(|n| table + n * entry) {
-            let (kind, at) = (word(header)?, u64::from(word(header + 8)?));
-            let (stored, taken) = (u64::from(word(header + 16)?), u64::from(word(header + 20)?));
-            if kind == PT_LOAD {
-                size.flash += stored;
-                size.ram += if RAM.contains(&at) { taken } else { 0 };
-            }
+        for segment in segments(elf)? {
+            size.flash += segment.stored.len() as u64;
+            size.ram += if RAM.contains(&segment.runs_at) { segment.taken } else { 0 };
         }
         Some(size)
     }
+}
+
+/// The digest by which the image knows itself, lower-case hexadecimal: SHA-256 over its segments as they
+/// lie in flash from address 0, gaps filled with zeroes.
+///
+/// # Errors
+/// [`ImageError::Read`] and [`ImageError::NotElf`].
+pub fn digest(path: &Path) -> Result<String, ImageError> {
+    let elf = fs::read(path)?;
+    let laid = laid_out(&elf).ok_or(ImageError::NotElf)?;
+    Ok(Sha256::digest(&laid).iter().map(|octet| format!("{octet:02x}")).collect())
+}
+
+/// Reads a digest in hexadecimal.
+#[must_use]
+pub fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    let pairs = text.as_bytes().chunks_exact(2);
+    if text.len() != 64 || !text.bytes().all(|octet| octet.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (octet, pair) in digest.iter_mut().zip(pairs) {
+        *octet = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+fn laid_out(elf: &[u8]) -> Option<Vec<u8>> {
+    let mut flash = Vec::new();
+    for segment in segments(elf)?.into_iter().filter(|segment| !segment.stored.is_empty()) {
+        let end = segment.lies_at.checked_add(segment.stored.len())?;
+        if end as u64 > FLASH_MAX {
+            return None;
+        }
+        flash.resize(flash.len().max(end), 0);
+        flash[segment.lies_at..end].copy_from_slice(segment.stored);
+    }
+    Some(flash)
+}
+
+struct Segment<'a> {
+    stored: &'a [u8],
+    /// Where it lies in flash.
+    lies_at: usize,
+    /// Where it is when the image runs.
+    runs_at: u64,
+    /// How much it takes there.
+    taken: u64,
+}
+
+fn segments(elf: &[u8]) -> Option<Vec<Segment<'_>>> {
+    // ELF magic, 32-bit, little endian (System V ABI, chapters 4 and 5).
+    elf.starts_with(b"\x7fELF\x01\x01").then_some(())?;
+    let half = |at: usize| Some(usize::from(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?)));
+    let word = |at: usize| Some(u32::from_le_bytes(*elf.get(at..)?.first_chunk()?));
+    let (table, entry, count) = (word(28)? as usize, half(42)?, half(44)?);
+    let mut found = Vec::new();
+    for header in (0..count).map(|n| table + n * entry) {
+        let (offset, len) = (word(header + 4)? as usize, word(header + 16)? as usize);
+        let (runs_at, lies_at) = (u64::from(word(header + 8)?), word(header + 12)? as usize);
+        let taken = u64::from(word(header + 20)?);
+        if word(header)? == PT_LOAD {
+            let stored = elf.get(offset..offset.checked_add(len)?)?;
+            found.push(Segment { stored, lies_at, runs_at, taken });
+        }
+    }
+    Some(found)
 }
 
 impl fmt::Display for Size {
@@ -94,6 +154,7 @@ mod tests {
         elf[42..44].copy_from_slice(&32u16.to_le_bytes());
         elf[44..46].copy_from_slice(&(headers.len() as u16).to_le_bytes());
         elf.extend(headers.iter().flatten().flat_map(|word| word.to_le_bytes()));
+        elf.resize(elf.len() + 2000, 0xab);
         elf
     }
 
@@ -109,11 +170,31 @@ mod tests {
 
     #[test]
     fn what_is_no_elf_or_cut_short_is_refused() {
-        let whole = elf(&[[PT_LOAD, 0, 0, 0, 1, 1, 5, 4]]);
+        let whole = elf(&[[PT_LOAD, 84, 0, 0, 2000, 2000, 5, 4]]);
         assert!(Size::of_elf(&whole).is_some());
-        assert_eq!(Size::of_elf(&whole[..whole.len() - 9]), None);
+        for cut in [whole.len() - 1, 84, 60, 40] {
+            assert_eq!(Size::of_elf(&whole[..cut]), None, "{cut}");
+        }
         assert_eq!(Size::of_elf(b"\x7fELF\x02\x01"), None);
         assert_eq!(Size::of_elf(b""), None);
+    }
+
+    #[test]
+    fn segments_lie_where_they_are_stored_with_zeroes_between() {
+        let first = [PT_LOAD, 148, 0, 0, 2, 2, 5, 4];
+        let second = [PT_LOAD, 148, 0x2000_0000, 4, 1, 1, 6, 4];
+        let zeroes = [PT_LOAD, 0, 0x2000_0001, 9, 0, 512, 6, 4];
+        assert_eq!(laid_out(&elf(&[second, first, zeroes])), Some(vec![0xab, 0xab, 0, 0, 0xab]));
+        let beyond = [PT_LOAD, 148, 0, FLASH_MAX as u32, 1, 1, 5, 4];
+        assert_eq!(laid_out(&elf(&[beyond])), None);
+    }
+
+    #[test]
+    fn a_digest_is_64_hexadecimal_digits() {
+        assert_eq!(unhex(&"0a".repeat(32)), Some([10; 32]));
+        for wrong in ["", "0a", &"0g".repeat(32), &"é".repeat(32), &"+1".repeat(32)] {
+            assert_eq!(unhex(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`demo`] | one device's whole life, step by step, for a person (`cargo demo`) |
 //! | [`verify`] | what every change must pass (`cargo verify`) |
+//! | [`rig`], [`fleet`] | one folder with a ceremony, a server, a factory and boards; a rig from a file, kept running |
 //! | [`qemu`], [`flash`] | a board: its emulator, its flash file and what a flasher writes there |
 //! | [`workbench`] | a board on a desk, and a station held by hand |
 //! | [`cable`] | a factory cable held by hand: frames, and what is none |
@@ -23,12 +25,15 @@
 #![forbid(unsafe_code)]
 
 pub mod cable;
+pub mod demo;
 pub mod flash;
+pub mod fleet;
 pub mod hostile;
 pub mod image;
 pub mod packages;
 pub mod process;
 pub mod qemu;
+pub mod rig;
 pub mod screen;
 pub mod toolchain;
 pub mod verify;

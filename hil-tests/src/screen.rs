@@ -12,7 +12,7 @@ use std::{
 use unicode_width::UnicodeWidthStr;
 
 /// Column where a line's mark begins.
-const MARK_COLUMN: usize = 68;
+const MARK_COLUMN: usize = 74;
 
 /// When to colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

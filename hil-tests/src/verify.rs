@@ -183,16 +183,35 @@ fn image(run: &mut Run<'_>) -> Result<Counts> {
 }
 
 fn board_tests(run: &mut Run<'_>) -> Result<Counts> {
+    board_tests_matching(run, None)
+}
+
+/// Runs the tests that boot boards, those whose name contains `name`; says whether all passed.
+///
+/// # Errors
+/// When something is missing on this machine.
+pub fn board_tests_named(screen: Screen, name: Option<&str>) -> Result<bool> {
+    let workspace = Workspace::find()?;
+    let mut run = Run { screen, workspace: &workspace, commands: Vec::new(), toolchain: None };
+    let counts = board_tests_matching(&mut run, name)?;
+    screen.line(&format!("{} passed, {} failed", counts.passed, counts.failed));
+    Ok(counts.failed == 0)
+}
+
+fn board_tests_matching(run: &mut Run<'_>, name: Option<&str>) -> Result<Counts> {
     packages::ensure(&[packages::QEMU], &mut |text| run.say(text))?;
     let image = toolchain::image(run.workspace, &mut |text| run.say(text))?;
     let programs = run.workspace.programs()?;
     let dir = programs.muster.parent().context("a program has a folder")?.to_owned();
     let mut test = if run.has_nextest()? {
-        run.nextest(ON_BOARDS)
+        run.nextest(&match name {
+            Some(name) => format!("{ON_BOARDS} & test(~{name})"),
+            None => ON_BOARDS.to_owned(),
+        })
     } else {
         let mut test = cargo();
         test.args(["test", "--locked", "-p", "muster-hil", "--tests", "--no-fail-fast"]);
-        test.args(["--", "qemu::", "--test-threads=1"]);
+        test.args(["--", "--test-threads=1"]).arg(name.unwrap_or("qemu::"));
         test
     };
     test.env("MUSTER_IMAGE", image).env("MUSTER_PROGRAMS", dir);

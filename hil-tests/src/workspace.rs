@@ -90,6 +90,8 @@ pub struct Programs {
     pub muster: PathBuf,
     /// The factory tool.
     pub factory: PathBuf,
+    /// The simulated fleet.
+    pub sim: PathBuf,
 }
 
 impl Programs {
@@ -98,7 +100,7 @@ impl Programs {
             let path = dir.join(name);
             if path.is_file() { Ok(path) } else { Err(WorkspaceError::Absent(path)) }
         };
-        Ok(Self { muster: there("muster")?, factory: there("muster-factory")? })
+        Ok(Self { muster: there("muster")?, factory: there("muster-factory")?, sim: there("muster-sim")? })
     }
 }
 
