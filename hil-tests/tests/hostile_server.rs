@@ -232,3 +232,109 @@ impl embedded_io_async::Write for Socket {
         Ok(())
     }
 }
+
+/// The same table against the real image.
+mod qemu {
+    use std::{collections::VecDeque, sync::Mutex, thread};
+
+    use muster_hil::workbench::{self, Workbench};
+    use muster_shared::factory::Endpoint;
+    use tokio::{net::TcpListener, runtime, time::timeout};
+
+    use super::{Attack, Cast, Duration, NAME, Seen, Verdict, attacks, cast, play};
+
+    /// Boards that share the table: each waits a second between two connections, whoever has the processor.
+    const BOARDS: usize = 3;
+    /// A board comes back within this: its waits are cut to a second, its deadlines are half a minute.
+    const RETURN: Duration = Duration::from_secs(100);
+    /// After this long a server that was believed hangs up.
+    const VISIT: Duration = Duration::from_secs(4);
+
+    #[test]
+    fn the_image_refuses_every_attack_and_lives() {
+        // A board has no clock, only a floor: what begins tomorrow is beyond it.
+        let rows = attacks::table(cast()).into_iter().filter(|row| row.name != "chain: NotYetValid");
+        let rows = Mutex::new(rows.collect::<VecDeque<_>>());
+        thread::scope(|scope| {
+            let boards: Vec<_> = (0..BOARDS).map(|_| scope.spawn(|| board(&rows))).collect();
+            for board in boards {
+                board.join().unwrap();
+            }
+        });
+        assert!(rows.into_inner().unwrap().is_empty());
+    }
+
+    /// Takes rows from the table until none is left, then meets an honest broker.
+    fn board(rows: &Mutex<VecDeque<Attack>>) {
+        let mut desk = Workbench::new().unwrap();
+        let cast = Cast::new(desk.hierarchy().clone(), NAME.parse().unwrap(), workbench::now_s());
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        desk.endpoint = Endpoint { port, telemetry_s: 600, retry_s_max: 1, ..workbench::NOWHERE };
+        desk.provision(&mut desk.cable().unwrap()).unwrap();
+        let mut refused = 0;
+        loop {
+            // The lock must not be held while the board is waited for.
+            let row = rows.lock().unwrap().pop_front();
+            let Some(row) = row else { break };
+            let met = runtime.block_on(visit(&listener, &row, &cast));
+            assert!(holds(&row, &met), "{}: {met:?}", row.name);
+            refused += usize::from(row.verdict == Verdict::Refused);
+        }
+        let honest = attacks::controls().remove(0);
+        let met = runtime.block_on(visit(&listener, &honest, &cast));
+        assert!(holds(&honest, &met), "{met:?}");
+
+        desk.board.wait_for(0, "muster mqtt connected", RETURN).unwrap();
+        let lines = desk.board.lines_since(0);
+        let starts = lines.iter().filter(|line| line.contains("| connecting to")).count();
+        assert_eq!(starts, 1, "it fell and started again");
+        assert!(refusals(&lines) >= refused, "{refused} refusals, {} in the log", refusals(&lines));
+        assert!(desk.board.is_on());
+    }
+
+    /// What became of a connection.
+    #[derive(Debug)]
+    enum Met {
+        /// There was none.
+        Nobody,
+        /// The board left by itself.
+        Left(Seen),
+        /// It stayed until the server hung up.
+        Stayed,
+    }
+
+    /// One attack on the next connection.
+    async fn visit(listener: &TcpListener, row: &Attack, cast: &Cast) -> Met {
+        let Ok(accepted) = timeout(RETURN, listener.accept()).await else { return Met::Nobody };
+        let believed = matches!(row.verdict, Verdict::Accepted | Verdict::Survived);
+        let limit = if believed { VISIT } else { RETURN };
+        let played = timeout(limit, play(accepted.unwrap().0, row, cast)).await;
+        played.map_or(Met::Stayed, Met::Left)
+    }
+
+    fn holds(row: &Attack, met: &Met) -> bool {
+        match (row.verdict, met) {
+            (Verdict::Refused, Met::Left(seen)) => {
+                seen.hello && !seen.certificate && seen.application.is_empty() && seen.unreadable == 0
+            }
+            (Verdict::Ended, Met::Left(seen)) => seen.finished,
+            (Verdict::Survived, Met::Left(_) | Met::Stayed) | (Verdict::Accepted, Met::Stayed) => true,
+            _ => false,
+        }
+    }
+
+    /// Refusals in a log: repeats are folded into counts, each of which includes the one before it.
+    fn refusals(lines: &[String]) -> usize {
+        let mut sum = 0;
+        let mut last = 0;
+        for line in lines.iter().filter(|line| line.contains(" T0") || line.contains(" M1")) {
+            let count = line.split_once("(x").and_then(|(_, rest)| rest.split_once(')'));
+            let count = count.map_or(1, |(count, _)| count.parse().unwrap());
+            sum += if count == 1 { 1 } else { count - last };
+            last = count;
+        }
+        sum
+    }
+}
