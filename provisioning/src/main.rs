@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
 use muster_pki::{
     CaCertificate,
     bundle::{BundleError, StationBundle},
@@ -18,170 +18,16 @@ use muster_provisioning::{
     fault::Fault,
     journal::Journal,
     order::{self, RawOrder},
-    port::PortName,
     run::{Job, Shift},
     screen::{Manner, Screen},
     secret,
     station::{Material, Outcome, Patience},
 };
-use muster_shared::{BatchId, Code, DeviceId, SerialNumber};
+use muster_shared::Code;
 
-/// From a blank board to a certified device: key ceremony, station, batches, manifests.
-#[derive(Parser)]
-#[command(name = "muster-factory", version, arg_required_else_help = true)]
-struct Cli {
-    /// Errors and results as JSON.
-    #[arg(long, global = true)]
-    json: bool,
-    #[command(subcommand)]
-    act: Act,
-}
+mod args;
 
-#[derive(Subcommand)]
-enum Act {
-    /// Carry out a key ceremony: one reviewed file becomes keys, certificates and records.
-    Ceremony(Ceremony),
-    /// Take one unit through all its steps.
-    Run(Box<Run>),
-    /// End a batch.
-    Batch {
-        #[command(subcommand)]
-        act: BatchAct,
-    },
-    /// Look at a manifest.
-    Manifest {
-        #[command(subcommand)]
-        act: ManifestAct,
-    },
-    /// Write the vendor page of a board: the root it obeys, and what it is.
-    VendorPage {
-        /// The root's certificate, PEM.
-        #[arg(long)]
-        root: PathBuf,
-        /// The board's kind.
-        #[arg(long)]
-        hardware: String,
-        /// Where to.
-        #[arg(long)]
-        out: PathBuf,
-    },
-}
-
-#[derive(Args)]
-struct Ceremony {
-    /// The reviewed plan.
-    #[arg(required_unless_present = "sample")]
-    plan: Option<PathBuf>,
-    /// A folder that is not there yet.
-    #[arg(long, required_unless_present = "sample")]
-    out: Option<PathBuf>,
-    /// Print an annotated plan and end.
-    #[arg(long)]
-    sample: bool,
-    /// One passphrase for all folders; else the environment, else a prompt for each.
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
-    /// The passphrase of `root/`.
-    #[arg(long, value_name = "FILE")]
-    root_passphrase_file: Option<PathBuf>,
-    /// The passphrase of `server/`.
-    #[arg(long, value_name = "FILE")]
-    server_passphrase_file: Option<PathBuf>,
-    /// The passphrase of each of `stations/`.
-    #[arg(long, value_name = "FILE")]
-    station_passphrase_file: Option<PathBuf>,
-}
-
-#[derive(Args)]
-struct Station {
-    /// The station's folder from the ceremony.
-    #[arg(long)]
-    station: PathBuf,
-    /// What the station remembers.
-    #[arg(long)]
-    journal: PathBuf,
-    /// Opens the station's keys; else MUSTER_FACTORY_PASSPHRASE, else a prompt.
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
-}
-
-#[derive(Args)]
-struct Run {
-    #[command(flatten)]
-    station: Station,
-    /// Where the unit is plugged in: /dev/ttyX, tcp:HOST:PORT or unix:PATH.
-    #[arg(long)]
-    port: PortName,
-    /// The order.
-    #[arg(long)]
-    batch: BatchId,
-    /// What the unit is.
-    #[arg(long)]
-    product: String,
-    /// The serial on the label; the next of the range unless given.
-    #[arg(long)]
-    serial: Option<SerialNumber>,
-    /// The unit's name in topics; its serial unless given.
-    #[arg(long)]
-    device_id: Option<DeviceId>,
-    /// The order's settings, TOML; flags stand over it.
-    #[arg(long, value_name = "FILE")]
-    order: Option<PathBuf>,
-    /// Where the unit will connect.
-    #[arg(long, value_name = "HOST:PORT")]
-    endpoint: Option<String>,
-    /// The name the broker's certificate must carry; the host unless given.
-    #[arg(long)]
-    server_name: Option<String>,
-    /// MQTT keep-alive, seconds.
-    #[arg(long)]
-    keep_alive_s: Option<u16>,
-    /// Seconds between telemetry messages.
-    #[arg(long)]
-    telemetry_s: Option<u16>,
-    /// Longest wait before a reconnect, seconds.
-    #[arg(long)]
-    retry_s_max: Option<u16>,
-    /// Refuse any other kind of board (E04).
-    #[arg(long)]
-    hardware: Option<String>,
-    /// Refuse any other firmware image (E03): its SHA-256.
-    #[arg(long)]
-    firmware_digest: Option<String>,
-    /// Seconds to wait for a unit to answer.
-    #[arg(long, default_value_t = 15)]
-    wait_s: u32,
-}
-
-#[derive(Subcommand)]
-enum BatchAct {
-    /// Sign the manifest of a batch; no unit can be added to it afterwards.
-    Close {
-        #[command(flatten)]
-        station: Station,
-        /// Which; may be left out where only one is open.
-        #[arg(long)]
-        batch: Option<BatchId>,
-        /// Where to; a file that is there is not replaced.
-        #[arg(long)]
-        out: PathBuf,
-    },
-}
-
-#[derive(Subcommand)]
-enum ManifestAct {
-    /// Check a manifest against its station's record, and that against the root.
-    Verify {
-        /// The manifest.
-        file: PathBuf,
-        /// The station's record from the ceremony.
-        #[arg(long)]
-        station_record: PathBuf,
-        /// The root's certificate, PEM.
-        #[arg(long)]
-        root: PathBuf,
-    },
-}
+use args::{Act, BatchAct, Ceremony, Cli, ManifestAct, Run, Station};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

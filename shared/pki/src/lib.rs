@@ -29,7 +29,7 @@
 //! | [`csr`], [`authority`], [`ledger`] | a checked request becomes a certificate |
 //! | [`station`], [`manifest`], [`anchors`] | what the root signs for a station, what a station signs for a server, what a device pins |
 //! | [`crl`], [`lint`] | revocation lists; what is wrong with a certificate, said field by field |
-//! | [`testing`] | every odd chain by name, in memory (feature `testing`) |
+//! | `testing` | every odd chain by name, in memory (feature `testing`) |
 
 #![forbid(unsafe_code)]
 
