@@ -6,7 +6,10 @@ use std::{
     fmt, fs,
     io::{self, Read, Write},
     net::{TcpStream, ToSocketAddrs},
-    os::unix::{fs::FileTypeExt, net::UnixStream},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -264,10 +267,23 @@ fn holder(path: &Path) -> Option<String> {
         if open {
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             let name = if name.trim().is_empty() { "a program" } else { name.trim() };
-            return Some(format!("{name}, process {id}"));
+            let user = fs::metadata(process.path()).ok().and_then(|found| user(found.uid()));
+            let user = user.map(|user| format!(", user {user}")).unwrap_or_default();
+            return Some(format!("{name}, process {id}{user}"));
         }
     }
     None
+}
+
+/// The name of a user of this machine.
+fn user(id: u32) -> Option<String> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let mut found = users.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
+    });
+    found.next()
 }
 
 #[cfg(test)]
@@ -304,6 +320,12 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert_eq!(fault(&format!("tcp:{closed}")).words(), "port is not there");
         assert_eq!(fault(&format!("tcp:{closed}")).code, Code::StationPortInUse);
+    }
+
+    #[test]
+    fn users_have_names() {
+        assert_eq!(user(0).as_deref(), Some("root"));
+        assert_eq!(user(u32::MAX), None);
     }
 
     #[test]
