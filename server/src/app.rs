@@ -97,7 +97,9 @@ fn fault(what: &str, error: &dyn std::error::Error) -> Problem {
 }
 
 fn log(log: &Log) -> Result<(), Problem> {
-    let filter = EnvFilter::try_new(&log.level).map_err(|error| {
+    // The embedded router tells every link and filter of its own; only its troubles are the operator's.
+    let level = format!("rumqttd=warn,{}", log.level);
+    let filter = EnvFilter::try_new(level).map_err(|error| {
         Problem::new(Code::ConfigInvalid)
             .at(format!("log.level = {:?}", log.level))
             .because(error.to_string())

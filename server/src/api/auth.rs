@@ -20,6 +20,8 @@ pub(super) enum Need {
     Decide,
     /// Change whom the server trusts.
     Trust,
+    /// Give and take access.
+    Access,
 }
 
 impl Need {
@@ -29,7 +31,8 @@ impl Need {
             Role::Viewer | Role::Auditor => matches!(self, Self::Look),
             Role::Importer => matches!(self, Self::Look | Self::Import),
             Role::Operator => matches!(self, Self::Look | Self::Import | Self::Decide),
-            Role::Security | Role::Admin => true,
+            Role::Security => !matches!(self, Self::Access),
+            Role::Admin => true,
         }
     }
 
@@ -40,6 +43,7 @@ impl Need {
             Self::Import => Role::Importer,
             Self::Decide => Role::Operator,
             Self::Trust => Role::Security,
+            Self::Access => Role::Admin,
         }
     }
 }
@@ -96,15 +100,16 @@ mod tests {
 
     #[test]
     fn each_role_covers_what_the_table_says() {
-        use Need::{Decide, Import, Look, Trust};
-        let covers = |role| [Look, Import, Decide, Trust].map(|need: Need| need.covered_by(role));
-        assert_eq!(covers(Role::Viewer), [true, false, false, false]);
-        assert_eq!(covers(Role::Auditor), [true, false, false, false]);
-        assert_eq!(covers(Role::Importer), [true, true, false, false]);
-        assert_eq!(covers(Role::Operator), [true, true, true, false]);
-        assert_eq!(covers(Role::Security), [true, true, true, true]);
-        assert_eq!(covers(Role::Admin), [true, true, true, true]);
-        for need in [Look, Import, Decide, Trust] {
+        use Need::{Access, Decide, Import, Look, Trust};
+        let all = [Look, Import, Decide, Trust, Access];
+        let covers = |role| all.map(|need: Need| need.covered_by(role));
+        assert_eq!(covers(Role::Viewer), [true, false, false, false, false]);
+        assert_eq!(covers(Role::Auditor), [true, false, false, false, false]);
+        assert_eq!(covers(Role::Importer), [true, true, false, false, false]);
+        assert_eq!(covers(Role::Operator), [true, true, true, false, false]);
+        assert_eq!(covers(Role::Security), [true, true, true, true, false]);
+        assert_eq!(covers(Role::Admin), [true, true, true, true, true]);
+        for need in all {
             assert!(need.covered_by(need.least()));
         }
     }

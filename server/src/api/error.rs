@@ -202,7 +202,8 @@ impl From<RegistryError> for Problem {
                 let problem = problem.because(what);
                 if place.is_empty() { problem } else { problem.at(place.join(" ")) }
             }
-            RegistryError::Station(_) | RegistryError::RootDiffers(_) | RegistryError::Ambiguous { .. } => {
+            RegistryError::Station(why) => problem.because(why),
+            RegistryError::RootDiffers(_) | RegistryError::Ambiguous { .. } => {
                 problem.because(error.to_string())
             }
             RegistryError::TokenUnknown | RegistryError::Closed => problem,

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`error`], [`view`], [`time`] | refusals, documents, instants: each with its reader |
 //! | [`auth`] | who asks, and whether their role covers it |
-//! | `devices`, `batches`, [`audit`], `status` | the routes |
+//! | `devices`, `batches`, [`audit`], `tokens`, `status` | the routes |
 //! | [`serve`] | TLS, connections, graceful end |
 
 use std::{sync::Arc, time::Duration};
@@ -36,6 +36,7 @@ pub mod error;
 pub mod serve;
 mod status;
 pub mod time;
+mod tokens;
 pub mod view;
 
 use crate::{
@@ -94,6 +95,9 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/sessions"),
     ("GET", "/v1/audit"),
     ("GET", "/v1/audit/verify"),
+    ("GET", "/v1/tokens"),
+    ("POST", "/v1/tokens"),
+    ("POST", "/v1/tokens/{id}/revoke"),
     ("GET", "/metrics"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
@@ -112,6 +116,8 @@ pub fn router(doors: Doors) -> Router {
         .route("/v1/stations", get(batches::stations).post(batches::trust))
         .route("/v1/audit", get(audit::list))
         .route("/v1/audit/verify", get(audit::verify))
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{id}/revoke", post(tokens::revoke))
         .route("/metrics", get(status::metrics))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))

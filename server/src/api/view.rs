@@ -453,3 +453,39 @@ pub struct Status {
     /// The asking token's role.
     pub role: String,
 }
+
+/// A token in a listing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Token {
+    /// Its name.
+    pub id: String,
+    /// Whose.
+    pub operator: String,
+    /// What it allows.
+    pub role: String,
+    /// When it was made.
+    pub created_at: String,
+    /// When it ends or ended; `null` for never.
+    pub ends_at: Option<String>,
+    /// When it was last used.
+    pub last_used_at: Option<String>,
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+/// A token just made: `muster.token/1`. Shown once.
+#[derive(Serialize, Deserialize)]
+pub struct NewToken {
+    /// The schema's name.
+    pub schema: String,
+    /// Its name.
+    pub id: String,
+    /// Whose.
+    pub operator: String,
+    /// What it allows.
+    pub role: String,
+    /// When it ends; `null` for never.
+    pub ends_at: Option<String>,
+    /// The token itself.
+    pub token: String,
+}

@@ -19,8 +19,8 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
 
 device    list show suspend resume quarantine release revoke disconnect command
 batch     list import              ca        list trust-station
-session   list
-audit     list verify
+session   list                     audit     list verify
+token     list create revoke
 top       init serve status config explain
 help      muster NOUN --help; muster explain CODE; muster config
 ";
@@ -122,6 +122,9 @@ pub(super) enum Noun {
     /// Who decided what, when and why
     #[command(subcommand, arg_required_else_help = true)]
     Audit(Audit),
+    /// Who may use the API, and as what
+    #[command(subcommand, arg_required_else_help = true)]
+    Token(Token),
     /// Make a data directory: keys, certificates, the first token, a configuration file
     Init(Init),
     /// Run the server
@@ -246,6 +249,35 @@ pub(super) enum Audit {
     List(AuditList),
     /// Check that the log is whole
     Verify(AuditVerify),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Token {
+    /// Tokens, without what would let one use them
+    List,
+    /// Make a token; it is shown once
+    Create(TokenCreate),
+    /// End tokens now
+    Revoke {
+        /// Their names, such as t-3f9a17c2b0de
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct TokenCreate {
+    /// The operator it speaks for
+    pub(super) name: String,
+    /// viewer, auditor, importer, operator, security or admin
+    #[arg(long, value_name = "ROLE")]
+    pub(super) role: String,
+    /// How long it lives
+    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub(super) days: u16,
+    /// Write it to this new file of mode 0600 instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

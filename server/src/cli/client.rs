@@ -4,7 +4,7 @@
 use std::{
     error::Error as _,
     io::Read as _,
-    net::ToSocketAddrs,
+    net::{IpAddr, ToSocketAddrs},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -138,6 +138,7 @@ impl Client {
             };
         }
         match error {
+            ureq::Error::Io(_) if self.address().is_err() => Problem::new(Code::NameUnknown).at(&self.base),
             ureq::Error::HostNotFound => Problem::new(Code::NameUnknown).at(&self.base),
             ureq::Error::Timeout(_) => Problem::new(Code::ServerUnreachable)
                 .at(place)
@@ -151,13 +152,23 @@ impl Client {
 
     /// ` · resolved 10.0.4.2`, for a name.
     fn resolved(&self) -> String {
-        let authority = self.base.trim_start_matches("https://");
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-        if host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok() {
-            return String::new();
+        match self.address() {
+            Ok(Some(address)) => format!(" · resolved {address}"),
+            _ => String::new(),
         }
-        let found = (host, 443).to_socket_addrs().ok().and_then(|mut all| all.next());
-        found.map(|address| format!(" · resolved {}", address.ip())).unwrap_or_default()
+    }
+
+    /// The address behind a name; `None` where no name was given.
+    fn address(&self) -> std::io::Result<Option<IpAddr>> {
+        let authority = self.base.trim_start_matches("https://");
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) => host,
+            _ => authority,
+        };
+        if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+            return Ok(None);
+        }
+        Ok((host, 443).to_socket_addrs()?.next().map(|address| address.ip()))
     }
 }
 

@@ -87,9 +87,9 @@ pub(super) fn init(args: &Init, config: &Config, screen: &Screen) -> Result<Done
     }
     if made.development {
         screen.warning(
-            "DEVELOPMENT KEYS. Root, authorities and their passphrase lie together on this machine: whoever \
-             reads this directory can make devices and brokers. For anything else hold a key ceremony: \
-             muster-factory ceremony, then muster init --pki DIR --passphrase-file FILE",
+            "DEVELOPMENT KEYS. The authorities' keys, a station's keys and their passphrases lie together in \
+             this directory: whoever reads it can make devices and brokers. For anything else hold a key \
+             ceremony: muster-factory ceremony, then muster init --pki DIR --passphrase-file FILE",
         );
     }
     for (what, path) in made.files() {

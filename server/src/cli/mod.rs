@@ -9,7 +9,7 @@
 //! | `args` | the grammar |
 //! | `client` | HTTPS: one trusted file, one token |
 //! | `screen`, `table`, `words` | the one writer; listings; how a single value is said |
-//! | `device`, `bulk`, `batch`, `session`, `audit`, `local` | the nouns |
+//! | `device`, `bulk`, `batch`, `session`, `audit`, `token`, `local` | the nouns |
 
 mod args;
 mod audit;
@@ -21,6 +21,7 @@ mod local;
 mod screen;
 mod session;
 mod table;
+mod token;
 mod words;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -119,6 +120,7 @@ fn dispatch(
         Noun::Batch(verb) => batch::run(verb, &Client::new(&config)?, screen),
         Noun::Ca(verb) => batch::run_ca(verb, &Client::new(&config)?, screen),
         Noun::Session(verb) => session::run(&verb, &Client::new(&config)?, screen),
+        Noun::Token(verb) => token::run(verb, &Client::new(&config)?, screen),
         Noun::Status => session::status(&Client::new(&config)?, screen),
         Noun::Config(_) | Noun::Explain { .. } | Noun::Serve(_) => Ok(Done::Well),
     }

@@ -63,10 +63,7 @@ pub(super) fn status(client: &Client, screen: &Screen) -> Result<Done, Problem> 
         screen.line(format!("  {:<11} {why}", "not ready"));
     }
     let line = |label: &str, said: String| screen.line(format!("  {label:<11} {said}"));
-    line(
-        "devices",
-        format!("{} registered, {} online", thousands(status.devices), thousands(status.sessions)),
-    );
+    line("devices", format!("{} known, {} online", thousands(status.devices), thousands(status.sessions)));
     line(
         "mqtt",
         format!("{} · certificate ends {}", status.mqtt, words::instant(&status.broker_certificate_ends_at)),
