@@ -366,4 +366,26 @@ mod tests {
         assert_eq!(FRONT.lines().count(), 12);
         assert!(FRONT.lines().all(|line| line.len() <= 100));
     }
+
+    /// A command in a refusal's next step runs to the end, to a comma or to a semicolon.
+    #[test]
+    fn every_command_a_refusal_recommends_exists() {
+        let mut commands = 0;
+        for code in muster_shared::Code::ALL {
+            let next = code.entry().next.replace("{}", "MU-000118").replace("\"…\"", "why");
+            for said in next.split([';', ',']) {
+                let Some(at) = said.find("muster ").filter(|at| *at == 0 || said[..*at].ends_with(' '))
+                else {
+                    continue;
+                };
+                commands += 1;
+                let parsed = Args::try_parse_from(said[at..].split_whitespace());
+                let help = |error: &clap::Error| error.kind() == clap::error::ErrorKind::DisplayHelp;
+                if let Err(error) = parsed {
+                    assert!(help(&error), "{code}: {} {error}", &said[at..]);
+                }
+            }
+        }
+        assert!(commands > 10, "{commands}");
+    }
 }
