@@ -191,7 +191,7 @@ fn garbage_does_not_hurt_it(server: &Server) {
         let _ = stream.read_to_end(&mut Vec::new());
     }
     // Not even TLS; and a head that never ends.
-    let mut plain = TcpStream::connect(server.https).unwrap();
+    let mut plain = TcpStream::connect(&server.https).unwrap();
     plain.set_read_timeout(Some(rig::LIMIT)).unwrap();
     let _ = plain.write_all(b"GET / HTTP/1.1\r\n\r\n");
     let _ = plain.read_to_end(&mut Vec::new());

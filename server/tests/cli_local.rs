@@ -131,7 +131,7 @@ fn init_refuses_what_it_cannot_use_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let passphrase = dir.path().join("passphrase");
-    let mut with = |bundle: &str, file: &str| {
+    let with = |bundle: &str, file: &str| {
         run(muster(["init", "--pki", bundle, "--passphrase-file", file, "--data-dir"]).arg(&data))
     };
     with("/nonexistent", "/nonexistent").exits(2).refused("M509");

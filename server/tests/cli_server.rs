@@ -179,8 +179,8 @@ fn decisions_follow_the_table_and_say_why_not(server: &Server) {
 }
 
 fn many_at_once_go_on_after_a_failure_and_say_which(server: &Server) {
-    server.with_devices("B-0001", &["MU-000001", "MU-000002"]);
-    let given = ["MU-000001", "MU-000009", "MU-000002"];
+    server.with_devices("B-0002", &["MU-010001", "MU-010002"]);
+    let given = ["MU-010001", "MU-019999", "MU-010002"];
     let ran = server.muster(&[&["device", "suspend", "--reason", "recall"][..], &given].concat()).exits(9);
     assert_eq!(ran.out.lines().count(), 2);
     assert!(
@@ -188,17 +188,18 @@ fn many_at_once_go_on_after_a_failure_and_say_which(server: &Server) {
         "{}",
         ran.err
     );
-    assert!(ran.err.contains("again: muster device suspend MU-000009"), "{}", ran.err);
+    assert!(ran.err.contains("again: muster device suspend MU-019999"), "{}", ran.err);
     let mut resume = server.place().command(&["device", "resume", "-", "--reason", "over"]);
-    run_with(&mut resume, Some("MU-000001\nMU-000002 extra words\n\nMU-000001\n")).exits(0);
+    run_with(&mut resume, Some("MU-010001\nMU-010002 extra words\n\nMU-010001\n")).exits(0);
     let mut none = server.place().command(&["device", "resume", "-", "--reason", "over"]);
     run_with(&mut none, Some("\n")).exits(2).refused("M504");
     let revoke =
-        ["device", "revoke", "MU-000001", "MU-000002", "--reason", "recall", "--reason-code", "superseded"];
-    server.muster(&[&revoke[..], &["--confirm", "MU-000001"]].concat()).exits(2).refused("M213");
+        ["device", "revoke", "MU-010001", "MU-010002", "--reason", "recall", "--reason-code", "superseded"];
+    server.muster(&[&revoke[..], &["--confirm", "MU-010001"]].concat()).exits(2).refused("M213");
     server.muster(&[&revoke[..], &["--confirm", "2"]].concat()).exits(0);
-    let left = server.muster(&["device", "list", "--filter", "state:revoked", "-o", "serial"]).exits(0);
-    assert_eq!(left.out, "MU-000001\nMU-000002\n");
+    let left =
+        server.muster(&["device", "list", "--filter", "state:revoked batch:B-0002", "-o", "serial"]).exits(0);
+    assert_eq!(left.out, "MU-010001\nMU-010002\n");
 }
 
 fn a_role_covers_what_it_says_and_a_token_ends(server: &Server) {

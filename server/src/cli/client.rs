@@ -249,7 +249,9 @@ fn certificate_words(error: &rustls::CertificateError) -> String {
     use rustls::CertificateError as E;
     match error {
         // A signature that fails is another key under the same authority's name.
-        E::UnknownIssuer | E::BadSignature => "it was issued by another authority than the one in the --ca file".to_owned(),
+        E::UnknownIssuer | E::BadSignature => {
+            "it was issued by another authority than the one in the --ca file".to_owned()
+        }
         E::Expired | E::ExpiredContext { .. } => "it has ended; compare the clocks".to_owned(),
         E::NotValidYet | E::NotValidYetContext { .. } => "it is not valid yet; compare the clocks".to_owned(),
         E::NotValidForName | E::NotValidForNameContext { .. } => {

@@ -165,9 +165,12 @@ impl Place {
             .collect()
     }
 
-    /// The signed manifest of a batch of the first station, as a file.
+    /// The first manifest of the station whose range the devices' serials are in, as a file.
     pub fn manifest(&self, batch: &str, devices: &[Credential]) -> PathBuf {
-        let octets = testing::manifest(&self.hierarchy, batch, devices, now_s() as u64 * 1000);
+        let serial = devices[0].identity().serial;
+        let mut stations = self.hierarchy.stations.iter();
+        let station = stations.find(|keys| keys.record.serials.place(&serial).is_some()).unwrap();
+        let octets = testing::manifest_of(station, batch, None, devices, now_s() as u64 * 1000);
         self.file(&format!("{batch}.muster"), octets)
     }
 }
