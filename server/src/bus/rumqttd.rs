@@ -43,7 +43,7 @@ const SEGMENTS: usize = 2;
 pub enum StartError {
     /// A link was refused.
     #[error("the bus's router refused a link")]
-    Link(#[from] LinkError),
+    Link(#[source] Box<LinkError>),
     /// No thread for it.
     #[error("the bus's thread cannot be started")]
     Thread(#[from] std::io::Error),
@@ -82,7 +82,7 @@ impl Rumqttd {
             poison: AtomicBool::new(false),
         });
         let (queue, waiting) = sync_channel(WAITING_MAX);
-        let links = links()?;
+        let links = links().map_err(StartError::Link)?;
         let of_thread = shared.clone();
         let thread =
             thread::Builder::new().name("bus".to_owned()).spawn(move || of_thread.run(&waiting, links))?;
@@ -141,7 +141,7 @@ impl Bus for Rumqttd {
 }
 
 /// A new router, a link that publishes and a link that has subscribed.
-fn links() -> Result<(LinkTx, LinkRx), LinkError> {
+fn links() -> Result<(LinkTx, LinkRx), Box<LinkError>> {
     let config = RouterConfig {
         max_connections: 4,
         max_outgoing_packet_count: 200,

@@ -299,7 +299,7 @@ pub async fn verify_file(
     data_dir: &Path,
     checkpoint: Option<&AuditHead>,
 ) -> Result<AuditReport, RegistryError> {
-    let pool = sqlite::readers(&data_dir.join(super::FILE)).await?;
+    let pool = sqlite::readers(&data_dir.join(super::FILE), sqlite::AHEAD).await?;
     let report = verify(&pool, checkpoint).await;
     pool.close().await;
     report

@@ -201,7 +201,7 @@ pub(super) async fn decide(
     at_ms: Option<u64>,
 ) -> Result<Decided, RegistryError> {
     let text = reason.check(act)?;
-    let mut writer = inner.database.writer().await?;
+    let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let id = match whom {
         Whom::Target(target) => find(&mut tx, &target).await?,
@@ -238,10 +238,12 @@ pub(super) async fn decide(
         .by_row(row.id)
         .ok_or_else(|| RegistryError::Damaged(format!("device row {} has no verdict", row.id)))?;
     if let Err(error) = inner.commit(tx).await {
-        // Nobody knows whether it is committed. The file says; until it is asked the verdict stays.
+        // Nobody knows whether it is committed. The file does, and is asked now.
         writer.fail();
         drop(writer);
-        resync(inner, device, row.id).await;
+        if let Err(error) = inner.writer().await {
+            tracing::error!(%error, "the verdicts cannot be read back yet");
+        }
         return Err(error);
     }
     // Still under the writer's lock: verdicts flip in the order of the commits.
@@ -365,22 +367,6 @@ async fn remove_data(tx: &mut Connection, id: i64) -> Result<(), RegistryError> 
     sqlx::query("DELETE FROM refusal WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("UPDATE device SET last_seen_ms = NULL WHERE id = $1").bind(id).execute(tx).await?;
     Ok(())
-}
-
-/// Reads back what a failed commit left, and makes the verdict say the same.
-async fn resync(inner: &Inner, device: DeviceKey, id: i64) {
-    let read = async {
-        let mut writer = inner.database.writer().await?;
-        let row = load(writer.connection()?, id).await?;
-        inner.verdicts.set_state(device, row.state);
-        Ok::<_, RegistryError>(row.state)
-    };
-    match read.await {
-        Ok(state) => tracing::error!(?device, %state, "a commit failed; the verdict was read back"),
-        Err(error) => {
-            tracing::error!(?device, %error, "a commit failed, and the verdict cannot be read back")
-        }
-    }
 }
 
 /// What a device is called, from its row.

@@ -24,7 +24,7 @@ pub(super) async fn mark(
     enforced_at_ms: u64,
     sessions_ended: u64,
 ) -> Result<(), RegistryError> {
-    let mut writer = inner.database.writer().await?;
+    let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     // The first report stands: a replay finds nothing left to end and must not say it ended nothing.
     sqlx::query(

@@ -366,7 +366,7 @@ fn put_back(shared: &Shared, rows: Vec<Fact>, flushes: Vec<oneshot::Sender<()>>)
 }
 
 async fn write(inner: &Inner, rows: &[Fact]) -> Result<(), RegistryError> {
-    let mut writer = inner.database.writer().await?;
+    let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     for row in rows {
         match row {

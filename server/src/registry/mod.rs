@@ -21,13 +21,14 @@
 //! | [`device`] | states, acts, the transition table |
 //! | [`verdict`], `index` | may this device talk now, from memory |
 //! | [`decide`] | one device's decision |
-//! | [`import`] | station records and manifests |
+//! | [`station`], [`import`] | the root and the stations it vouches for; manifests |
 //! | [`audit`], [`changes`] | the hash chain; what a reader of decisions is told |
 //! | [`facts`], [`session`] | what was seen |
 //! | [`enforce`] | which decisions still have to end live sessions |
 //! | [`orders`] | what is ordered of a device without changing its state |
 //! | [`operator`] | operators and their tokens |
 //! | [`readings`], [`query`] | the newest readings; listings and one device's page |
+//! | `load` | the file's word, into the verdicts |
 //! | `sqlite` | the backend: how the file is opened, written and upgraded |
 
 use std::{
@@ -52,12 +53,14 @@ mod error;
 pub mod facts;
 pub mod import;
 mod index;
+mod load;
 pub mod operator;
 pub mod orders;
 pub mod query;
 pub mod readings;
 pub mod session;
 pub(crate) mod sqlite;
+pub mod station;
 pub mod verdict;
 
 #[cfg(test)]
@@ -73,12 +76,13 @@ pub use device::{Act, DeviceState};
 pub use enforce::Unenforced;
 pub use error::RegistryError;
 pub use facts::{Claimed, Connected, Facts};
-pub use import::{ImportReport, StationRow, Trusted};
+pub use import::{ImportReport, RowRefused};
 pub use operator::{Actor, NewToken, Role};
 pub use orders::{Order, Ordered};
 pub use query::{DeviceDetail, DeviceFilter, DeviceRow, Page};
 pub use readings::Latest;
 pub use session::{DisconnectReason, SessionId};
+pub use station::{StationRow, Trusted};
 pub use verdict::{DeviceKey, DeviceName, Verdicts};
 
 /// Now, in Unix milliseconds.
@@ -108,6 +112,31 @@ pub const FILE: &str = "registry.sqlite";
 const CHANGES_MAX: usize = 4096;
 
 impl Inner {
+    /// Waits for the writer. After a commit that failed nobody knows what is in the file until it was asked:
+    /// so the verdicts are read back before anything else is written.
+    async fn writer(&self) -> Result<sqlite::Writer<'_>, RegistryError> {
+        let mut writer = self.database.writer().await?;
+        if writer.unsettled {
+            let read = self.load(writer.connection()?).await;
+            if let Err(error) = read {
+                writer.fail();
+                return Err(error);
+            }
+            tracing::warn!("a commit failed; the verdicts were read back from the file");
+        }
+        Ok(writer)
+    }
+
+    /// Reads every verdict from the file.
+    async fn load(&self, connection: &mut sqlite::Connection) -> Result<(), RegistryError> {
+        load::issuers(self, connection).await?;
+        load::devices(self, connection).await?;
+        let (generation,): (i64,) =
+            sqlx::query_as("SELECT generation FROM registry WHERE one = 1").fetch_one(connection).await?;
+        self.verdicts.set_generation(Generation(sqlite::uint(generation)));
+        Ok(())
+    }
+
     /// Commits. From the moment this returns `Ok` the decision is made.
     async fn commit(&self, tx: sqlite::Tx<'_>) -> Result<(), RegistryError> {
         Ok(tx.commit().await?)
@@ -129,7 +158,7 @@ impl Drop for Inner {
 }
 
 /// Makes the one row of a new registry, or reads where an old one stands.
-async fn begin(connection: &mut sqlite::Connection) -> Result<Generation, RegistryError> {
+async fn begin(connection: &mut sqlite::Connection) -> Result<(), RegistryError> {
     let mut node = [0_u8; 8];
     SystemRandom::new()
         .fill(&mut node)
@@ -146,11 +175,9 @@ async fn begin(connection: &mut sqlite::Connection) -> Result<Generation, Regist
     sqlx::query("UPDATE session SET ended_at_ms = $1, reason = $2 WHERE ended_at_ms IS NULL")
         .bind(sqlite::int(now_ms()))
         .bind(DisconnectReason::ServerShutdown.as_str())
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
-    let (generation,): (i64,) =
-        sqlx::query_as("SELECT generation FROM registry WHERE one = 1").fetch_one(connection).await?;
-    Ok(Generation(sqlite::uint(generation)))
+    Ok(())
 }
 
 impl Registry {
@@ -162,7 +189,7 @@ impl Registry {
     pub async fn open(data_dir: &Path) -> Result<Self, RegistryError> {
         let database = sqlite::Database::open(&data_dir.join(FILE)).await?;
         let mut writer = database.writer().await?;
-        let generation = begin(writer.connection()?).await?;
+        begin(writer.connection()?).await?;
         let (last_session,): (i64,) = sqlx::query_as("SELECT coalesce(max(id), 0) FROM session")
             .fetch_one(writer.connection()?)
             .await?;
@@ -177,10 +204,8 @@ impl Registry {
         });
         {
             let mut connection = inner.database.readers().acquire().await?;
-            import::load_issuers(&inner, &mut connection).await?;
-            import::load_devices(&inner, &mut connection).await?;
+            inner.load(&mut connection).await?;
         }
-        inner.verdicts.set_generation(generation);
         let facts = tokio::spawn(facts::run(inner.facts.clone(), Arc::downgrade(&inner)));
         *inner.facts_writer.lock() = Some(facts);
         Ok(Self { inner })
@@ -237,7 +262,7 @@ impl Registry {
     /// [`RegistryError`]; another root than the recorded one is refused.
     pub async fn trust_root(&self, actor: &Actor, root: &CertificateDer<'_>) -> Result<(), RegistryError> {
         let (actor, root) = (actor.clone(), root.clone().into_owned());
-        self.run(|inner| async move { import::trust_root(&inner, &actor, &root).await }).await
+        self.run(|inner| async move { station::trust_root(&inner, &actor, &root).await }).await
     }
 
     /// Registers a station by its root-signed record. The same record again changes nothing.
@@ -246,7 +271,7 @@ impl Registry {
     /// [`RegistryError`]; M408 for a record the root did not sign.
     pub async fn trust_station(&self, actor: &Actor, record: &[u8]) -> Result<Trusted, RegistryError> {
         let (actor, record) = (actor.clone(), record.to_vec());
-        self.run(|inner| async move { import::trust_station(&inner, &actor, &record).await }).await
+        self.run(|inner| async move { station::trust_station(&inner, &actor, &record).await }).await
     }
 
     /// Imports a manifest, row by row, in chain order.
@@ -377,7 +402,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn stations(&self) -> Result<Vec<StationRow>, RegistryError> {
-        import::stations(self.inner.database.readers()).await
+        station::stations(self.inner.database.readers()).await
     }
 
     /// Stores the newest readings of a projection of the uplink log, and the cursor they end at, in one

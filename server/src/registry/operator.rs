@@ -131,7 +131,7 @@ pub(super) async fn create(inner: &Inner, actor: &Actor, new: &NewToken) -> Resu
     let secret = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random::<32>()?));
     let id = format!("t-{}", hex::encode(random::<ID>()?));
     let at_ms = now_ms();
-    let mut writer = inner.database.writer().await?;
+    let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     sqlx::query("INSERT INTO operator (name, created_at_ms) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
         .bind(&new.operator)
@@ -195,7 +195,7 @@ pub(super) async fn check(inner: &Inner, token: &str, at_ms: u64) -> Result<Acto
 
 pub(super) async fn revoke(inner: &Inner, actor: &Actor, token_id: &str) -> Result<(), RegistryError> {
     let at_ms = now_ms();
-    let mut writer = inner.database.writer().await?;
+    let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let found: Option<(Option<i64>,)> = sqlx::query_as("SELECT revoked_at_ms FROM token WHERE id = $1")
         .bind(token_id)

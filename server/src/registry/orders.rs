@@ -54,7 +54,7 @@ pub(super) async fn record(
     reason: &str,
     detail: serde_json::Value,
 ) -> Result<Ordered, RegistryError> {
-    let mut writer = inner.database.writer().await?;
+    let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let id = find(&mut tx, target).await?;
     let device = inner

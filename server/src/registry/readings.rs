@@ -34,7 +34,7 @@ pub(super) async fn store(
     latest: &[Latest],
     cursor: &str,
 ) -> Result<(), RegistryError> {
-    let mut writer = inner.database.writer().await?;
+    let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     for reading in latest {
         put(&mut tx, inner.verdicts.row(reading.device), reading).await?;

@@ -53,11 +53,15 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(BUSY)
 }
 
-/// Connections that only read a file that is there.
-pub(crate) async fn readers(path: &Path) -> Result<Pool, sqlx::Error> {
-    let options = options(path).create_if_missing(false).pragma("query_only", "ON");
+/// Connections that only read a file that is there. `ahead` is how many rows may be read before they are
+/// asked for: it bounds the memory of a reader of large rows.
+pub(crate) async fn readers(path: &Path, ahead: usize) -> Result<Pool, sqlx::Error> {
+    let options = options(path).create_if_missing(false).pragma("query_only", "ON").row_buffer_size(ahead);
     SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await
 }
+
+/// Rows of the registry read ahead: they are small.
+pub(super) const AHEAD: usize = 64;
 
 /// Brings a file's schema up to date. Refuses one that a newer program has upgraded.
 pub(crate) async fn migrate(
@@ -88,19 +92,24 @@ enum Slot {
 }
 
 /// The one writer, held.
-pub(super) struct Writer<'d>(MutexGuard<'d, Slot>);
+pub(super) struct Writer<'d> {
+    slot: MutexGuard<'d, Slot>,
+    /// The one before failed: nobody has looked yet what became of its last commit.
+    pub(super) unsettled: bool,
+}
 
 impl Database {
     pub(super) async fn open(path: &Path) -> Result<Self, RegistryError> {
         let mut writer = Connection::connect_with(&options(path)).await?;
         migrate(&mut writer, REGISTRY).await.map_err(|error| RegistryError::Database(Box::new(error)))?;
-        let readers = readers(path).await?;
+        let readers = readers(path, AHEAD).await?;
         Ok(Self { path: path.to_owned(), writer: Mutex::new(Slot::Open(Box::new(writer))), readers })
     }
 
     /// Waits for the writer.
     pub(super) async fn writer(&self) -> Result<Writer<'_>, RegistryError> {
         let mut slot = self.writer.lock().await;
+        let unsettled = matches!(*slot, Slot::Failed);
         match *slot {
             Slot::Open(_) => {}
             Slot::Closed => return Err(RegistryError::Closed),
@@ -108,7 +117,7 @@ impl Database {
                 *slot = Slot::Open(Box::new(Connection::connect_with(&options(&self.path)).await?));
             }
         }
-        Ok(Writer(slot))
+        Ok(Writer { slot, unsettled })
     }
 
     pub(super) fn readers(&self) -> &Pool {
@@ -119,10 +128,10 @@ impl Database {
     pub(super) async fn close(&self) {
         let mut slot = self.writer.lock().await;
         self.readers.close().await;
-        if let Slot::Open(connection) = std::mem::replace(&mut *slot, Slot::Closed) {
-            if let Err(error) = connection.close().await {
-                tracing::warn!(%error, "closing the registry's file failed");
-            }
+        if let Slot::Open(connection) = std::mem::replace(&mut *slot, Slot::Closed)
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "closing the registry's file failed");
         }
     }
 }
@@ -130,7 +139,7 @@ impl Database {
 impl Writer<'_> {
     /// The connection.
     pub(super) fn connection(&mut self) -> Result<&mut Connection, RegistryError> {
-        match &mut *self.0 {
+        match &mut *self.slot {
             Slot::Open(connection) => Ok(connection),
             Slot::Failed | Slot::Closed => Err(RegistryError::Closed),
         }
@@ -143,8 +152,8 @@ impl Writer<'_> {
 
     /// Gives the connection up: its last commit failed and its state is not known.
     pub(super) fn fail(&mut self) {
-        if !matches!(*self.0, Slot::Closed) {
-            *self.0 = Slot::Failed;
+        if !matches!(*self.slot, Slot::Closed) {
+            *self.slot = Slot::Failed;
         }
     }
 }

@@ -7,12 +7,13 @@ use std::{collections::BTreeMap, fmt, path::Path, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 
 use super::{
     Position, SegmentError, StoredMessage, segment,
-    sqlite::{last, page, path, place},
+    sqlite::{last, place, readers, segments},
 };
-use crate::registry::sqlite::{self as backend, Pool};
+use crate::registry::sqlite::Pool;
 
 /// Up to where a reader has read, node by node. The default is before everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -121,9 +122,6 @@ pub struct Read {
     pub next: Cursor,
 }
 
-/// Segments read at a time.
-const PAGE: i64 = 16;
-
 /// Reads this node's log. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
@@ -137,7 +135,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError::Database`] when it is not there.
     pub async fn open(data_dir: &Path) -> Result<Self, ReadError> {
-        let pool = backend::readers(&path(data_dir)).await?;
+        let pool = readers(data_dir).await?;
         let (node,): (i64,) = sqlx::query_as("SELECT node FROM log WHERE one = 1").fetch_one(&pool).await?;
         Ok(Self { pool, node: node.cast_unsigned() })
     }
@@ -165,35 +163,33 @@ impl Reader {
     pub async fn read(&self, from: &Cursor, max: usize) -> Result<Read, ReadError> {
         let done = from.position(self.node);
         let mut expected = Position(done.0 + 1);
-        let mut snapshot = self.pool.begin().await?;
-        let rows = page(&mut snapshot, expected, PAGE).await?;
-        if rows.is_empty() {
-            let last = last(&mut snapshot).await?;
-            if done > last {
-                return Err(ReadError::Ahead { asked: done.0, last: last.0 });
-            }
-        }
-        drop(snapshot);
         let mut messages = Vec::new();
-        for (number, (first, count, sum, body)) in rows.into_iter().enumerate() {
+        let mut snapshot = self.pool.begin().await?;
+        let mut rows = segments(&mut snapshot, expected);
+        let mut any = false;
+        while messages.len() < max {
+            let Some((first, count, sum, body)) = rows.try_next().await? else { break };
             let (first, count) = place(first, count);
             if first > expected {
                 let (from, to) = (expected.0, first.0 - 1);
-                return Err(if number == 0 {
-                    ReadError::Gone { asked: from, oldest: first.0 }
-                } else {
+                return Err(if any {
                     ReadError::Missing { from, to }
+                } else {
+                    ReadError::Gone { asked: from, oldest: first.0 }
                 });
             }
+            any = true;
             for (position, message) in segment::read_checked(first, count, &sum, &Bytes::from(body))? {
                 if position >= expected && messages.len() < max {
                     messages.push((position, message));
                 }
             }
             expected = Position(first.0 + u64::from(count));
-            if messages.len() >= max {
-                break;
-            }
+        }
+        drop(rows);
+        let last = last(&mut snapshot).await?;
+        if done > last {
+            return Err(ReadError::Ahead { asked: done.0, last: last.0 });
         }
         let next = match messages.last() {
             Some((position, _)) => from.clone().after(self.node, *position),

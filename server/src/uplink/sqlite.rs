@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
 use sqlx::Connection as _;
 
 use super::{Position, dedup::Windows, segment};
@@ -16,8 +17,8 @@ const STEPS: &[backend::Step] =
 /// Messages at the end of the log that the windows are rebuilt from. A device that was told nothing about
 /// its last message sends it again as soon as it is back; this is how much others may have sent meanwhile.
 const TAIL: u64 = 1 << 18;
-/// Segments read at a time.
-const PAGE: i64 = 64;
+/// Segments read ahead: each is at most a batch.
+const AHEAD: usize = 4;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -96,23 +97,19 @@ impl Log {
 
     async fn windows(&mut self, verdicts: &Verdicts) -> Result<Windows, StoreError> {
         let mut windows = Windows::default();
-        let mut at = Position(self.last.0.saturating_sub(TAIL) + 1);
-        loop {
-            let rows = page(&mut self.connection, at, PAGE).await?;
-            if rows.is_empty() {
-                return Ok(windows);
-            }
-            for (first, count, sum, body) in rows {
-                let (first, count) = place(first, count);
-                for (position, message) in segment::read_checked(first, count, &sum, &Bytes::from(body))? {
-                    let device = verdicts.by_id(&message.tenant, &message.device_id);
-                    if let (Some(device), Some((boot, seq))) = (device, message.name) {
-                        windows.put(device, boot, seq, position);
-                    }
+        let from = Position(self.last.0.saturating_sub(TAIL) + 1);
+        let mut rows = segments(&mut self.connection, from);
+        while let Some((first, count, sum, body)) = rows.try_next().await? {
+            let (first, count) = place(first, count);
+            for (position, message) in segment::read_checked(first, count, &sum, &Bytes::from(body))? {
+                let device = verdicts.by_id(&message.tenant, &message.device_id);
+                if let (Some(device), Some((boot, seq))) = (device, message.name) {
+                    windows.put(device, boot, seq, position);
                 }
-                at = Position(first.0 + u64::from(count));
             }
         }
+        drop(rows);
+        Ok(windows)
     }
 }
 
@@ -130,21 +127,23 @@ pub(super) async fn last(connection: &mut backend::Connection) -> Result<Positio
     Ok(Position(last.map_or(0, |(first, count)| backend::uint(first + count - 1))))
 }
 
-/// Segments from the one that holds `from` on, or from the first after it.
-pub(super) async fn page(
+/// Connections that read the log.
+pub(super) async fn readers(data_dir: &Path) -> Result<backend::Pool, sqlx::Error> {
+    backend::readers(&path(data_dir), AHEAD).await
+}
+
+/// Segments from the one that holds `from` on, or from the first after it, in order.
+pub(super) fn segments(
     connection: &mut backend::Connection,
     from: Position,
-    limit: i64,
-) -> Result<Vec<Row>, sqlx::Error> {
+) -> impl Stream<Item = Result<Row, sqlx::Error>> + Unpin + '_ {
     sqlx::query_as(
         "SELECT first, count, checksum, body FROM segment
          WHERE first >= coalesce((SELECT s.first FROM segment s WHERE s.first <= $1
                                   ORDER BY s.first DESC LIMIT 1), $1)
              AND first + count > $1
-         ORDER BY first LIMIT $2",
+         ORDER BY first",
     )
     .bind(backend::int(from.0))
-    .bind(limit)
-    .fetch_all(connection)
-    .await
+    .fetch(connection)
 }

@@ -292,3 +292,29 @@ async fn a_serial_of_two_tenants_must_be_told_apart() {
     let page = fleet.registry.devices(&DeviceFilter::default(), page.next.as_deref(), 1).await.unwrap();
     assert_eq!((page.items[0].tenant.as_str(), page.next), ("other", None));
 }
+
+#[tokio::test]
+async fn after_a_commit_that_failed_the_verdicts_say_what_the_file_says() {
+    let fleet = Fleet::with(2).await;
+    let before = fleet.registry.audit_head().await.unwrap();
+    // A violation that shows only at the commit: what a full disk does, at the worst moment.
+    fleet
+        .sql(
+            "CREATE TABLE promise (operator INTEGER REFERENCES operator (id) DEFERRABLE INITIALLY DEFERRED);
+             CREATE TRIGGER break_commit AFTER INSERT ON audit BEGIN INSERT INTO promise VALUES (-1); END",
+        )
+        .await;
+    let error = fleet.act(0, Act::Revoke).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Database(_)), "{error}");
+    let state = |device: usize| fleet.registry.verdicts().state(fleet.devices[device].key).unwrap();
+    assert_eq!(state(0), DeviceState::Registered, "nothing was decided");
+    // A commit that was made though it seemed to fail: the file is asked, and has it.
+    fleet.sql("UPDATE device SET state = 'suspended' WHERE serial = 'MU-000002'").await;
+    assert!(fleet.act(0, Act::Revoke).await.is_err());
+    assert_eq!((state(0), state(1)), (DeviceState::Registered, DeviceState::Suspended));
+    fleet.sql("DROP TRIGGER break_commit").await;
+    fleet.act(0, Act::Revoke).await.unwrap();
+    assert_eq!(state(0), DeviceState::Revoked);
+    let report = fleet.registry.audit_verify(None).await.unwrap();
+    assert_eq!((report.broken, report.head.no), (None, before.no + 1));
+}

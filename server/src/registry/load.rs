@@ -1,0 +1,50 @@
+//! What the file says, into the verdicts: when the registry opens, and when a commit failed and only the
+//! file knows what became of it.
+
+use futures_util::TryStreamExt;
+use muster_shared::CertificateId;
+
+use super::{
+    Inner, decide,
+    error::RegistryError,
+    sqlite::{Connection, digest, parse},
+    station,
+    verdict::{CertificateStatus, DeviceName},
+};
+
+/// Loads every registered factory CA. A record that the root's signature no longer covers vouches for nobody.
+pub(super) async fn issuers(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
+    let Some(root) = station::root(connection).await? else { return Ok(()) };
+    for record in station::records(connection, &station::read_root(&root)?).await? {
+        inner.verdicts.put_issuer(station::issuer(&record));
+    }
+    Ok(())
+}
+
+/// Devices and certificates, into the verdicts.
+pub(super) async fn devices(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
+    let verdicts = &inner.verdicts;
+    let mut devices = sqlx::query_as::<_, (i64, String, String, String, String)>(
+        "SELECT id, tenant, device_id, serial, state FROM device ORDER BY id",
+    )
+    .fetch(&mut *connection);
+    while let Some((row, tenant, device_id, serial, state)) = devices.try_next().await? {
+        let (tenant, device_id, serial) = decide::names(&tenant, &device_id, &serial)?;
+        let state = parse(&state, "a device's state")?;
+        verdicts.put_device(row, DeviceName { tenant, device_id, serial }, state);
+    }
+    drop(devices);
+    let mut certificates = sqlx::query_as::<_, (Vec<u8>, i64, i64, String)>(
+        "SELECT id, device, not_after_s, status FROM certificate",
+    )
+    .fetch(connection);
+    while let Some((id, row, not_after_s, status)) = certificates.try_next().await? {
+        let id = CertificateId(digest(&id, "a certificate's id")?);
+        let damaged = |what: String| RegistryError::Damaged(what);
+        let device = verdicts.by_row(row).ok_or_else(|| damaged(format!("certificate {id} is nobody's")))?;
+        let status = CertificateStatus::from_word(&status)
+            .ok_or_else(|| damaged(format!("certificate {id} is {status:?}")))?;
+        verdicts.put_certificate(&id, device, status, not_after_s);
+    }
+    Ok(())
+}
