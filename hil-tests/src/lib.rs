@@ -20,7 +20,8 @@
 //! - Every wait has a deadline, and no process or file of a run is left behind.
 //! - A figure that is shown was measured in this run.
 //! - Nothing listens or connects outside this machine's loopback.
-//! - A test that boots a board lives in a module named `qemu`: few of those run at a time.
+//! - A test that boots a board lives in a module named `qemu`, one that runs the real programs in
+//!   `programs`: they run one at a time.
 
 #![forbid(unsafe_code)]
 

@@ -25,8 +25,9 @@ use crate::{
 
 /// What a device is made of: compiles without std, each crate alone.
 const PORTABLE: [&str; 2] = ["muster-shared", "muster-firmware"];
-/// Tests that boot a board, by name: they live in a module `qemu`.
-const ON_BOARDS: &str = "test(/^qemu::/)";
+/// Tests that boot a board, or run the real programs, by name: they live in these modules.
+const ON_BOARDS: &str = "test(/^(qemu|programs)::/)";
+const ON_BOARDS_MODULES: [&str; 2] = ["qemu::", "programs::"];
 /// The version `cargo verify` builds where cargo-deny is absent.
 const DENY: &str = "0.20.2";
 
@@ -162,7 +163,10 @@ fn tests(run: &mut Run<'_>) -> Result<Counts> {
         return run.count(nextest);
     }
     let mut test = cargo();
-    test.args(["test", "--locked", "--lib", "--bins", "--tests", "--no-fail-fast", "--", "--skip", "qemu::"]);
+    test.args(["test", "--locked", "--lib", "--bins", "--tests", "--no-fail-fast", "--"]);
+    for module in ON_BOARDS_MODULES {
+        test.args(["--skip", module]);
+    }
     run.count(test)
 }
 
@@ -211,7 +215,11 @@ fn board_tests_matching(run: &mut Run<'_>, name: Option<&str>) -> Result<Counts>
     } else {
         let mut test = cargo();
         test.args(["test", "--locked", "-p", "muster-hil", "--tests", "--no-fail-fast"]);
-        test.args(["--", "--test-threads=1"]).arg(name.unwrap_or("qemu::"));
+        test.args(["--", "--test-threads=1"]);
+        match name {
+            Some(name) => test.arg(name),
+            None => test.args(ON_BOARDS_MODULES),
+        };
         test
     };
     test.env("MUSTER_IMAGE", image).env("MUSTER_PROGRAMS", dir);

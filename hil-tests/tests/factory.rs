@@ -6,7 +6,9 @@ mod qemu {
 
     use muster_firmware::platform::Layout;
     use muster_hil::{
-        cable::frame_of,
+        cable::{Cable, frame_of},
+        process::{self, Running},
+        rig::{self, Parts, Rig, unit_of},
         workbench::{Workbench, key_digest, now_s, refusal, signing_request, subject},
     };
     use muster_pki::testing;
@@ -14,6 +16,12 @@ mod qemu {
         factory::{Answer, Entropy, Refusal, Request, SignedAnchors, Stage},
         limits::{FRAME_MAX, NONCE},
     };
+    use rand_chacha::{
+        ChaCha20Rng,
+        rand_core::{RngCore, SeedableRng},
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(120);
 
     #[test]
     fn damaged_frames_cost_nothing_and_the_board_is_made_afterwards() {
@@ -165,5 +173,48 @@ mod qemu {
                 "cut {after:?} after each request"
             );
         }
+    }
+
+    /// The factory tool is killed at random points, and called again until the unit has passed. The random
+    /// points come from a seed, which is printed; `MUSTER_SEED=N` repeats one.
+    #[test]
+    fn a_factory_tool_that_is_killed_goes_on_where_it_was() {
+        const UNITS: u32 = 3;
+        const KILLS: u32 = 6;
+        let seed =
+            std::env::var("MUSTER_SEED").ok().map(|text| text.parse().expect("MUSTER_SEED is a number"));
+        let seed: u64 = seed.unwrap_or_else(|| getrandom::u64().unwrap());
+        println!("MUSTER_SEED={seed}");
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let parts = Parts::make(&mut |text| println!("{text}")).unwrap();
+        let rig = Rig::open(&parts, None).unwrap();
+        rig.ceremony().unwrap();
+        let factory = rig.factory().unwrap();
+        for number in 1..=UNITS {
+            let serial = rig::serial(number);
+            let mut board = rig.blank_board(&serial, rig.root_digest().unwrap()).unwrap();
+            board.power_on().unwrap();
+            let run = rig.run_command(&factory, &board.port(), &serial, "B-0001", ("10.0.2.2", 9)).unwrap();
+            // How long one run takes on this machine now is not known beforehand: the kills find out.
+            let mut longest_ms = 400;
+            for _ in 0..KILLS {
+                let mut tool = Running::start("muster-factory", &run, None).unwrap();
+                thread::sleep(Duration::from_millis(u64::from(rng.next_u32()) % longest_ms));
+                longest_ms = if tool.ended() { longest_ms } else { longest_ms + 200 };
+                tool.kill();
+            }
+            let unit = unit_of(&process::run("muster-factory", &run, PATIENCE).unwrap()).unwrap();
+            assert!(unit.passed(), "{unit:?}");
+            let again = unit_of(&process::run("muster-factory", &run, PATIENCE).unwrap()).unwrap();
+            assert_eq!(
+                (again.result.as_str(), &again.certificate_id),
+                ("already_done", &unit.certificate_id)
+            );
+            let hello = Cable::plug(board.port_path()).unwrap().hello().unwrap();
+            assert_eq!(hello.certificate_id.map(|id| id.to_string()), unit.certificate_id);
+        }
+        let manifest = std::fs::read(rig.close_batch(&factory, "B-0001").unwrap()).unwrap();
+        let rows = String::from_utf8_lossy(&manifest).matches("\"certificate\":").count();
+        assert_eq!(rows, UNITS as usize, "one certificate a unit");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The random points come from a seed, which is printed; `MUSTER_SEED=N` repeats one.
 
-mod rig {
+mod programs {
     use std::{
         collections::{BTreeMap, BTreeSet},
         path::Path,
