@@ -35,11 +35,22 @@ pub struct Options {
     pub ports: Ports,
 }
 
-/// Runs the demo; says whether every step went as designed.
+/// How a demo ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Every step went as designed.
+    Held,
+    /// A step did not.
+    Differs,
+    /// Somebody pressed Ctrl-C before the last step.
+    Interrupted,
+}
+
+/// Runs the demo.
 ///
 /// # Errors
 /// When it cannot begin: a port is taken, something is missing on this machine.
-pub fn demo(screen: Screen, options: &Options) -> Result<bool> {
+pub fn demo(screen: Screen, options: &Options) -> Result<End> {
     process::catch_interrupts().context("signals cannot be caught")?;
     options.ports.check()?;
     let parts = Parts::make(&mut |text| eprintln!("{text}"))?;
@@ -49,29 +60,38 @@ pub fn demo(screen: Screen, options: &Options) -> Result<bool> {
     }
     let mut show = Show::new(screen, options.json, options.stepwise);
     show.say("Muster demo: one device's whole life, on this machine only. Ctrl-C cleans up.\n");
-    let held = match tell(&mut show, &mut rig, options) {
-        Err(fault) if is_interrupt(&fault) => {
-            show.say("\nstopped; everything that ran has ended");
-            return Ok(show.held() && !options.once);
+    let end = {
+        let mut life = Life::new(&rig, options.ports)?;
+        let told = tell(&mut show, &mut life, options.once);
+        let ended = life.end();
+        match told {
+            Err(fault) if is_interrupt(&fault) => {
+                show.say("\nstopped; everything that ran has ended");
+                // Ctrl-C is also how a person leaves what was left running.
+                if show.is_closed() && show.held() { End::Held } else { End::Interrupted }
+            }
+            Err(fault) => return Err(fault),
+            Ok(()) => {
+                ended?;
+                if show.held() { End::Held } else { End::Differs }
+            }
         }
-        other => other?,
     };
-    if !held {
+    if end == End::Differs {
         rig.keep();
         eprintln!("logs and data are kept in {}", rig.dir().display());
     } else if options.keep || options.data_dir.is_some() {
         show.say(&format!("data and logs: {}", rig.dir().display()));
     }
-    Ok(held)
+    Ok(end)
 }
 
-fn tell(show: &mut Show, rig: &mut Rig, options: &Options) -> Result<bool> {
-    let mut life = Life::new(rig, options.ports)?;
+/// Tells the life; unless it is to end by itself, keeps the server and another board running.
+fn tell(show: &mut Show, life: &mut Life<'_>, once: bool) -> Result<()> {
     life.tell(show)?;
     show.close();
-    if options.once || !show.held() {
-        life.end()?;
-        return Ok(show.held());
+    if once || !show.held() {
+        return Ok(());
     }
     life.welcome_another(show)?;
     while life.is_well() {

@@ -1,10 +1,10 @@
 //! `hil`: the demo, the checks, and the bench of boards beside real programs.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use muster_hil::{
-    demo::{self, Options},
+    demo::{self, End, Options},
     fleet,
     rig::{Ports, Taken},
     screen::{Color, Screen},
@@ -86,6 +86,10 @@ impl Place {
     }
 }
 
+/// Needed input is absent.
+const WRONG_USAGE: u8 = 2;
+/// Stopped by Ctrl-C.
+const INTERRUPTED: u8 = 130;
 /// Refused by a rule: a port that is taken.
 const REFUSED: u8 = 3;
 /// Checked, and the answer is no.
@@ -98,7 +102,17 @@ fn main() -> ExitCode {
         Command::Demo(Demo { once, json, step, keep, place }) => {
             let ports = place.ports();
             let options = Options { once, json, stepwise: step, keep, data_dir: place.data_dir, ports };
-            demo::demo(screen, &options)
+            if step && !std::io::stdin().is_terminal() {
+                eprintln!(
+                    "{}: --step waits for Enter, and nobody can press it here\n  next   cargo demo",
+                    screen.red("error")
+                );
+                return ExitCode::from(WRONG_USAGE);
+            }
+            match demo::demo(screen, &options) {
+                Ok(End::Interrupted) => return ExitCode::from(INTERRUPTED),
+                other => other.map(|end| end == End::Held),
+            }
         }
         Command::Verify { steps } => verify::verify(screen, &steps),
         Command::Run { rig, place } => {

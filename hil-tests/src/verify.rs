@@ -139,7 +139,8 @@ fn lint_device(run: &mut Run<'_>) -> Result<Counts> {
 
 fn docs(run: &mut Run<'_>) -> Result<Counts> {
     let mut doc = cargo();
-    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--locked", "--no-deps"]);
+    // Whoever reads the sources reads the private parts too.
+    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--locked", "--no-deps", "--document-private-items"]);
     run.check(doc)
 }
 

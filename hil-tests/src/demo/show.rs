@@ -85,6 +85,7 @@ pub struct Show {
     began: Instant,
     number: usize,
     wrong: usize,
+    closed: bool,
 }
 
 #[derive(Serialize)]
@@ -99,7 +100,7 @@ impl Show {
     /// Begins. `stepwise` waits for Enter before each step.
     #[must_use]
     pub fn new(screen: Screen, json: bool, stepwise: bool) -> Self {
-        Self { screen, json, stepwise, began: Instant::now(), number: 0, wrong: 0 }
+        Self { screen, json, stepwise, began: Instant::now(), number: 0, wrong: 0, closed: false }
     }
 
     /// Runs a step and tells it; says whether it went as designed.
@@ -160,7 +161,8 @@ impl Show {
     }
 
     /// The last line of the story.
-    pub fn close(&self) {
+    pub fn close(&mut self) {
+        self.closed = true;
         if self.json {
             return;
         }
@@ -169,6 +171,12 @@ impl Show {
         self.screen.line("");
         self.screen
             .line(&self.screen.bold(&format!("{held} of {all} as designed, {took} · next: cargo verify")));
+    }
+
+    /// Was the last line told?
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Did every step go as designed?
