@@ -1,6 +1,6 @@
 //! MQTT 3.1.1 and 5.0 as the server speaks them, without a socket, a clock or an `.await`.
 //!
-//! [`codec`] finds packets in octets, [`property`] and [`packet`] read them, [`session`] is what a client
+//! [`codec`] finds packets in octets, [`property`] and [`mod@packet`] read them, [`session`] is what a client
 //! may do and what becomes of it, `v3` and `v5` are what the server says in each version. Octets and the
 //! time go in; octets and [`session::Command`]s come out.
 //!
