@@ -89,9 +89,7 @@ async fn handshake(
     while !tls.established() {
         let step = poll_fn(|cx| handshake_step(shard, stream, &mut tls, &mut early, &mut unsent, cx)).await;
         flush(stream, &mut unsent).await.map_err(|_| None)?;
-        if let Err(end) = step {
-            return Err(end);
-        }
+        step?;
     }
     let leaf = tls.leaf().ok_or(Some(Code::CertificateMissing))?;
     let visitor = Visitor::from_leaf(leaf).map_err(|error| {
@@ -238,11 +236,11 @@ impl Connection {
     }
 
     /// CONNECT has come. Lets the client in, or says why not.
-    async fn gate(&mut self, request: Request) -> Result<(), Refusal> {
+    async fn gate(&mut self, request: Request) -> Result<(), Box<Refusal>> {
         let shard = Rc::clone(&self.shard);
         let node = &shard.node;
         let Pass { device, state } = self.verdict()?;
-        let refused = |code| Refusal { code, who: Claimed::Device(device) };
+        let refused = |code| Box::new(Refusal { code, who: Claimed::Device(device) });
         if let Some(code) = request.objection {
             return Err(refused(code));
         }
@@ -290,7 +288,7 @@ impl Connection {
         Ok(())
     }
 
-    fn verdict(&self) -> Result<Pass, Refusal> {
+    fn verdict(&self) -> Result<Pass, Box<Refusal>> {
         gate::verdict(&self.shard.node.verdicts, &self.visitor, (now_ms() / 1000) as i64)
     }
 

@@ -29,11 +29,11 @@ pub struct Refusal {
 /// # Errors
 /// [`Refusal`]: of a device of the registry for what was decided about it; of a certificate the registry
 /// does not hold for what its factory CA makes of it.
-pub fn verdict(verdicts: &Verdicts, visitor: &Visitor, now_s: i64) -> Result<Pass, Refusal> {
+pub fn verdict(verdicts: &Verdicts, visitor: &Visitor, now_s: i64) -> Result<Pass, Box<Refusal>> {
     let Some(known) = verdicts.certificate(&visitor.certificate) else {
-        return Err(stranger(verdicts, visitor));
+        return Err(Box::new(stranger(verdicts, visitor)));
     };
-    let refused = |code| Refusal { code, who: Claimed::Device(known.device) };
+    let refused = |code| Box::new(Refusal { code, who: Claimed::Device(known.device) });
     let state = verdicts.may_talk(known.device, &visitor.certificate, now_s).map_err(refused)?;
     if now_s < visitor.not_before_s {
         return Err(refused(Code::CertificateNotYetValid));

@@ -18,17 +18,17 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::site::{HIERARCHY, PATIENCE, Site};
 
-pub const V3: u8 = 4;
-pub const V5: u8 = 5;
+pub(crate) const V3: u8 = 4;
+pub(crate) const V5: u8 = 5;
 
-pub struct Client {
+pub(crate) struct Client {
     stream: TlsStream<TcpStream>,
-    pub version: u8,
+    pub(crate) version: u8,
 }
 
 /// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// close_notify.
     Clean,
     /// A TLS alert.
@@ -38,7 +38,7 @@ pub enum End {
 }
 
 /// Shows whatever it is given: a client library that checks its own certificate would spare the server.
-pub fn tls(chain: &[Vec<u8>], key_pkcs8: Vec<u8>) -> Arc<ClientConfig> {
+pub(crate) fn tls(chain: &[Vec<u8>], key_pkcs8: Vec<u8>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(HIERARCHY.broker.certificate().der())).unwrap();
     let provider = aws_lc_rs::default_provider();
@@ -52,13 +52,13 @@ pub fn tls(chain: &[Vec<u8>], key_pkcs8: Vec<u8>) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-pub fn tls_of(credential: &Credential) -> Arc<ClientConfig> {
+pub(crate) fn tls_of(credential: &Credential) -> Arc<ClientConfig> {
     tls(&credential.chain[..1], credential.key_pkcs8())
 }
 
 impl Client {
     /// A TLS connection; nothing said yet.
-    pub async fn open(site: &Site, config: Arc<ClientConfig>, version: u8) -> io::Result<Self> {
+    pub(crate) async fn open(site: &Site, config: Arc<ClientConfig>, version: u8) -> io::Result<Self> {
         let stream = TcpStream::connect(site.addr).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("localhost").unwrap();
@@ -68,7 +68,7 @@ impl Client {
     }
 
     /// Connected as this device, whatever CONNACK says.
-    pub async fn connecting(site: &Site, credential: &Credential, version: u8) -> (Self, Vec<u8>) {
+    pub(crate) async fn connecting(site: &Site, credential: &Credential, version: u8) -> (Self, Vec<u8>) {
         let mut client = Self::open(site, tls_of(credential), version).await.unwrap();
         client.send(&connect(version, "")).await;
         let connack = client.packet().await.expect("CONNACK");
@@ -77,35 +77,35 @@ impl Client {
     }
 
     /// Connected as this device, and let in.
-    pub async fn connected(site: &Site, credential: &Credential, version: u8) -> Self {
+    pub(crate) async fn connected(site: &Site, credential: &Credential, version: u8) -> Self {
         let (client, connack) = Self::connecting(site, credential, version).await;
         assert_eq!(connack[3], 0, "{connack:02x?}");
         client
     }
 
     /// The certificate the server showed.
-    pub fn server_leaf(&self) -> Vec<u8> {
+    pub(crate) fn server_leaf(&self) -> Vec<u8> {
         self.stream.get_ref().1.peer_certificates().expect("verified")[0].to_vec()
     }
 
     /// Sends KeyUpdate, and asks for one (RFC 8446 §4.6.3).
-    pub fn update_keys(&mut self) {
+    pub(crate) fn update_keys(&mut self) {
         self.stream.get_mut().1.refresh_traffic_keys().unwrap();
     }
 
     /// Breaks the connection without a goodbye.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         self.stream.get_ref().0.set_zero_linger().unwrap();
     }
 
-    pub async fn send(&mut self, octets: &[u8]) {
+    pub(crate) async fn send(&mut self, octets: &[u8]) {
         // A server that has closed is found by what is read.
         let _ = self.stream.write_all(octets).await;
         let _ = self.stream.flush().await;
     }
 
     /// The next packet, or how the connection ended.
-    pub async fn packet(&mut self) -> Result<Vec<u8>, End> {
+    pub(crate) async fn packet(&mut self) -> Result<Vec<u8>, End> {
         let read = async {
             let mut packet = vec![self.stream.read_u8().await?];
             let mut len = 0;
@@ -126,7 +126,7 @@ impl Client {
     }
 
     /// How the connection ends, with nothing said before.
-    pub async fn end(&mut self) -> End {
+    pub(crate) async fn end(&mut self) -> End {
         match self.packet().await {
             Err(end) => end,
             Ok(packet) => panic!("not an end: {packet:02x?}"),
@@ -134,14 +134,14 @@ impl Client {
     }
 
     /// Publishes and waits for PUBACK; its reason code.
-    pub async fn publish(&mut self, id: u16, topic: &str, payload: &[u8]) -> u8 {
+    pub(crate) async fn publish(&mut self, id: u16, topic: &str, payload: &[u8]) -> u8 {
         self.send(&publish(self.version, 1, id, topic, payload)).await;
         let puback = self.packet().await.expect("PUBACK");
         assert_eq!((puback[0], &puback[2..4]), (0x40, &id.to_be_bytes()[..]), "{puback:02x?}");
         puback.get(4).copied().unwrap_or(0)
     }
 
-    pub async fn subscribe(&mut self, filter: &str) -> u8 {
+    pub(crate) async fn subscribe(&mut self, filter: &str) -> u8 {
         let properties: &[u8] = if self.version == V5 { &[0] } else { &[] };
         self.send(&packet(0x82, &[&[0, 9], properties, &text(filter), &[1]])).await;
         let suback = self.packet().await.expect("SUBACK");
@@ -150,7 +150,7 @@ impl Client {
     }
 }
 
-pub fn end(error: &io::Error) -> End {
+pub(crate) fn end(error: &io::Error) -> End {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::AlertReceived(alert)) => End::Alert(*alert),
         None if error.kind() == io::ErrorKind::UnexpectedEof && error.get_ref().is_none() => End::Clean,
@@ -159,7 +159,7 @@ pub fn end(error: &io::Error) -> End {
     }
 }
 
-pub fn packet(first: u8, body: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn packet(first: u8, body: &[&[u8]]) -> Vec<u8> {
     let body = body.concat();
     let mut out = vec![first];
     let mut len = body.len();
@@ -174,28 +174,28 @@ pub fn packet(first: u8, body: &[&[u8]]) -> Vec<u8> {
     [out, body].concat()
 }
 
-pub fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
 }
 
-pub fn connect(version: u8, client_id: &str) -> Vec<u8> {
+pub(crate) fn connect(version: u8, client_id: &str) -> Vec<u8> {
     connect_with(version, 0b10, 60, &[&text(client_id)])
 }
 
-pub fn connect_with(version: u8, flags: u8, keep_alive_s: u16, rest: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn connect_with(version: u8, flags: u8, keep_alive_s: u16, rest: &[&[u8]]) -> Vec<u8> {
     let properties: &[u8] = if version == V5 { &[0] } else { &[] };
     let head = [&[0, 4][..], b"MQTT", &[version, flags], &keep_alive_s.to_be_bytes()].concat();
     packet(0x10, &[&head, properties, &rest.concat()])
 }
 
-pub fn publish(version: u8, qos: u8, id: u16, topic: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn publish(version: u8, qos: u8, id: u16, topic: &str, payload: &[u8]) -> Vec<u8> {
     let id: &[u8] = if qos == 0 { &[] } else { &id.to_be_bytes() };
     let properties: &[u8] = if version == V5 { &[0] } else { &[] };
     packet(0x30 | qos << 1, &[&text(topic), id, properties, payload])
 }
 
 /// The code in the reason string of a packet.
-pub fn code_in(packet: &[u8]) -> Option<muster_shared::Code> {
+pub(crate) fn code_in(packet: &[u8]) -> Option<muster_shared::Code> {
     let words = String::from_utf8_lossy(packet);
     let at = words.rfind(" ").map_or(0, |_| words.find('M').unwrap_or(0));
     muster_shared::Code::from_reason(&words[at..])

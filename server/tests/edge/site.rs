@@ -42,37 +42,37 @@ fn watch_for_panics() {
 }
 
 /// One hierarchy for every test of the process: making it costs a dozen keys.
-pub static HIERARCHY: LazyLock<Hierarchy> = LazyLock::new(|| testing::hierarchy(now_s()));
+pub(crate) static HIERARCHY: LazyLock<Hierarchy> = LazyLock::new(|| testing::hierarchy(now_s()));
 
 /// Long enough for the slowest machine; what takes longer hangs.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn now_s() -> i64 {
+pub(crate) fn now_s() -> i64 {
     (now_ms() / 1000) as i64
 }
 
-pub struct Site {
+pub(crate) struct Site {
     _dir: TempDir,
-    pub registry: Registry,
-    pub uplink: Writer,
-    pub reader: Reader,
-    pub roster: std::sync::Arc<Roster>,
+    pub(crate) registry: Registry,
+    pub(crate) uplink: Writer,
+    pub(crate) reader: Reader,
+    pub(crate) roster: std::sync::Arc<Roster>,
     revocation: Revocation,
-    pub edge: Option<Edge>,
-    pub addr: SocketAddr,
-    pub devices: Vec<Credential>,
+    pub(crate) edge: Option<Edge>,
+    pub(crate) addr: SocketAddr,
+    pub(crate) devices: Vec<Credential>,
 }
 
-pub fn ana() -> Actor {
+pub(crate) fn ana() -> Actor {
     Actor { name: "ana".to_owned(), role: Role::Operator, token_id: None }
 }
 
 /// A device's credential, known to nobody yet.
-pub fn unknown(serial: &str) -> Credential {
+pub(crate) fn unknown(serial: &str) -> Credential {
     testing::device(&HIERARCHY, &testing::subject(serial), now_s())
 }
 
-pub fn broker() -> BrokerCredential {
+pub(crate) fn broker() -> BrokerCredential {
     let name: ServerName = "localhost".parse().unwrap();
     let server = testing::server(&HIERARCHY.broker, &[name], now_s());
     BrokerCredential {
@@ -83,11 +83,11 @@ pub fn broker() -> BrokerCredential {
 
 impl Site {
     /// With `count` registered devices, MU-000001 and on.
-    pub async fn with(count: usize) -> Self {
+    pub(crate) async fn with(count: usize) -> Self {
         Self::limited(count, Limits::default()).await
     }
 
-    pub async fn limited(count: usize, limits: Limits) -> Self {
+    pub(crate) async fn limited(count: usize, limits: Limits) -> Self {
         watch_for_panics();
         let dir = TempDir::new().unwrap();
         let registry = Registry::open(dir.path()).await.unwrap();
@@ -116,28 +116,28 @@ impl Site {
     }
 
     /// The key of a device, from 0.
-    pub fn key(&self, device: usize) -> DeviceKey {
+    pub(crate) fn key(&self, device: usize) -> DeviceKey {
         let id = self.devices[device].identity().id;
         self.registry.verdicts().certificate(&id).expect("imported").device
     }
 
-    pub fn serial(device: usize) -> String {
+    pub(crate) fn serial(device: usize) -> String {
         format!("MU-{:06}", device + 1)
     }
 
     /// Decides, and does not return before nothing it forbids is accepted any more.
-    pub async fn decide(&self, device: usize, act: Act) -> Result<Answer, RegistryError> {
+    pub(crate) async fn decide(&self, device: usize, act: Act) -> Result<Answer, RegistryError> {
         let serial = self.devices[device].identity().serial;
         self.revocation.decide(&ana(), &serial, act, &Reason::new("a reason of ten")).await
     }
 
     /// Everything about a device, with the facts that are on their way.
-    pub async fn detail(&self, device: usize) -> DeviceDetail {
+    pub(crate) async fn detail(&self, device: usize) -> DeviceDetail {
         self.registry.facts().flush().await;
         self.registry.device(&self.devices[device].identity().serial).await.unwrap()
     }
 
-    pub async fn stored(&self) -> Vec<StoredMessage> {
+    pub(crate) async fn stored(&self) -> Vec<StoredMessage> {
         let mut all = Vec::new();
         let mut from = Cursor::default();
         loop {
@@ -150,7 +150,7 @@ impl Site {
         }
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         if let Some(edge) = self.edge.take() {
             edge.stop(Duration::from_secs(5)).await;
         }

@@ -91,7 +91,7 @@ pub(super) fn puback_refused(out: &mut Vec<u8>, id: u16, code: Code, limits: &Li
 
 /// SUBACK or UNSUBACK by its first octet: a reason for each filter; one string for the first refused.
 pub(super) fn suback(out: &mut Vec<u8>, first: u8, id: u16, reasons: &[u8], limits: &Limits) {
-    let refused = reasons.iter().any(|&reason| reason == Reason::NOT_AUTHORIZED.0);
+    let refused = reasons.contains(&Reason::NOT_AUTHORIZED.0);
     let start = out.len();
     let write = |out: &mut Vec<u8>, code: Option<Code>| {
         super::packet(out, first, |out| {

@@ -1,6 +1,7 @@
 use std::{pin::pin, task::Waker};
 
 use super::*;
+use crate::edge::limits::{MAIL_BYTES_MAX, MAIL_MAX};
 
 fn arrival(device: u32) -> Arrival {
     Arrival {
