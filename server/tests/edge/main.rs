@@ -1,7 +1,7 @@
 //! The edge over real sockets: devices with certificates of a hierarchy made in memory, a registry and an
 //! uplink log on real files, and clients that are not ours to judge by.
 
-#![allow(missing_docs, reason = "a test binary")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 mod client;
 mod hostile;

@@ -121,10 +121,6 @@ impl Site {
         self.registry.verdicts().certificate(&id).expect("imported").device
     }
 
-    pub(crate) fn serial(device: usize) -> String {
-        format!("MU-{:06}", device + 1)
-    }
-
     /// Decides, and does not return before nothing it forbids is accepted any more.
     pub(crate) async fn decide(&self, device: usize, act: Act) -> Result<Answer, RegistryError> {
         let serial = self.devices[device].identity().serial;
