@@ -312,10 +312,10 @@ async fn renew(broker: Arc<Renewing>, edge: Arc<Edge>, https: Option<Arc<Renewin
                 Err(error) => tracing::error!(%error, "the broker certificate is not renewed"),
             }
         }
-        if let Some(https) = https.as_ref().filter(|https| due(https).is_zero()) {
-            if let Err(error) = https.renew(now_s()) {
-                tracing::error!(%error, "the HTTPS certificate is not renewed");
-            }
+        if let Some(https) = https.as_ref().filter(|https| due(https).is_zero())
+            && let Err(error) = https.renew(now_s())
+        {
+            tracing::error!(%error, "the HTTPS certificate is not renewed");
         }
     }
 }

@@ -356,7 +356,7 @@ mod tests {
         let plan = Plan { data_dir: dir.path().to_owned(), keys, operator: "admin".to_owned() };
         let problem = make(&plan).unwrap_err();
         assert_eq!(problem.code, Code::DataDirectory);
-        assert!(problem.why.unwrap().contains("mine"));
+        assert!(problem.why.as_ref().unwrap().contains("mine"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -347,8 +347,10 @@ fn refused(error: RegistryError, target: &Target) -> Problem {
         _ => None,
     };
     let mut problem = Problem::from(error).serial(target.serial.as_str());
-    problem.what = what.unwrap_or(problem.what);
-    problem.place = place.or(problem.place);
+    if let Some(what) = what {
+        problem.what = what;
+    }
+    problem.place = place;
     problem
 }
 

@@ -4,6 +4,8 @@
 //! reads that document back with [`Problem::from_document`] and prints it. Writer and reader live here
 //! together, so that no surface can say it differently.
 
+use std::ops::{Deref, DerefMut};
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -13,9 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::registry::RegistryError;
 
-/// A refusal with its particulars. `code` decides the short words, the exit status and the HTTP status.
+/// A refusal with its particulars. Boxed: it is the rare end of results that are common.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct Problem(Box<Particulars>);
+
+/// What a [`Problem`] says. `code` decides the short words, the exit status and the HTTP status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Particulars {
     /// Which refusal.
     pub code: Code,
     /// What happened, with the particulars: `device MU-000118 is suspended`.
@@ -30,18 +36,31 @@ pub struct Problem {
     pub request_id: Option<String>,
 }
 
+impl Deref for Problem {
+    type Target = Particulars;
+    fn deref(&self) -> &Particulars {
+        &self.0
+    }
+}
+
+impl DerefMut for Problem {
+    fn deref_mut(&mut self) -> &mut Particulars {
+        &mut self.0
+    }
+}
+
 impl Problem {
     /// A refusal with the code's own words.
     #[must_use]
     pub fn new(code: Code) -> Self {
-        Self {
+        Self(Box::new(Particulars {
             code,
             what: code.words().to_owned(),
             place: None,
             why: None,
             next: code.entry().next.to_owned(),
             request_id: None,
-        }
+        }))
     }
 
     /// Says what happened with the particulars.
@@ -122,14 +141,14 @@ impl Problem {
             Ok(code) => (code, refusal.what),
             Err(_) => (Code::Fault, format!("{} {}", refusal.code, refusal.what)),
         };
-        Some(Self {
+        Some(Self(Box::new(Particulars {
             code,
             what,
             place: refusal.place,
             why: refusal.why,
             next: refusal.next,
             request_id: refusal.request_id,
-        })
+        })))
     }
 }
 
