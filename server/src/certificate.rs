@@ -170,3 +170,46 @@ impl ResolvesServerCert for Resolver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::{hierarchy::Hierarchy, testing};
+
+    use super::*;
+
+    const NOW_S: i64 = 1_795_000_000;
+    const DAY_S: i64 = 86_400;
+
+    fn renewing(hierarchy: &Hierarchy) -> Renewing {
+        Renewing::new(&hierarchy.broker, &["localhost".parse().unwrap()], NOW_S).unwrap()
+    }
+
+    #[test]
+    fn a_broker_certificate_lives_thirty_days_and_is_renewed_at_two_thirds() {
+        let hierarchy = testing::hierarchy(NOW_S);
+        let renewing = renewing(&hierarchy);
+        let life_s = renewing.ends_at_s() - NOW_S;
+        assert!(life_s <= 30 * DAY_S && life_s > 29 * DAY_S, "{life_s}");
+        let due_s = renewing.due_in(NOW_S).as_secs() as i64;
+        assert!((19 * DAY_S..=20 * DAY_S).contains(&due_s), "{due_s}");
+        assert!(renewing.due_in(NOW_S + due_s).is_zero());
+        assert!(renewing.due_in(NOW_S + 400 * DAY_S).is_zero(), "a clock may jump");
+    }
+
+    #[test]
+    fn renewal_makes_another_certificate_for_another_key_of_the_same_authority() {
+        let hierarchy = testing::hierarchy(NOW_S);
+        let renewing = renewing(&hierarchy);
+        let before = renewing.current();
+        let after = renewing.renew(NOW_S + 20 * DAY_S).unwrap();
+        assert_ne!(before.id, after.id);
+        assert_ne!(before.expose_secret().secret_der(), after.expose_secret().secret_der());
+        assert_eq!(renewing.current().id, after.id);
+        assert!(renewing.ends_at_s() > NOW_S + 49 * DAY_S);
+        for own in [before, after] {
+            assert!(hierarchy.broker.certificate().vouches_for(&own.chain[0]).is_ok());
+            assert!(hierarchy.https.certificate().vouches_for(&own.chain[0]).is_err());
+            assert_eq!(certified(&own).unwrap().cert[0], own.chain[0]);
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! The HTTPS API as a program meets it, good and bad.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod rig;
 
 use std::{
@@ -200,7 +202,7 @@ fn garbage_does_not_hurt_it(server: &Server) {
     let _ = endless.write_all(b"GET / HTTP/1.1\r\nx: ");
     while endless.write_all(&line).is_ok() && endless.flush().is_ok() {
         endless.sock.set_nonblocking(true).unwrap();
-        let ended = matches!(endless.sock.peek(&mut [0; 1]), Ok(_));
+        let ended = endless.sock.peek(&mut [0; 1]).is_ok();
         endless.sock.set_nonblocking(false).unwrap();
         if ended {
             break;

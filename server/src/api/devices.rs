@@ -1,44 +1,27 @@
-//! Devices: list, show, decide, disconnect, command.
-
-use std::time::Duration;
+//! Devices: which there are, and everything about one.
 
 use axum::{
     Json,
     extract::{Path, State},
 };
 use base64::Engine as _;
-use bytes::Bytes;
-use muster_shared::{
-    Code,
-    topic::{Kind, Topic},
-};
+use muster_shared::Code;
 use serde::Deserialize;
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{
-    Document, Doors, Query, audit,
+    Doors, Query, audit,
     auth::{Caller, Need},
     error::Problem,
     page_limit, time, view,
 };
 use crate::{
-    edge::{DeliverError, Delivered, Downlink, Protocol},
+    edge::Protocol,
     registry::{
-        Act, Actor, DeviceFilter, DeviceName, DeviceState, DisconnectReason, Order, Reason, RegistryError,
-        Target, now_ms,
+        Act, DeviceFilter, RegistryError, Target,
         query::{CertificateRow, DeviceDetail, DeviceRow, ReadingRow, RefusalRow, SessionRow},
     },
-    revocation::Answer,
 };
 
-/// How long an answer waits for the sockets to close. The decision stands either way, and nothing is
-/// accepted any more; what is late is reported as not yet enforced.
-const CLOSE_WAIT: Duration = Duration::from_secs(3);
-/// How long a command waits for the device's acknowledgement.
-const COMMAND_WAIT: Duration = Duration::from_secs(10);
-/// The MQTT 5 reason code of a DISCONNECT that an operator caused (§3.14.2.1).
-const ADMINISTRATIVE_ACTION: u8 = 0x98;
 /// The protocol level of MQTT 3.1.1 (§3.1.2.2).
 const MQTT_3_1_1: u8 = 4;
 
@@ -105,224 +88,8 @@ pub(super) async fn show(
     Ok(Json(self::detail(&detail, &doors)))
 }
 
-/// What a decision is posted with.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Posted {
-    reason: Option<String>,
-    reason_code: Option<String>,
-    confirm: Option<String>,
-    payload: Option<String>,
-    payload_base64: Option<String>,
-}
-
-pub(super) async fn act(
-    caller: Caller,
-    State(doors): State<Doors>,
-    Path((serial, verb)): Path<(String, String)>,
-    Document(posted): Document<Posted>,
-) -> Result<axum::response::Response, Problem> {
-    use axum::response::IntoResponse as _;
-    let target = target(&serial)?;
-    if verb == "command" {
-        let actor = caller.may(Need::Decide)?;
-        return Ok(Json(command(&doors, actor, &target, &posted).await?).into_response());
-    }
-    if posted.payload.is_some() || posted.payload_base64.is_some() {
-        return Err(Problem::new(Code::UsageWrong).what(format!("{verb} takes no payload")));
-    }
-    if verb == "disconnect" {
-        let actor = caller.may(Need::Decide)?;
-        let reason = reason(&posted, &verb)?;
-        return Ok(Json(disconnect(&doors, actor, &target, &reason).await?).into_response());
-    }
-    let act = verb.parse::<Act>().ok().filter(|act| *act != Act::FirstConnection);
-    let Some(act) = act.filter(|act| *act != Act::Decommission) else {
-        return Err(Problem::new(Code::RouteUnknown).what(format!("a device has no {verb}")));
-    };
-    let actor = caller.may(Need::Decide)?;
-    let reason = reason(&posted, &verb)?;
-    if act == Act::Revoke {
-        confirmed(&posted, &target, &reason)?;
-    }
-    let answer = doors.revocation.decide(actor, &target, act, &reason).await;
-    let answer = answer.map_err(|error| refused(error, &target))?;
-    Ok(Json(seen_through(&doors, answer).await).into_response())
-}
-
-fn reason(posted: &Posted, verb: &str) -> Result<Reason, Problem> {
-    let text = posted.reason.as_deref().unwrap_or_default().trim();
-    if text.is_empty() {
-        return Err(Problem::new(Code::ReasonMissing).what(format!("{verb} needs a reason")));
-    }
-    let code = posted.reason_code.as_deref().map(str::parse).transpose().map_err(
-        |error: crate::registry::device::UnknownWord| {
-            let words: Vec<_> = crate::registry::RevocationReason::ALL.iter().map(|of| of.as_str()).collect();
-            Problem::new(Code::UsageWrong)
-                .what(error.to_string())
-                .because(format!("it is one of {}", words.join(", ")))
-        },
-    )?;
-    Ok(Reason { text: text.to_owned(), code })
-}
-
-/// What cannot be undone is said twice, and with the word the revocation list will carry.
-fn confirmed(posted: &Posted, target: &Target, reason: &Reason) -> Result<(), Problem> {
-    if reason.code.is_none() {
-        return Err(Problem::new(Code::ReasonMissing)
-            .what("a revocation needs a reason code")
-            .next("repeat it with --reason-code keyCompromise or another word of RFC 5280"));
-    }
-    let same = |given: &str| given == target.serial.as_str() || given == target.to_string();
-    if !posted.confirm.as_deref().is_some_and(same) {
-        return Err(Problem::new(Code::ConfirmationMissing).serial(target.serial.as_str()));
-    }
-    Ok(())
-}
-
-/// A decision that is true already: waits a little for its sessions to close, and says what it saw.
-async fn seen_through(doors: &Doors, answer: Answer) -> view::Decision {
-    let decided = answer.decided;
-    let ends_sessions = decided.act.ends_sessions();
-    let mut decision = view::Decision {
-        act: decided.act.as_str().to_owned(),
-        from: Some(decided.from.as_str().to_owned()),
-        to: decided.to.as_str().to_owned(),
-        generation: Some(decided.generation.0),
-        audit_no: Some(decided.audit_no),
-        enforced: !ends_sessions,
-        ..decision(&doors.registry.verdicts().name(decided.device), decided.decided_at_ms)
-    };
-    if !ends_sessions {
-        return decision;
-    }
-    if let Ok(Ok(Some(enforced))) = tokio::time::timeout(CLOSE_WAIT, answer.enforced()).await {
-        let closed = enforced.closed_sessions > 0;
-        decision.enforced = true;
-        decision.enforced_at = Some(time::from_ms(enforced.enforced_at_ms));
-        decision.sessions_closed = enforced.closed_sessions;
-        decision.commit_to_closed_ms = closed.then_some(enforced.commit_to_closed_ms);
-        decision.mqtt_reason = closed.then_some(ADMINISTRATIVE_ACTION);
-    }
-    decision
-}
-
-fn decision(name: &DeviceName, at_ms: u64) -> view::Decision {
-    view::Decision {
-        schema: "muster.decision/1".to_owned(),
-        serial: name.serial.to_string(),
-        tenant: name.tenant.to_string(),
-        device_id: name.device_id.to_string(),
-        act: String::new(),
-        from: None,
-        to: String::new(),
-        generation: None,
-        audit_no: None,
-        decided_at: time::from_ms(at_ms),
-        enforced: false,
-        enforced_at: None,
-        sessions_closed: 0,
-        commit_to_closed_ms: None,
-        mqtt_reason: None,
-    }
-}
-
-/// Ends the live session without a decision: the device may come back.
-async fn disconnect(
-    doors: &Doors,
-    actor: &Actor,
-    target: &Target,
-    reason: &Reason,
-) -> Result<view::Decision, Problem> {
-    let ordered = doors
-        .registry
-        .order(actor, target, Order::Disconnect, &reason.text, json!({}))
-        .await
-        .map_err(|error| refused(error, target))?;
-    let wait = doors.roster.close(ordered.device, DisconnectReason::Administrative);
-    let was_online = !wait.is_none();
-    let closed = tokio::time::timeout(CLOSE_WAIT, wait).await;
-    let verdicts = doors.registry.verdicts();
-    let mut decision = view::Decision {
-        act: "disconnect".to_owned(),
-        to: verdicts.state(ordered.device).map_or("unknown", DeviceState::as_str).to_owned(),
-        generation: Some(ordered.generation.0),
-        audit_no: Some(ordered.audit_no),
-        enforced: closed.is_ok(),
-        ..decision(&verdicts.name(ordered.device), ordered.at_ms)
-    };
-    if let (true, Ok(closed)) = (was_online, closed) {
-        let closed_at_ms = closed.map_or_else(now_ms, |closed| closed.at_ms);
-        decision.sessions_closed = 1;
-        decision.enforced_at = Some(time::from_ms(closed_at_ms));
-        decision.commit_to_closed_ms = Some(closed_at_ms.saturating_sub(ordered.at_ms));
-        decision.mqtt_reason = Some(ADMINISTRATIVE_ACTION);
-    }
-    Ok(decision)
-}
-
-/// Publishes on `command/{id}/request` to the live session, and says whether the device has it.
-async fn command(
-    doors: &Doors,
-    actor: &Actor,
-    target: &Target,
-    posted: &Posted,
-) -> Result<view::CommandResult, Problem> {
-    let payload = match (&posted.payload, &posted.payload_base64) {
-        (Some(text), None) => Bytes::from(text.clone().into_bytes()),
-        (None, Some(coded)) => {
-            let octets = base64::engine::general_purpose::STANDARD.decode(coded);
-            octets.map(Bytes::from).map_err(|error| {
-                Problem::new(Code::UsageWrong).what("payload_base64 is not base64").because(error.to_string())
-            })?
-        }
-        _ => {
-            return Err(Problem::new(Code::UsageWrong)
-                .what("a command has exactly one of payload and payload_base64"));
-        }
-    };
-    let detail = doors.registry.device(target).await.map_err(|error| refused(error, target))?;
-    if let Some(code) = detail.row.state.refusal() {
-        let what = format!("device {} is {}", target.serial, detail.row.state);
-        return Err(Problem::new(code).what(what).serial(target.serial.as_str()));
-    }
-    let command_id = super::request_id();
-    let topic = topic(&doors.registry.verdicts().name(detail.row.key), &command_id)?;
-    // The record names the payload by its digest: what was sent can be proved, and is not kept.
-    let digest = hex::encode(Sha256::digest(&payload));
-    let record = json!({ "command_id": command_id, "payload_sha256": digest });
-    let reason = posted.reason.as_deref().unwrap_or_default();
-    let recorded = doors.registry.order(actor, target, Order::Command, reason, record).await;
-    recorded.map_err(|error| refused(error, target))?;
-    let message = Downlink { topic: topic.as_str().into(), payload, qos: 1 };
-    let sent = doors.roster.deliver(detail.row.key, message);
-    let (outcome, why) = match tokio::time::timeout(COMMAND_WAIT, sent).await {
-        Ok(Ok(Delivered::Acknowledged)) => ("acknowledged", None),
-        Ok(Ok(Delivered::Sent)) => ("sent", None),
-        Ok(Err(error @ DeliverError::Ended)) => ("unknown", Some(error.to_string())),
-        Ok(Err(error)) => ("refused", Some(error.to_string())),
-        Err(_) => ("unknown", Some("the device has not acknowledged it in time".to_owned())),
-    };
-    Ok(view::CommandResult {
-        schema: "muster.command/1".to_owned(),
-        command_id,
-        topic,
-        outcome: outcome.to_owned(),
-        delivered: matches!(outcome, "acknowledged" | "sent"),
-        why,
-    })
-}
-
-fn topic(name: &DeviceName, command_id: &str) -> Result<String, Problem> {
-    let topic = Topic::of(&name.tenant, &name.device_id, Kind::CommandRequest { id: command_id });
-    topic
-        .text()
-        .map(|text| text.to_string())
-        .map_err(|error| Problem::new(Code::Fault).because(error.to_string()))
-}
-
 /// Reads `SERIAL` or `TENANT/SERIAL`.
-fn target(text: &str) -> Result<Target, Problem> {
+pub(super) fn target(text: &str) -> Result<Target, Problem> {
     text.parse().map_err(|error: muster_shared::id::IdError| {
         Problem::new(Code::UsageWrong)
             .what(format!("{text:?} is no serial"))
@@ -332,7 +99,7 @@ fn target(text: &str) -> Result<Target, Problem> {
 }
 
 /// A refusal about one device: its serial goes into what to do next.
-fn refused(error: RegistryError, target: &Target) -> Problem {
+pub(super) fn refused(error: RegistryError, target: &Target) -> Problem {
     let what = match &error {
         RegistryError::DeviceUnknown(_) => Some(format!("no device {target}")),
         RegistryError::Transition { error, .. } => {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`error`], [`view`], [`time`] | refusals, documents, instants: each with its reader |
 //! | [`auth`] | who asks, and whether their role covers it |
-//! | `devices`, `batches`, [`audit`], `tokens`, `status` | the routes |
+//! | `devices`, `acts`, `batches`, [`audit`], `tokens`, `status` | the routes |
 //! | [`serve`] | TLS, connections, graceful end |
 
 use std::{sync::Arc, time::Duration};
@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tracing::Instrument as _;
 
+mod acts;
 pub mod audit;
 mod auth;
 mod batches;
@@ -111,7 +112,7 @@ pub fn router(doors: Doors) -> Router {
         .route("/v1/sessions", get(status::sessions))
         .route("/v1/devices", get(devices::list))
         .route("/v1/devices/{serial}", get(devices::show))
-        .route("/v1/devices/{serial}/{act}", post(devices::act))
+        .route("/v1/devices/{serial}/{act}", post(acts::act))
         .route("/v1/batches", get(batches::list).post(batches::import))
         .route("/v1/stations", get(batches::stations).post(batches::trust))
         .route("/v1/audit", get(audit::list))

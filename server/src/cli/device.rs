@@ -14,9 +14,12 @@ use super::{
     table::{self, About, Column},
     words,
 };
-use crate::api::{
-    error::Problem,
-    view::{self, CommandResult, DeviceDetail, Page},
+use crate::{
+    api::{
+        error::Problem,
+        view::{self, CommandResult, DeviceDetail, Page},
+    },
+    registry::Act,
 };
 
 /// Lines asked for at a time.
@@ -148,7 +151,7 @@ fn show(serial: &str, history: bool, client: &Client, screen: &Screen) -> Result
         let label = if at == 0 { "history" } else { "" };
         let more = at + 1 == shown && detail.history.len() > shown;
         let all = if more { "   (all: --history)" } else { "" };
-        screen.line(format!("  {label:<11} {} {}{all}", words::instant(&row.at), decided(row)));
+        screen.line(format!("  {label:<11} {} {}{all}", words::instant(&row.at), happened(row, &detail)));
     }
     let acts = if detail.can_do.is_empty() { "nothing".to_owned() } else { detail.can_do.join(" · ") };
     screen.line(format!("  {:<11} {acts}", "can do"));
@@ -218,8 +221,10 @@ fn session(detail: &DeviceDetail) -> String {
     text
 }
 
+/// Who put the device where it may not talk, when, and in which words.
 fn why(detail: &DeviceDetail) -> String {
-    let Some(row) = detail.why.as_ref().filter(|row| row.action.starts_with("device.")) else {
+    let Some(row) = detail.why.as_ref().filter(|_| !matches!(&*detail.device.state, "registered" | "active"))
+    else {
         return String::new();
     };
     let mut text = format!(" by {} {}", row.actor, words::ago(&row.at));
@@ -229,10 +234,29 @@ fn why(detail: &DeviceDetail) -> String {
     text
 }
 
-fn decided(row: &view::AuditRow) -> String {
-    let mut text = format!("{} by {}", row.action, row.actor);
+/// A row of the device's history in one line: `suspended by ana "case 881", session closed in 9 ms (0x98)`.
+fn happened(row: &view::AuditRow, detail: &DeviceDetail) -> String {
+    let verb = row.action.strip_prefix("device.").unwrap_or(&row.action);
+    let mut text = match (verb, verb.parse::<Act>()) {
+        ("first-connection", _) => return "first connection → active".to_owned(),
+        ("command", _) => "command sent".to_owned(),
+        ("disconnect", _) => "disconnected".to_owned(),
+        (_, Ok(act)) => act.participle().to_owned(),
+        (other, Err(_)) => other.to_owned(),
+    };
+    text.push_str(&format!(" by {}", row.actor));
+    if let Some(code) = row.detail["code"].as_str() {
+        text.push_str(&format!(", {code}"));
+    }
     if let Some(reason) = &row.reason {
         text.push_str(&format!(" {reason:?}"));
+    }
+    match &detail.enforcement {
+        Some(of) if of.decided_at == row.at && of.sessions_closed > 0 => match of.commit_to_closed_ms {
+            Some(ms) => text.push_str(&format!(", session closed in {ms} ms (0x98)")),
+            None => text.push_str(", session being closed"),
+        },
+        _ => {}
     }
     text
 }
