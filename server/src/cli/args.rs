@@ -13,9 +13,9 @@ use crate::config::Given;
 pub const FRONT: &str = "\
 muster: from a blank board to a trusted member of a fleet, and out of it again
 
-  muster init && muster serve                             make keys and a first token; run the server
-  muster batch import B-0042.muster                       take in what a station has made
-  muster device suspend MU-000118 --reason \"case 881\"     refuse it for now; its session ends
+  muster init && muster serve                           make keys and a token; run the server
+  muster batch import B-0042.muster                     take in what a station has made
+  muster device suspend MU-000118 --reason \"case 881\"   refuse it for now; its session ends
 
 device    list show suspend resume quarantine release revoke disconnect command
 batch     list import              ca        list trust-station
