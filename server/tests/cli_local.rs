@@ -6,6 +6,7 @@ mod rig;
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use muster_pki::{Passphrase, bundle::StationBundle};
 use rig::{muster, read, run};
 
 #[test]
@@ -118,6 +119,10 @@ fn init_makes_development_keys_loudly_privately_and_once() {
         }
     }
     assert!(!ran.out.contains(read(data.join("token")).trim()), "a token is never printed");
+    // A station can work with what was made for it, and the server was told of that station.
+    let passphrase = Passphrase::new(&read(data.join("station.passphrase"))).unwrap();
+    let station = StationBundle::read(&data.join("station"), &passphrase).unwrap();
+    assert_eq!((station.record.station.as_str(), station.record.tenant.as_str()), ("S-01", "acme"));
     let before = read(data.join("token"));
     let again = init().exits(2).refused("M511");
     assert!(again.err.contains("nothing is overwritten"), "{}", again.err);

@@ -35,8 +35,9 @@ pub(super) fn optional_path(layers: &mut Layers<'_>, key: &'static str, base: &P
         Raw::Words(text) => Ok(Some(PathBuf::from(text))),
         _ => Err("a path is wanted".to_owned()),
     };
-    let show =
-        |path: &Option<PathBuf>| path.as_ref().map_or("-".to_owned(), |path| path.display().to_string());
+    let show = |path: &Option<PathBuf>| {
+        path.as_ref().map_or("none; this server issues its own".to_owned(), |path| path.display().to_string())
+    };
     layers.take(key, None, parse, show)
 }
 
