@@ -1,6 +1,8 @@
 //! The factory port of the real image, in the wrong hands: damaged frames, wrong subjects, foreign
 //! anchors, power cuts. Whatever it is told, the board answers with a reason and can still be made.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod qemu {
     use std::{thread, time::Duration};
 

@@ -3,6 +3,8 @@
 //!
 //! The random points come from a seed, which is printed; `MUSTER_SEED=N` repeats one.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod programs {
     use std::{
         collections::{BTreeMap, BTreeSet},

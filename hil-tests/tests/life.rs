@@ -1,6 +1,8 @@
 //! One device's whole life on the real image, beside the real server and the real factory tool: the demo,
 //! as a program would read it. A second run on the same folder goes on with the next device.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod qemu {
     use std::{collections::BTreeSet, path::Path, process::Command, time::Duration};
 

@@ -4,6 +4,8 @@
 //!
 //! Every run comes from a seed, which a failure names; `MUSTER_SEED=N` runs that one alone.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     future::Future,
     path::Path,
