@@ -117,7 +117,7 @@ impl Workbench {
         let subject = subject();
         let digest = key_digest(cable)?;
         let request = signing_request(cable, &subject)?;
-        let key = VerifiedCsr::verify(&request, &subject)?.key().clone();
+        let key = *VerifiedCsr::verify(&request, &subject)?.key();
         ensure!(digest == key.digest(), "the request is signed with another key than was shown");
         let certificate = self.certificate(&request, &subject)?;
         self.install_prove_lock(cable, &certificate, &key)

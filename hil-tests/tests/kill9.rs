@@ -16,7 +16,7 @@ mod programs {
 
     use muster_hil::{
         process::Running,
-        rig::{Parts, Ports, Rig, Server, serial, unit_of},
+        rig::{Parts, Ports, Rig, serial, unit_of},
     };
     use muster_server::{
         api::view::Import,
@@ -56,7 +56,9 @@ mod programs {
             let before = acknowledged(&fleet).len();
             wait_for_more(&mut fleet, before + usize::try_from(rng.next_u32() % DEVICES).unwrap());
             thread::sleep(Duration::from_micros(u64::from(rng.next_u32() % 1_500_000)));
-            server.take().map(Server::kill);
+            if let Some(server) = server.take() {
+                server.kill();
+            }
             let acked = acknowledged(&fleet).len();
             println!("kill {kill} after {acked} acknowledged messages");
             let restarted = rig.start_server(ports).unwrap();

@@ -1,7 +1,7 @@
 //! The life: its fifteen steps, in order.
 
 use std::{
-    path::PathBuf,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -382,6 +382,6 @@ fn closed_within(decision: &Decision, state: &str) -> Result<u64> {
     decision.commit_to_closed_ms.context("no time from commit to closed socket")
 }
 
-fn path(path: &PathBuf) -> Result<&str> {
+fn path(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
