@@ -1,11 +1,16 @@
 //! Clients that are broken, slow, or mean it.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use muster_server::{edge::Limits, registry::DisconnectReason};
 use muster_shared::Code;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -104,6 +109,68 @@ async fn octets_that_come_one_by_one_are_as_good_as_any() {
     }
     assert_eq!(client.packet().await.unwrap()[3], 0);
     assert_eq!(client.packet().await.unwrap(), [0x40, 2, 0, 7]);
+    site.stop().await;
+}
+
+/// Lets few octets through at a time, so that records and handshake messages arrive in pieces.
+struct Dribble(TcpStream, usize);
+
+impl AsyncRead for Dribble {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Dribble {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        let most = octets.len().min(self.1);
+        Pin::new(&mut self.0).poll_write(cx, &octets[..most])
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_and_handshake_messages_in_pieces_are_put_together() {
+    let site = Site::with(2).await;
+    for (fragment, most) in [(33, usize::MAX), (64, 3), (16 * 1024, 1)] {
+        let mut config = tls_of(&site.devices[0]).as_ref().clone();
+        // A certificate then spans many records.
+        config.max_fragment_size = Some(fragment);
+        let stream = TcpStream::connect(site.addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let connecting = connector.connect(name, Dribble(stream, most));
+        let (mut read, mut write) = tokio::io::split(timeout(PATIENCE, connecting).await.unwrap().unwrap());
+        let writing = tokio::spawn(async move {
+            write.write_all(&connect(V5, "")).await.unwrap();
+            for id in 1..=30 {
+                write.write_all(&publish(V5, 1, id, TELEMETRY, &[7; 300])).await.unwrap();
+                write.flush().await.unwrap();
+            }
+            write
+        });
+        let mut head = [0; 2];
+        timeout(PATIENCE, read.read_exact(&mut head)).await.unwrap().unwrap();
+        let mut connack = vec![0; head[1].into()];
+        read.read_exact(&mut connack).await.unwrap();
+        assert_eq!((head[0], connack[1]), (0x20, 0));
+        for id in 1..=30 {
+            let mut puback = [0; 4];
+            timeout(PATIENCE, read.read_exact(&mut puback)).await.unwrap().unwrap();
+            assert_eq!(puback, [0x40, 2, 0, id], "answered while the next record is half here");
+        }
+        drop(writing.await.unwrap());
+    }
     site.stop().await;
 }
 
