@@ -1,12 +1,12 @@
 //! The HTTPS API: the only way in for people and programs. Each route parses, asks the registry, renders.
 //!
-//! Every route but `/healthz` and `/readyz` needs a token whose role covers it ([`auth`]). Every refusal is
+//! Every route but `/healthz` and `/readyz` needs a token whose role covers it (`auth`). Every refusal is
 //! a problem document with a stable code ([`error`]). Bodies, times and connections are bounded.
 //!
 //! | module | is |
 //! |---|---|
 //! | [`error`], [`view`], [`time`] | refusals, documents, instants: each with its reader |
-//! | [`auth`] | who asks, and whether their role covers it |
+//! | `auth` | who asks, and whether their role covers it |
 //! | `devices`, `acts`, `batches`, [`audit`], `tokens`, `status` | the routes |
 //! | [`serve`] | TLS, connections, graceful end |
 
