@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use muster_server::api::view::{AuditVerdict, CommandResult, Decision, DeviceDetail, Import, Page, Session};
+use muster_server::{
+    api::view::{AuditVerdict, CommandResult, Decision, DeviceDetail, Import, Page, Reading, Session},
+    uplink::{Cursor, Reader, StoredMessage},
+};
 use muster_shared::Code;
 
 use super::{Show, Told};
@@ -52,7 +55,7 @@ impl<'a> Life<'a> {
             ("factory", "key is made ON the device; only the public half leaves", Self::factory),
             ("too early", "device connects before the server knows it", Self::too_early),
             ("ship", "batch closed, manifest signed, imported", Self::ship),
-            ("first use", "device connects: mutual TLS 1.3, its own certificate, MQTT 5", Self::first_use),
+            ("first use", "device connects: mutual TLS 1.3, own certificate, MQTT 5", Self::first_use),
             ("telemetry", "committed to disk, and only then acknowledged", Self::telemetry),
             ("impostor", "same serial, another key, signed by a stolen station", Self::impostor),
             ("snoop", "device publishes on another device's topic", Self::snoop),
@@ -160,7 +163,7 @@ impl<'a> Life<'a> {
             session.certificate_id == detail.device.certificate_id,
             "its session has another certificate"
         );
-        Ok(Told::done("device connects: mutual TLS 1.3, its own certificate, MQTT 5")
+        Ok(Told::done("device connects: mutual TLS 1.3, own certificate, MQTT 5")
             .device(&line)
             .and(format!("state: registered → {}", detail.device.state)))
     }
@@ -168,16 +171,28 @@ impl<'a> Life<'a> {
     fn telemetry(&mut self) -> Result<Told> {
         let (line, read) = self.heard("muster telemetry ")?;
         self.read = read;
-        ensure!(line.ends_with("acked"), "the board says {line:?}");
-        // The acknowledgement is out, so the message is on disk; readings follow it there.
-        let has_one =
-            |detail: &DeviceDetail| detail.readings.iter().any(|reading| reading.sensor == "temperature_c");
-        let detail = self.until("its readings are there", has_one)?;
-        let reading = detail.readings.iter().find(|reading| reading.sensor == "temperature_c");
-        let reading = reading.context("no temperature")?;
+        let seq = line.strip_prefix("muster telemetry ").and_then(|rest| rest.strip_suffix(" acked"));
+        let seq: u64 =
+            seq.and_then(|seq| seq.parse().ok()).with_context(|| format!("the board says {line:?}"))?;
+        // Nothing that is still on its way to the disk survives this.
+        let server = self.server.take().context("there is no server")?;
+        let ports = Ports { mqtt: server.mqtt.port(), https: server.https.port() };
+        server.kill();
+        let position = position_of(&self.rig.data_dir(), &self.serial, seq)?;
+        let server = self.rig.start_server(ports)?;
+        let took = server.took;
+        self.server = Some(server);
+        let (back, read) = self.heard("muster mqtt connected")?;
+        self.read = read;
+        let is_temperature = |reading: &&Reading| reading.sensor == "temperature_c";
+        let detail = self
+            .until("its readings are there", |detail| detail.readings.iter().any(|r| is_temperature(&r)))?;
+        let reading = detail.readings.iter().find(is_temperature).context("no temperature")?;
         Ok(Told::done("committed to disk, and only then acknowledged")
             .device(&line)
-            .and(format!("{} °C, received {}", reading.value, reading.received_at)))
+            .and(format!("server killed at this line: message {seq} is in its log, position {position}"))
+            .and(format!("server back in {}: {} °C", seconds(took), reading.value))
+            .device(&back))
     }
 
     fn impostor(&mut self) -> Result<Told> {
@@ -362,6 +377,27 @@ impl<'a> Life<'a> {
         let page: Page<Session> = self.rig.ask(&["session", "list"])?;
         Ok(page.items.into_iter().find(|session| session.serial == self.serial))
     }
+}
+
+/// Where a device's telemetry message stands in the uplink log of a server that does not run.
+fn position_of(data: &Path, device: &str, seq: u64) -> Result<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let log = Reader::open(data).await?;
+        let mut cursor = Cursor::default();
+        loop {
+            let read = log.read(&cursor, 1000).await?;
+            let it = |message: &StoredMessage| {
+                message.device_id.as_str() == device && message.name.is_some_and(|(_, number)| number == seq)
+            };
+            if let Some((position, _)) = read.messages.iter().find(|(_, message)| it(message)) {
+                log.close().await;
+                return Ok(position.0);
+            }
+            ensure!(!read.messages.is_empty(), "message {seq} was acknowledged and is not in the log");
+            cursor = read.next;
+        }
+    })
 }
 
 fn passed(unit: &Unit) -> Result<()> {
