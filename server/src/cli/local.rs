@@ -149,7 +149,7 @@ pub(super) fn explain(code: &str, screen: &Screen) -> Result<Done, Problem> {
         return Ok(Done::Well);
     }
     screen.pieces(&[Text::new(entry.id, Style::Bold), Text::plain(format!(" {}", entry.words))]);
-    screen.line(format!("  {:<8} {}", "next", entry.next));
+    screen.line(format!("  {:<8} {}", "next", entry.next.replace("{}", "SERIAL")));
     screen.line(format!(
         "  {:<8} exit {} · HTTP {}{}",
         "is",
