@@ -5,6 +5,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`demo`] | one device's whole life, step by step, for a person (`cargo demo`) |
+//! | [`bench`] | what things cost, beside their floor and their peers (`cargo hil bench`) |
 //! | [`verify`] | what every change must pass (`cargo verify`) |
 //! | [`rig`], [`fleet`] | one folder with a ceremony, a server, a factory and boards; a rig from a file, kept running |
 //! | [`qemu`], [`flash`] | a board: its emulator, its flash file and what a flasher writes there |
@@ -25,6 +26,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod cable;
 pub mod demo;
 pub mod flash;

@@ -4,6 +4,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use muster_hil::{
+    bench,
     demo::{self, End, Options},
     fleet,
     rig::{Ports, Taken},
@@ -45,6 +46,15 @@ enum Command {
     Test {
         /// Only tests whose name contains this
         name: Option<String>,
+    },
+    /// Measure what things cost, beside their floor and installed peers; builds release programs
+    Bench {
+        /// Only these rows
+        #[arg(value_name = "ROW", value_parser = clap::builder::PossibleValuesParser::new(bench::row_names()))]
+        rows: Vec<String>,
+        /// One JSON object a row
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -120,6 +130,7 @@ fn main() -> ExitCode {
             fleet::run(screen, &rig, place.data_dir.as_deref(), ports).map(|()| true)
         }
         Command::Test { name } => verify::board_tests_named(screen, name.as_deref()),
+        Command::Bench { rows, json } => bench::bench(&rows, json),
     };
     match held {
         Ok(true) => ExitCode::SUCCESS,

@@ -66,7 +66,7 @@ fn main() -> ! {
         // is lost between the question and the sleep. WFE would be a mere pause to an emulator.
         cortex_m::interrupt::disable();
         if !WOKEN.swap(false, Ordering::Relaxed) {
-            cortex_m::asm::wfi();
+            time::sleep();
         }
         // SAFETY: ARM DUI 0553 §3.12.2: no critical section is open here.
         unsafe { cortex_m::interrupt::enable() };

@@ -9,7 +9,7 @@ use crate::{
     flash::Flash,
     image,
     net::Tcp,
-    time::Uptime,
+    time::{self, Uptime},
     uart::{FactoryPort, Log},
 };
 
@@ -61,6 +61,7 @@ impl Sensors for Gauges {
     fn measure(&mut self, each: &mut dyn FnMut(&str, Value)) {
         let uptime_s = embassy_time::Instant::now().as_secs();
         each("temperature_c", Value::Float(temperature_c(uptime_s)));
+        each("busy_us", Value::Int(time::busy_us().cast_signed()));
         each("uptime_s", Value::Int(uptime_s.cast_signed()));
         each("stack_free_octets", Value::Int(image::stack_free() as i64));
     }

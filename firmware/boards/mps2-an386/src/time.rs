@@ -37,12 +37,15 @@ struct State {
     cycles: u64,
     /// The counter when it was last read, counting up.
     seen: u32,
+    /// Cycles the processor slept.
+    slept: u64,
 }
 
 embassy_time_driver::time_driver_impl!(static TIME: DualTimer = DualTimer(Mutex::new(RefCell::new(State {
     queue: Queue::new(),
     cycles: 0,
     seen: 0,
+    slept: 0,
 }))));
 
 /// Starts the counter and the first alarm.
@@ -51,6 +54,25 @@ pub(crate) fn start() {
     DUAL_TIMER.write(TIMER1_CONTROL, ENABLE | BITS_32);
     critical_section::with(|cs| TIME.0.borrow_ref_mut(cs).rearm());
     Interrupt::DualTimer.unmask();
+}
+
+/// Sleeps until an interrupt is pending, and counts for how long. Interrupts must be masked.
+pub(crate) fn sleep() {
+    let from = critical_section::with(|cs| TIME.0.borrow_ref_mut(cs).count());
+    cortex_m::asm::wfi();
+    critical_section::with(|cs| {
+        let mut state = TIME.0.borrow_ref_mut(cs);
+        let woke = state.count();
+        state.slept += woke - from;
+    });
+}
+
+/// Microseconds since start in which the processor did not sleep.
+pub(crate) fn busy_us() -> u64 {
+    critical_section::with(|cs| {
+        let mut state = TIME.0.borrow_ref_mut(cs);
+        (state.count() - state.slept) * 1_000_000 / u64::from(SYSCLK_HZ)
+    })
 }
 
 /// The alarm went off.
@@ -74,12 +96,17 @@ impl Driver for DualTimer {
 }
 
 impl State {
-    /// Ticks since start. Before [`start`] the counter stands still at its highest value: 0.
+    /// Ticks since start.
     fn now(&mut self) -> u64 {
+        self.count() / CYCLES_PER_TICK
+    }
+
+    /// Cycles since start. Before [`start`] the counter stands still at its highest value: 0.
+    fn count(&mut self) -> u64 {
         let count = !DUAL_TIMER.read(TIMER1_VALUE);
         self.cycles += u64::from(count.wrapping_sub(self.seen));
         self.seen = count;
-        self.cycles / CYCLES_PER_TICK
+        self.cycles
     }
 
     /// Wakes what is due and sets the alarm to what comes next.

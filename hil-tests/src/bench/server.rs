@@ -1,0 +1,89 @@
+//! The server that is measured: the release build, on a data directory that knows a fleet.
+
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use anyhow::{Result, ensure};
+use muster_pki::{
+    Passphrase,
+    hierarchy::Hierarchy,
+    testing::{self, Credential},
+};
+use muster_server::{
+    app::Addresses,
+    init::{self, KeySource, Plan},
+    registry::{Actor, Registry, now_ms},
+};
+use tokio::runtime::Runtime;
+
+use super::Bench;
+use crate::process::{Running, pause};
+
+/// How long the server may take to open both doors: it derives the keys of its key files.
+const START: Duration = Duration::from_secs(120);
+
+/// Devices of one hierarchy, as a factory would have made them.
+pub(super) struct Fleet {
+    pub(super) hierarchy: Hierarchy,
+    pub(super) devices: Vec<Credential>,
+}
+
+impl Fleet {
+    pub(super) fn new(count: usize) -> Self {
+        let now_s = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
+        let hierarchy = testing::hierarchy(now_s);
+        let devices = (1..=count)
+            .map(|n| testing::device(&hierarchy, &testing::subject(&format!("MU-{n:06}")), now_s))
+            .collect();
+        Self { hierarchy, devices }
+    }
+
+    /// Makes a data directory whose registry knows all devices.
+    pub(super) fn register(&self, dir: &Path, runtime: &Runtime) -> Result<()> {
+        let (bundle, passphrase_file) = (dir.join("ceremony"), dir.join("passphrase"));
+        std::fs::write(&passphrase_file, "bench\n")?;
+        let passphrase = Passphrase::new("bench").expect("it is not empty");
+        self.hierarchy.server_bundle().write(&bundle, &passphrase)?;
+        let (data_dir, operator) = (dir.join("data"), "bench".to_owned());
+        let plan = Plan { data_dir, keys: KeySource::Ceremony { bundle, passphrase_file }, operator };
+        init::make(&plan).map_err(|problem| anyhow::anyhow!("{problem:?}"))?;
+        let manifest = testing::manifest(&self.hierarchy, "B-0001", &self.devices, now_ms());
+        runtime.block_on(async {
+            let registry = Registry::open(&plan.data_dir).await?;
+            let report = registry.import_manifest(&Actor::server(), &manifest).await?;
+            ensure!(report.registered == self.devices.len() as u64, "not every device was registered");
+            registry.close().await;
+            Ok(())
+        })
+    }
+}
+
+/// A running server.
+pub(super) struct Server {
+    pub(super) mqtt: SocketAddr,
+    process: Running,
+}
+
+impl Server {
+    /// Starts `muster serve` on `dir`, which [`Fleet::register`] has made.
+    pub(super) fn start(bench: &Bench, dir: &Path) -> Result<Self> {
+        let data = dir.join("data");
+        let mut serve = Command::new(bench.programs.join("muster"));
+        serve.arg("serve").arg("--data-dir").arg(&data);
+        serve.env("MUSTER_MQTT_LISTEN", "127.0.0.1:0").env("MUSTER_HTTPS_LISTEN", "127.0.0.1:0");
+        serve.env("MUSTER_LOG_LEVEL", "warn");
+        let mut process = Running::start("the server", &serve, Some(&dir.join("server.log")))?;
+        let until = std::time::Instant::now() + START;
+        loop {
+            if let Some(addresses) = Addresses::read(&data) {
+                return Ok(Self { mqtt: addresses.mqtt_address, process });
+            }
+            ensure!(!process.ended(), "the server ended: {}", process.log.tail(5));
+            ensure!(std::time::Instant::now() < until, "the server does not open its doors");
+            pause(Duration::from_millis(20))?;
+        }
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
