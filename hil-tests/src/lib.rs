@@ -5,7 +5,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`demo`] | one device's whole life, step by step, for a person (`cargo demo`) |
-//! | [`bench`] | what things cost, beside their floor and their peers (`cargo hil bench`) |
+//! | [`mod@bench`] | what things cost, beside their floor and their peers (`cargo hil bench`) |
 //! | [`verify`] | what every change must pass (`cargo verify`) |
 //! | [`rig`], [`fleet`] | one folder with a ceremony, a server, a factory and boards; a rig from a file, kept running |
 //! | [`qemu`], [`flash`] | a board: its emulator, its flash file and what a flasher writes there |
