@@ -152,6 +152,11 @@ text_id!(
     StationId, "station", ID_MAX, b"_-"
 );
 text_id!(
+    /// A program that takes part in the fleet's messages: `CN` of its certificate, a name of the
+    /// configuration. `[A-Za-z0-9][A-Za-z0-9_-]{0,47}`.
+    ServiceName, "service", ID_MAX, b"_-"
+);
+text_id!(
     /// The number on a device's label: `serialNumber` of its certificate, a PrintableString
     /// (X.520 §6.2.9), hence no underscore. `[A-Za-z0-9][A-Za-z0-9.-]{0,47}`.
     SerialNumber, "serial", SERIAL_MAX, b".-"

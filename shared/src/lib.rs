@@ -35,7 +35,7 @@ pub mod topic;
 pub mod vendor;
 
 pub use code::Code;
-pub use id::{BatchId, CertificateId, DeviceId, Generation, SerialNumber, StationId, Tenant};
+pub use id::{BatchId, CertificateId, DeviceId, Generation, SerialNumber, ServiceName, StationId, Tenant};
 
 /// Oldest wire version this crate reads.
 pub const WIRE_MIN: u8 = 1;

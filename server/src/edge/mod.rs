@@ -16,6 +16,7 @@
 //! | [`tls`] | TLS, all of it; whose certificate passes the handshake |
 //! | `connection` | one connection from accept to close |
 //! | [`identity`], [`gate`] | who it is; whether it may come in |
+//! | [`principal`] | what it may publish, subscribe to and be handed |
 //! | [`roster`] | who is here; how to reach and how to close them |
 //! | [`mqtt`] | the protocol, without sockets and clocks |
 //! | [`farewell`] | how sessions end |
@@ -29,6 +30,7 @@ pub mod limits;
 mod listener;
 pub mod mqtt;
 mod pace;
+pub mod principal;
 pub mod roster;
 mod shard;
 pub mod tls;
@@ -52,6 +54,7 @@ use self::shard::{Node, Phase, Shard};
 pub use self::{
     farewell::Farewell,
     limits::Limits,
+    principal::{Principal, Service},
     roster::{Arrival, CloseWait, Closed, DeliverError, Delivered, Downlink, Protocol, Roster, SessionInfo},
     tls::{BrokerCredential, CredentialError},
 };
