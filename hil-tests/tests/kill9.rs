@@ -169,7 +169,8 @@ mod programs {
                 cursor = read.next;
                 for (_, message) in read.messages {
                     let (boot, seq) = message.name.expect("our firmware names its telemetry");
-                    *stored.entry((message.device_id.to_string(), boot, seq)).or_insert(0) += 1;
+                    let (_, device_id) = message.device().expect("only devices publish here");
+                    *stored.entry((device_id.to_string(), boot, seq)).or_insert(0) += 1;
                 }
             }
             reader.close().await;

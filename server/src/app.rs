@@ -157,7 +157,7 @@ impl Node {
         let bus = Rumqttd::start().map_err(|error| fault("the bus cannot be started", &error))?;
         let tail = bus.clone();
         let tail = Box::new(move |fresh| tail.publish(fresh));
-        let uplink = Writer::open(&config.data_dir, registry.verdicts(), tail)
+        let uplink = Writer::open(&config.data_dir, registry.verdicts(), Arc::new(()), tail)
             .await
             .map_err(|error| fault("the uplink log cannot be opened", &error))?;
         let reader = Reader::open(&config.data_dir)

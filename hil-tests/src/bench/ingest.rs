@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use muster_server::{
     registry::{Registry, now_ms},
-    uplink::{Message, Outcome, Writer},
+    uplink::{Message, Outcome, Publisher, Writer},
 };
 use muster_shared::telemetry::{Boot, Reading, TelemetryBatch, Value};
 use tokio::{
@@ -205,20 +205,21 @@ impl Floor {
     async fn open(fleet: &Fleet, data: &Path) -> Result<Self> {
         let registry = Registry::open(data).await?;
         let verdicts = registry.verdicts();
-        let writer = Writer::open(data, registry.verdicts(), Box::new(|_| ())).await?;
+        let writer = Writer::open(data, registry.verdicts(), Arc::new(()), Box::new(|_| ())).await?;
         let mut messages = Vec::new();
         for device in &fleet.devices {
             let id = device.identity().id;
             let known = verdicts.certificate(&id).context("every device is registered")?;
             messages.push(Message {
-                device: known.device,
-                certificate: id,
+                publisher: Publisher::Device { device: known.device, certificate: id },
                 topic: Bytes::from(Client::new(fleet, device)?.topic),
                 payload: Bytes::new(),
                 qos: 1,
+                retain: false,
                 name: None,
                 properties: Bytes::new(),
                 received_ms: now_ms(),
+                state: None,
             });
         }
         Ok(Self { registry, writer, messages })

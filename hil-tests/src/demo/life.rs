@@ -388,7 +388,8 @@ fn position_of(data: &Path, device: &str, seq: u64) -> Result<u64> {
         loop {
             let read = log.read(&cursor, 1000).await?;
             let it = |message: &StoredMessage| {
-                message.device_id.as_str() == device && message.name.is_some_and(|(_, number)| number == seq)
+                message.device().is_some_and(|(_, id)| id.as_str() == device)
+                    && message.name.is_some_and(|(_, number)| number == seq)
             };
             if let Some((position, _)) = read.messages.iter().find(|(_, message)| it(message)) {
                 log.close().await;

@@ -202,7 +202,9 @@ impl Projection {
         for (position, message) in messages {
             last = Some(position);
             self.count += 1;
-            let Some(device) = verdicts.by_id(&message.tenant, &message.device_id) else { continue };
+            // What services and the server publish is no sign of a device, and no reading of it.
+            let device = message.device().and_then(|(tenant, id)| verdicts.by_id(tenant, id));
+            let Some(device) = device else { continue };
             facts.seen(device, message.received_ms);
             for reading in readings(device, &message) {
                 self.gathered.insert((device, reading.sensor.clone()), reading);
@@ -273,7 +275,8 @@ mod tests {
             let bus = Arc::clone(&bus);
             Box::new(move |fresh| bus.publish(fresh))
         };
-        let writer = Writer::open(fleet.dir.path(), fleet.registry.verdicts(), tail).await.unwrap();
+        let writer =
+            Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Arc::new(()), tail).await.unwrap();
         let reader = Reader::open(fleet.dir.path()).await.unwrap();
         // Before the projection runs: only the log has it.
         writer.append(telemetry(&fleet.devices[0], 0, 1.5)).await;
@@ -301,7 +304,8 @@ mod tests {
     async fn after_a_restart_it_goes_on_at_its_cursor() {
         let fleet = Fleet::with(1).await;
         let bus = Rumqttd::start().unwrap();
-        let open = || Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Box::new(|_| {}));
+        let open =
+            || Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Arc::new(()), Box::new(|_| {}));
         let writer = open().await.unwrap();
         let reader = Reader::open(fleet.dir.path()).await.unwrap();
         for seq in 0..50 {

@@ -60,6 +60,22 @@ pub const DOWNLINK_INFLIGHT_MAX: u16 = 32;
 pub const MAIL_MAX: usize = 64;
 /// Octets of payload that wait in a session's mail.
 pub const MAIL_BYTES_MAX: usize = 256 * 1024;
+/// Messages that wait for a device's durable session. It comes for them in the order they were sent, a
+/// receive maximum at a time: this is some thirty round trips.
+pub const QUEUE_MAX: usize = 1000;
+/// Octets that wait for a device's durable session, on disk.
+pub const QUEUE_BYTES_MAX: usize = 1 << 20;
+/// Retained messages of one device: its topics have a dozen kinds, and a few streams.
+pub const RETAINED_DEVICE_MAX: usize = 64;
+/// Octets of the retained messages of one device: two of the largest size, or all of them at 2 KiB.
+pub const RETAINED_DEVICE_BYTES_MAX: usize = 128 * 1024;
+/// Retained messages of one service: one for each device of a large fleet.
+pub const RETAINED_SERVICE_MAX: usize = 1 << 17;
+/// Octets of the retained messages of one service: 1 KiB for each.
+pub const RETAINED_SERVICE_BYTES_MAX: usize = 128 << 20;
+/// Octets of all retained messages but the server's own, which are one short one a device. They are held in
+/// memory.
+pub const RETAINED_BYTES_MAX: usize = 512 << 20;
 /// Octets written to a connection that its socket has not taken: beyond it the reader is too slow and
 /// the session ends. Four packets of the largest size.
 pub const OUTBOUND_BYTES_MAX: usize = 4 * PACKET_MAX;
@@ -91,5 +107,8 @@ const _: () =
 const _: () =
     assert!(READ_BUFFER >= HANDSHAKE_BYTES_MAX + RECORD_MAX, "a read always has room beside what was kept");
 const _: () = assert!(MAIL_BYTES_MAX >= PACKET_MAX, "a packet of the largest size can be delivered");
+const _: () = assert!(QUEUE_BYTES_MAX >= 2 * PACKET_MAX, "a packet of the largest size can be queued");
+const _: () =
+    assert!(RETAINED_DEVICE_BYTES_MAX >= 2 * PACKET_MAX, "a packet of the largest size can be retained");
 const _: () = assert!(OUTBOUND_BYTES_MAX >= MAIL_BYTES_MAX, "a full mail does not end a session by itself");
 const _: () = assert!(TLS_FRAGMENT_MAX <= 1 << 14);

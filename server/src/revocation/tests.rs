@@ -30,7 +30,9 @@ async fn node(devices: usize) -> Node {
 
 async fn on(fleet: Fleet) -> Node {
     let roster = Roster::new();
-    let uplink = Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Box::new(|_| {})).await.unwrap();
+    let uplink = Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Arc::new(()), Box::new(|_| {}))
+        .await
+        .unwrap();
     let revocation = Revocation::new(fleet.registry.clone(), roster.clone(), uplink.clone());
     Node { fleet, roster, uplink, revocation }
 }

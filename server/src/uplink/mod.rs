@@ -6,9 +6,13 @@
 //!                 barrier ───┘ waits for batches begun before it                      └─► the fresh tail
 //! ```
 //!
-//! Every message a device was told is accepted is in the log, in one order, from before the device is told.
-//! The log is a file of its own with one writer, on a thread of its own; a commit is one row, however many
-//! messages it holds.
+//! Every message a publisher was told is accepted is in the log, in one order, from before the publisher is
+//! told. The log is a file of its own with one writer, on a thread of its own; a commit is one row, however
+//! many messages it holds.
+//!
+//! What outlives a connection goes the same way: the state of sessions, the queues of devices and what is
+//! retained change in the order of the messages and in their commits. A batch that changes none of it is the
+//! one row.
 //!
 //! # Invariants
 //!
@@ -16,6 +20,8 @@
 //! - A message's verdict is read after its batch has begun. So once a verdict has flipped and a
 //!   [`Writer::barrier`] begun after that has returned, nothing the verdict refuses is accepted.
 //! - Positions are dense, from 1, in commit order.
+//! - A message, its place in queues, what it retains and the state that came with it are on disk together or
+//!   not at all; what is shown as retained, and handed to sessions, is on disk.
 //! - A write that failed is never repeated on the same connection: what waits fails, nothing is
 //!   acknowledged, the file is opened anew and read back before anything else is accepted.
 //! - A duplicate is recognised within the last [`WINDOW`] messages of a start of a device, for its last two
@@ -25,22 +31,30 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | `writer` | the queue, the thread, tickets, the barrier |
-//! | `batch` | pure: which messages of a batch are stored, and where |
+//! | `message`, `session` | what is handed over and read back: messages; what outlives a connection |
+//! | `writer` | the queue, tickets, the barrier; the thread |
+//! | `batch` | pure: what becomes of a batch's messages and changes |
 //! | `dedup` | pure: the windows duplicates are found by |
+//! | `queues` | pure: what waits for each saved session, and the drop policy |
+//! | `owners` | pure: who has how much retained, and what ends when |
+//! | `retained` | what is retained, for who subscribes |
+//! | `delta`, `bounds`, `expiry` | a commit's net changes; how much may be kept; when a message is over |
 //! | `segment` | the format of a row: writer and reader together |
-//! | [`reader`] | reading from a cursor |
+//! | [`reader`] | reading from a cursor; one session |
 //! | `sqlite` | the file |
 
-use bytes::Bytes;
-use muster_shared::{CertificateId, Code, DeviceId, Tenant, telemetry::Boot};
-
-use crate::registry::DeviceKey;
-
 mod batch;
+mod bounds;
 mod dedup;
+mod delta;
+mod expiry;
+mod message;
+mod owners;
+mod queues;
 pub mod reader;
+mod retained;
 mod segment;
+mod session;
 mod sqlite;
 mod writer;
 
@@ -50,97 +64,12 @@ pub(crate) mod testing;
 mod tests;
 
 pub use dedup::WINDOW;
+pub use message::{Fresh, Message, Outcome, Position, Publisher, StoredMessage, StoredPublisher};
 pub use reader::{Cursor, ReadError, Reader};
+pub use retained::{Retained, RetainedMessage};
 pub use segment::SegmentError;
+pub use session::{Addressed, Change, Downlinks, SavedSession, SessionKey, SessionKeyError};
 pub use writer::{OpenError, Tail, Ticket, Writer};
 
 /// The log's file in the data directory.
 pub const FILE: &str = "uplink.sqlite";
-
-/// Where a message stands in this node's log: dense, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Position(pub u64);
-
-/// A message to store.
-#[derive(Debug, Clone)]
-pub struct Message {
-    /// Who sent it.
-    pub device: DeviceKey,
-    /// With which certificate: its verdict is read again at the commit.
-    pub certificate: CertificateId,
-    /// On which topic; the device's own, checked.
-    pub topic: Bytes,
-    /// What it says.
-    pub payload: Bytes,
-    /// The publisher's QoS.
-    pub qos: u8,
-    /// What a repeated one is recognised by; `None` is stored each time it comes.
-    pub name: Option<(Boot, u64)>,
-    /// The MQTT 5 properties to keep, as they came; may be empty.
-    pub properties: Bytes,
-    /// When it was received, Unix milliseconds.
-    pub received_ms: u64,
-}
-
-/// What became of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is on disk.
-    Stored(Position),
-    /// It is on disk since before, at this position or an earlier one.
-    Duplicate(Position),
-    /// The device may not talk any more.
-    Refused(Code),
-    /// It could not be stored; it must not be acknowledged.
-    Failed,
-}
-
-/// A message as it was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredMessage {
-    /// Whose fleet.
-    pub tenant: Tenant,
-    /// Whose.
-    pub device_id: DeviceId,
-    /// On which topic.
-    pub topic: Bytes,
-    /// What it says.
-    pub payload: Bytes,
-    /// The publisher's QoS.
-    pub qos: u8,
-    /// What a repeated one is recognised by.
-    pub name: Option<(Boot, u64)>,
-    /// Its MQTT 5 properties, as they came.
-    pub properties: Bytes,
-    /// When it was received, Unix milliseconds.
-    pub received_ms: u64,
-}
-
-/// What one commit added: the fresh tail of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fresh {
-    /// Which node's log.
-    pub node: u64,
-    /// Position of its first message.
-    pub first: Position,
-    /// How many messages, at least one.
-    pub count: u32,
-    /// The messages, as the log holds them.
-    pub body: Bytes,
-}
-
-impl Fresh {
-    /// Position of its last message.
-    #[must_use]
-    pub fn last(&self) -> Position {
-        Position(self.first.0 + u64::from(self.count) - 1)
-    }
-
-    /// The messages.
-    ///
-    /// # Errors
-    /// [`SegmentError`] when they are not what a writer wrote.
-    pub fn messages(&self) -> Result<Vec<(Position, StoredMessage)>, SegmentError> {
-        segment::read(self.first, self.count, &self.body)
-    }
-}

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 
 use super::{
-    Position, SegmentError, StoredMessage, segment,
-    sqlite::{last, place, readers, segments},
+    Position, SavedSession, SegmentError, SessionKey, StoredMessage, segment,
+    sqlite::{StoreError, last, place, readers, segments, session},
 };
 use crate::registry::sqlite::Pool;
 
@@ -62,6 +62,15 @@ pub enum ReadError {
 impl From<sqlx::Error> for ReadError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(Box::new(error))
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Segment(error) => Self::Segment(error),
+            error => Self::Database(Box::new(error)),
+        }
     }
 }
 
@@ -196,6 +205,17 @@ impl Reader {
             None => from.clone(),
         };
         Ok(Read { messages, next })
+    }
+
+    /// A session as the file has it, with its queue; `None` when there is none. What a ticket said is stored
+    /// is in it.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn session(&self, key: &SessionKey) -> Result<Option<SavedSession>, ReadError> {
+        // State and queue are of one commit.
+        let mut snapshot = self.pool.begin().await?;
+        Ok(session(&mut snapshot, key).await?)
     }
 
     /// Closes the file.

@@ -1,18 +1,29 @@
 //! The log's file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use sqlx::Connection as _;
 
-use super::{Position, dedup::Windows, segment};
+pub(super) use self::kept::Kept;
+use super::{
+    Position, SavedSession, SessionKey, batch::State, dedup::Windows, delta::Delta, owners::Owners,
+    retained::Retained, segment, session::SessionKeyError,
+};
 use crate::registry::{Verdicts, now_ms, sqlite as backend};
 
+mod kept;
+
 /// The log's schema.
-const STEPS: &[backend::Step] =
-    &[(1, "uplink", include_str!("../../migrations/sqlite/uplink/0001_uplink.sql"))];
+const STEPS: &[backend::Step] = &[
+    (1, "uplink", include_str!("../../migrations/sqlite/uplink/0001_uplink.sql")),
+    (2, "sessions", include_str!("../../migrations/sqlite/uplink/0002_sessions.sql")),
+];
 
 /// Messages at the end of the log that the windows are rebuilt from. A device that was told nothing about
 /// its last message sends it again as soon as it is back; this is how much others may have sent meanwhile.
@@ -29,9 +40,12 @@ pub(super) enum StoreError {
     /// Its schema cannot be brought up to date.
     #[error("the uplink log's schema cannot be upgraded")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// A segment of the tail is not what was written.
+    /// A segment of the tail, or a message that is kept, is not what was written.
     #[error(transparent)]
     Segment(#[from] segment::SegmentError),
+    /// A session's row names nobody's.
+    #[error(transparent)]
+    Session(#[from] SessionKeyError),
     /// The system's random source failed.
     #[error("the system's random source failed")]
     Random,
@@ -44,6 +58,13 @@ pub(super) struct Log {
     pub(super) last: Position,
 }
 
+/// A file that was opened, and what it holds.
+pub(super) struct Opened {
+    pub(super) log: Log,
+    pub(super) state: State,
+    pub(super) kept: Kept,
+}
+
 /// A segment as a row holds it.
 pub(super) type Row = (i64, i64, Vec<u8>, Vec<u8>);
 
@@ -52,8 +73,13 @@ pub(super) fn path(data_dir: &Path) -> PathBuf {
 }
 
 impl Log {
-    /// Opens the file, upgrades it, reads where it ends and rebuilds the windows from its tail.
-    pub(super) async fn open(path: &Path, verdicts: &Verdicts) -> Result<(Self, Windows), StoreError> {
+    /// Opens the file, upgrades it, reads where it ends and what is kept, and rebuilds the windows from its
+    /// tail. `shown` shows what is retained.
+    pub(super) async fn open(
+        path: &Path,
+        verdicts: &Verdicts,
+        shown: &Arc<Retained>,
+    ) -> Result<Opened, StoreError> {
         let mut connection = backend::Connection::connect_with(&backend::options(path)).await?;
         backend::migrate(&mut connection, STEPS).await?;
         let mut octets = [0_u8; 8];
@@ -70,21 +96,33 @@ impl Log {
         let last = last(&mut connection).await?;
         let mut log = Self { connection, node: node.cast_unsigned(), last };
         let windows = log.windows(verdicts).await?;
-        Ok((log, windows))
+        let mut kept = Kept::read(&mut log.connection).await?;
+        let owners = Owners::load(shown.clone(), std::mem::take(&mut kept.retained));
+        let state = State { windows, queues: kept.queues(), owners };
+        Ok(Opened { log, state, kept })
     }
 
-    /// Commits one segment. When this returns `Ok` it is on disk.
-    pub(super) async fn append(&mut self, count: u32, body: Vec<u8>) -> Result<(), sqlx::Error> {
+    /// Commits a segment of `count` messages, none when there are none, and what changes beside it, all or
+    /// nothing. When this returns `Ok` it is on disk.
+    pub(super) async fn commit(
+        &mut self,
+        count: u32,
+        body: Vec<u8>,
+        delta: &Delta,
+        now_ms: u64,
+    ) -> Result<(), sqlx::Error> {
         let first = Position(self.last.0 + 1);
-        // One statement is its own transaction: it returns when the commit has.
-        sqlx::query("INSERT INTO segment (first, count, at_ms, checksum, body) VALUES ($1, $2, $3, $4, $5)")
-            .bind(backend::int(first.0))
-            .bind(i64::from(count))
-            .bind(backend::int(now_ms()))
-            .bind(segment::checksum(first, count, &body).to_vec())
-            .bind(body)
-            .execute(&mut self.connection)
-            .await?;
+        if delta.is_empty() {
+            // One statement is its own transaction: it returns when the commit has.
+            insert(&mut self.connection, first, count, body, now_ms).await?;
+        } else {
+            let mut transaction = self.connection.begin().await?;
+            if count > 0 {
+                insert(&mut transaction, first, count, body, now_ms).await?;
+            }
+            kept::write(&mut transaction, delta, now_ms).await?;
+            transaction.commit().await?;
+        }
         self.last = Position(self.last.0 + u64::from(count));
         Ok(())
     }
@@ -102,7 +140,7 @@ impl Log {
         while let Some((first, count, sum, body)) = rows.try_next().await? {
             let (first, count) = place(first, count);
             for (position, message) in segment::read_checked(first, count, &sum, &Bytes::from(body))? {
-                let device = verdicts.by_id(&message.tenant, &message.device_id);
+                let device = message.device().and_then(|(tenant, id)| verdicts.by_id(tenant, id));
                 if let (Some(device), Some((boot, seq))) = (device, message.name) {
                     windows.put(device, boot, seq, position);
                 }
@@ -111,6 +149,24 @@ impl Log {
         drop(rows);
         Ok(windows)
     }
+}
+
+async fn insert(
+    connection: &mut backend::Connection,
+    first: Position,
+    count: u32,
+    body: Vec<u8>,
+    now_ms: u64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO segment (first, count, at_ms, checksum, body) VALUES ($1, $2, $3, $4, $5)")
+        .bind(backend::int(first.0))
+        .bind(i64::from(count))
+        .bind(backend::int(now_ms))
+        .bind(segment::checksum(first, count, &body).to_vec())
+        .bind(body)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// A row's place. What does not fit the types fails the checksum, which covers it.
@@ -146,4 +202,12 @@ pub(super) fn segments(
     )
     .bind(backend::int(from.0))
     .fetch(connection)
+}
+
+/// One session as the file has it, with its queue; `None` when there is none.
+pub(super) async fn session(
+    connection: &mut backend::Connection,
+    key: &SessionKey,
+) -> Result<Option<SavedSession>, StoreError> {
+    kept::session(connection, key).await
 }

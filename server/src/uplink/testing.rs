@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use muster_shared::telemetry::{Boot, Reading, TelemetryBatch, Value};
 
-use super::Message;
+use super::{Message, Publisher};
 use crate::registry::{now_ms, testing::Device};
 
 pub(crate) const BOOT: Boot = Boot { install: 0xB007, count: 1 };
@@ -22,13 +22,14 @@ pub(crate) fn telemetry(device: &Device, seq: u64, temperature_c: f32) -> Messag
     let mut room = [0; 1024];
     let payload = Bytes::copy_from_slice(batch.write(&mut room).unwrap());
     Message {
-        device: device.key,
-        certificate: device.certificate,
+        publisher: Publisher::Device { device: device.key, certificate: device.certificate },
         topic: Bytes::from(format!("acme/{}/telemetry/env", device.serial)),
         name: TelemetryBatch::name(&payload).ok(),
         payload,
         qos: 1,
+        retain: false,
         properties: Bytes::new(),
         received_ms: now_ms(),
+        state: None,
     }
 }

@@ -13,14 +13,14 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use muster_shared::Code;
 
-use super::{Cursor, Message, Outcome, Position, ReadError, Reader, Writer, testing::telemetry};
+use super::{Cursor, Message, Outcome, Position, Publisher, ReadError, Reader, Writer, testing::telemetry};
 use crate::registry::{
     Act, Registry,
     testing::{Device, Fleet},
 };
 
 async fn writer(fleet: &Fleet) -> Writer {
-    Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Box::new(|_| {})).await.unwrap()
+    Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Arc::new(()), Box::new(|_| {})).await.unwrap()
 }
 
 async fn reader(fleet: &Fleet) -> Reader {
@@ -80,8 +80,8 @@ async fn what_is_stored_is_read_in_order_without_a_gap() {
             (&sent.topic, &sent.payload, &sent.properties)
         );
         assert_eq!((got.name, got.qos, got.received_ms), (sent.name, sent.qos, sent.received_ms));
-        assert_eq!(got.tenant.as_str(), "acme");
-        assert!(got.topic.starts_with(format!("acme/{}/", got.device_id).as_bytes()));
+        let (tenant, device_id) = got.device().unwrap();
+        assert!(got.topic.starts_with(format!("{tenant}/{device_id}/telemetry/").as_bytes()));
     }
     // From any place in the middle, in portions of any size.
     for (after, max) in [(0, 1), (1, 7), (449, 450), (899, 10), (900, 10)] {
@@ -136,7 +136,8 @@ async fn the_verdict_is_read_again_at_the_commit() {
         Outcome::Refused(Code::DeviceSuspended)
     );
     let mut borrowed = telemetry(&fleet.devices[1], 1, 0.0);
-    borrowed.certificate = fleet.devices[0].certificate;
+    let (device, certificate) = (fleet.devices[1].key, fleet.devices[0].certificate);
+    borrowed.publisher = Publisher::Device { device, certificate };
     assert_eq!(writer.append(borrowed).await, Outcome::Refused(Code::SerialTaken));
     fleet.act(0, Act::Resume).await.unwrap();
     assert_eq!(writer.append(telemetry(&fleet.devices[0], 1, 0.0)).await, Outcome::Stored(Position(1)));
@@ -225,7 +226,8 @@ async fn damage_loss_and_foreign_cursors_are_told_apart() {
     sql(&fleet, "UPDATE segment SET body = substr(body, 1, length(body) - 1) || x'01' WHERE first = 3").await;
     let damaged = all(&reader, &start).await.unwrap_err();
     assert!(matches!(damaged, ReadError::Segment(super::SegmentError::Checksum { first: 3 })), "{damaged}");
-    let refused = Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Box::new(|_| {})).await;
+    let refused =
+        Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Arc::new(()), Box::new(|_| {})).await;
     assert!(refused.is_err(), "a writer that cannot read its tail cannot tell what it holds");
 
     sql(&fleet, "DELETE FROM segment WHERE first = 3").await;
@@ -296,7 +298,7 @@ async fn child_of_the_crash_test() {
     let Some(dir) = std::env::var_os(CHILD) else { return };
     let dir = Path::new(&dir);
     let registry = Registry::open(dir).await.unwrap();
-    let writer = Writer::open(dir, registry.verdicts(), Box::new(|_| {})).await.unwrap();
+    let writer = Writer::open(dir, registry.verdicts(), Arc::new(()), Box::new(|_| {})).await.unwrap();
     let devices = registry.devices(&Default::default(), None, 50).await.unwrap().items;
     // Every child goes on where the last one's numbers end, as a device within one start would.
     let base = writer.committed().borrow().0;
@@ -360,7 +362,7 @@ async fn kill_9_at_any_moment_loses_no_acknowledged_message() {
         let mut names = std::collections::BTreeSet::new();
         for (n, (position, message)) in stored.iter().enumerate() {
             assert_eq!(position.0, n as u64 + 1, "positions are dense");
-            let name = (message.device_id.as_str().to_owned(), message.name.unwrap().1);
+            let name = (message.device().unwrap().1.to_string(), message.name.unwrap().1);
             assert!(names.insert(name.clone()), "{name:?} is there twice");
             if let Some(acked) = acked.get(&position.0) {
                 assert_eq!(*acked, name);
@@ -370,7 +372,9 @@ async fn kill_9_at_any_moment_loses_no_acknowledged_message() {
         assert!(stored.len() as u64 >= *last, "acknowledged up to {last}, stored {}", stored.len());
         // The device heard nothing about its last messages and sends them again.
         for device in &fleet.devices {
-            let own = |message: &super::StoredMessage| message.device_id.as_str() == device.serial.as_str();
+            let own = |message: &super::StoredMessage| {
+                message.device().unwrap().1.as_str() == device.serial.as_str()
+            };
             let (_, newest) = stored.iter().rfind(|(_, message)| own(message)).unwrap();
             let again = writer.append(telemetry(device, newest.name.unwrap().1, 0.0)).await;
             assert!(matches!(again, Outcome::Duplicate(_)), "{again:?}");

@@ -3,31 +3,27 @@
 use std::{
     future::Future,
     io,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::{oneshot, watch},
-};
+use tokio::sync::{oneshot, watch};
 
 use super::{
-    Fresh, Message, Outcome, Position, batch,
-    dedup::Windows,
-    segment::OVERHEAD,
-    sqlite::{Log, StoreError, path},
+    Change, Downlinks, Fresh, Message, Outcome, Position, Publisher, Retained, SavedSession, batch::Item,
+    segment::OVERHEAD, sqlite::path,
 };
-use crate::registry::{Verdicts, now_ms};
+use crate::registry::Verdicts;
+
+mod thread;
 
 /// Messages of one commit: beyond this a larger commit costs no less a message.
 const BATCH_MESSAGES: usize = 8192;
@@ -45,9 +41,6 @@ const LINGER_BUSY: Duration = Duration::from_millis(2);
 const BUSY: usize = 16;
 /// Messages that make a batch worth its fsync without waiting.
 const ENOUGH: usize = 256;
-/// First and longest wait before a failed file is opened again.
-const REOPEN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-
 /// Told of every commit, on the writer's thread, after its tickets: must not wait.
 pub type Tail = Box<dyn Fn(Fresh) + Send>;
 
@@ -62,9 +55,9 @@ pub enum OpenError {
     Thread(#[source] io::Error),
 }
 
-/// Resolves when the message's fate is known. Dropping it does not take the message back.
+/// Resolves when the fate of a message or a change is known. Dropping it does not take it back.
 #[derive(Debug)]
-#[must_use = "the message is stored only when this says so"]
+#[must_use = "it is stored only when this says so"]
 pub struct Ticket(State);
 
 #[derive(Debug)]
@@ -114,6 +107,9 @@ struct Shared {
     /// Set when the thread has ended.
     done: watch::Sender<bool>,
     node: u64,
+    retained: Arc<Retained>,
+    /// What the file held when it was opened, until somebody takes it.
+    sessions: Mutex<Vec<SavedSession>>,
 }
 
 #[derive(Default)]
@@ -126,7 +122,7 @@ struct Queue {
 }
 
 struct Waiting {
-    message: Message,
+    item: Item,
     told: oneshot::Sender<Outcome>,
 }
 
@@ -135,12 +131,17 @@ impl Writer {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn open(data_dir: &Path, verdicts: Arc<Verdicts>, tail: Tail) -> Result<Self, OpenError> {
-        let path = path(data_dir);
+    pub async fn open(
+        data_dir: &Path,
+        verdicts: Arc<Verdicts>,
+        downlinks: Arc<dyn Downlinks>,
+        tail: Tail,
+    ) -> Result<Self, OpenError> {
+        let files = thread::Files { path: path(data_dir), verdicts, downlinks, tail };
         let (tell, told) = oneshot::channel();
-        let thread = thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("uplink".to_owned())
-            .spawn(move || main(&path, &verdicts, &tail, tell))
+            .spawn(move || thread::main(files, tell))
             .map_err(OpenError::Thread)?;
         match told.await {
             Ok(Ok(shared)) => {
@@ -154,12 +155,21 @@ impl Writer {
 
     /// Hands a message over; the ticket says what became of it. Never waits.
     pub fn append(&self, message: Message) -> Ticket {
+        self.hand_over(Item::Message(message))
+    }
+
+    /// Hands a change over; the ticket says when it is on disk. Never waits.
+    pub fn change(&self, change: Change) -> Ticket {
+        self.hand_over(Item::Change(change))
+    }
+
+    fn hand_over(&self, item: Item) -> Ticket {
         let shared = &self.shared;
-        // Read under no lock: a message that slips in beside a failure is failed with the queue.
+        // Read under no lock: what slips in beside a failure is failed with the queue.
         if !shared.ready.load(Ordering::Acquire) {
             return Ticket(State::Known(Outcome::Failed));
         }
-        let size = message.size();
+        let size = item.size();
         let (told, waiting) = oneshot::channel();
         let mut queue = shared.queue.lock();
         if queue.closing {
@@ -173,13 +183,25 @@ impl Writer {
             return Ticket(State::Known(Outcome::Failed));
         }
         queue.bytes += size;
-        queue.waiting.push(Waiting { message, told });
+        queue.waiting.push(Waiting { item, told });
         let first = queue.waiting.len() == 1;
         drop(queue);
         if first {
             shared.work.notify_one();
         }
         Ticket(State::Waiting(waiting))
+    }
+
+    /// What is retained, as of the last commit.
+    #[must_use]
+    pub fn retained(&self) -> Arc<Retained> {
+        self.shared.retained.clone()
+    }
+
+    /// The sessions that were in the file when it was opened. There are none the second time.
+    #[must_use]
+    pub fn take_sessions(&self) -> Vec<SavedSession> {
+        std::mem::take(&mut self.shared.sessions.lock())
     }
 
     /// Waits until every batch begun before this call has ended. After it nothing is accepted that the
@@ -223,10 +245,35 @@ impl Writer {
     }
 }
 
-impl Message {
-    /// Octets it takes in a segment, at most.
+impl Item {
+    /// Octets it takes on disk, at most.
     fn size(&self) -> usize {
-        OVERHEAD + self.topic.len() + self.properties.len() + self.payload.len()
+        match self {
+            Self::Message(message) => message.size(),
+            Self::Change(change) => change.size(),
+        }
+    }
+}
+
+impl Message {
+    fn size(&self) -> usize {
+        let by = match &self.publisher {
+            Publisher::Service { name, client_id, .. } => name.len() + client_id.len(),
+            Publisher::Device { .. } | Publisher::Server { .. } => 0,
+        };
+        let state = self.state.as_ref().map_or(0, |change| change.size());
+        OVERHEAD + by + self.topic.len() + self.properties.len() + self.payload.len() + state
+    }
+}
+
+impl Change {
+    fn size(&self) -> usize {
+        let more = match self {
+            Self::Session { state, done, .. } => state.len() + size_of_val(&**done),
+            Self::Dequeue { positions, .. } => size_of_val(&**positions),
+            Self::Forget { .. } | Self::Purge { .. } => 0,
+        };
+        OVERHEAD + more
     }
 }
 
@@ -247,19 +294,19 @@ impl Shared {
         }
         if queue.waiting.len() < ENOUGH && last < ENOUGH && !queue.closing {
             drop(queue);
-            thread::sleep(if last < BUSY { LINGER_IDLE } else { LINGER_BUSY });
+            std::thread::sleep(if last < BUSY { LINGER_IDLE } else { LINGER_BUSY });
             queue = self.queue.lock();
         }
         let mut bytes = 0;
         let fitting = queue.waiting.iter().take(BATCH_MESSAGES).take_while(|waiting| {
-            bytes += waiting.message.size();
+            bytes += waiting.item.size();
             bytes <= BATCH_BYTES
         });
         // A single message larger than a batch should be is a batch of its own.
         let count = fitting.count().max(1);
         let rest = queue.waiting.split_off(count);
         let batch = std::mem::replace(&mut queue.waiting, rest);
-        queue.bytes -= batch.iter().map(|waiting| waiting.message.size()).sum::<usize>();
+        queue.bytes -= batch.iter().map(|waiting| waiting.item.size()).sum::<usize>();
         queue.begun += 1;
         Some(batch)
     }
@@ -296,129 +343,5 @@ fn tell(waiting: Vec<Waiting>, outcomes: impl IntoIterator<Item = Outcome>) {
     for (waiting, outcome) in waiting.into_iter().zip(outcomes) {
         // A shard that closed the connection does not wait any more.
         let _ = waiting.told.send(outcome);
-    }
-}
-
-/// Says that the thread has ended, however it did.
-struct Ending<'s>(&'s Shared);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        {
-            self.0.queue.lock().closing = true;
-        }
-        self.0.fail();
-        // Nobody may wait for a batch that will never end.
-        self.0.ended.send_modify(|ended| *ended = u64::MAX);
-        self.0.done.send_replace(true);
-    }
-}
-
-type Opened = Result<Arc<Shared>, OpenError>;
-
-fn main(path: &Path, verdicts: &Verdicts, tail: &Tail, opened: oneshot::Sender<Opened>) {
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let _ = opened.send(Err(OpenError::Thread(error)));
-            return;
-        }
-    };
-    let (log, windows) = match runtime.block_on(Log::open(path, verdicts)) {
-        Ok(opened) => opened,
-        Err(error) => {
-            let _ = opened.send(Err(OpenError::Store(Box::new(error))));
-            return;
-        }
-    };
-    let shared = Arc::new(Shared {
-        queue: Mutex::default(),
-        work: Condvar::new(),
-        ended: watch::Sender::new(0),
-        committed: watch::Sender::new(log.last),
-        ready: AtomicBool::new(true),
-        refused_full: AtomicU64::new(0),
-        thread: Mutex::new(None),
-        done: watch::Sender::new(false),
-        node: log.node,
-    });
-    if opened.send(Ok(shared.clone())).is_err() {
-        return;
-    }
-    let ending = Ending(&shared);
-    let work = Work { shared: &shared, runtime, verdicts, tail, path: path.to_owned() };
-    work.run(log, windows);
-    drop(ending);
-}
-
-struct Work<'w> {
-    shared: &'w Shared,
-    runtime: Runtime,
-    verdicts: &'w Verdicts,
-    tail: &'w Tail,
-    path: PathBuf,
-}
-
-impl Work<'_> {
-    fn run(&self, mut log: Log, mut windows: Windows) {
-        let mut last = 0;
-        while let Some(batch) = self.shared.begin(last) {
-            last = batch.len();
-            let committed = self.commit(&mut log, &mut windows, batch);
-            self.shared.end();
-            let Err(error) = committed else { continue };
-            tracing::error!(%error, "the uplink log cannot be written: nothing is acknowledged");
-            self.shared.fail();
-            drop(log);
-            match self.reopen() {
-                Some(opened) => (log, windows) = opened,
-                None => return,
-            }
-        }
-        self.runtime.block_on(log.close());
-    }
-
-    /// Plans a batch, commits it, and only then tells who waits.
-    fn commit(&self, log: &mut Log, windows: &mut Windows, batch: Vec<Waiting>) -> Result<(), sqlx::Error> {
-        let first = Position(log.last.0 + 1);
-        let now_s = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
-        let messages = batch.iter().map(|waiting| &waiting.message);
-        let plan = batch::plan(messages, self.verdicts, windows, first, now_s);
-        if plan.count == 0 {
-            tell(batch, plan.outcomes);
-            return Ok(());
-        }
-        let body = Bytes::from(plan.body);
-        if let Err(error) = self.runtime.block_on(log.append(plan.count, body.to_vec())) {
-            // Nobody knows what of it is on disk: no ticket of it may say that it is.
-            tell(batch, std::iter::repeat(Outcome::Failed));
-            return Err(error);
-        }
-        tell(batch, plan.outcomes);
-        self.shared.committed.send_replace(log.last);
-        (self.tail)(Fresh { node: log.node, first, count: plan.count, body });
-        Ok(())
-    }
-
-    /// Opens the file anew until it works; `None` when the end comes first.
-    fn reopen(&self) -> Option<(Log, Windows)> {
-        let (mut wait, longest) = REOPEN;
-        while self.shared.pause(wait) {
-            match self.runtime.block_on(self.open()) {
-                Ok((log, windows)) => {
-                    tracing::info!(position = log.last.0, "the uplink log can be written again");
-                    self.shared.committed.send_replace(log.last);
-                    self.shared.ready.store(true, Ordering::Release);
-                    return Some((log, windows));
-                }
-                Err(error) => tracing::error!(%error, "the uplink log cannot be opened; trying again"),
-            }
-            wait = (wait * 2).min(longest);
-        }
-        None
-    }
-
-    async fn open(&self) -> Result<(Log, Windows), StoreError> {
-        Log::open(&self.path, self.verdicts).await
     }
 }

@@ -99,7 +99,9 @@ impl Site {
         let devices: Vec<_> = (1..=count).map(|n| unknown(&format!("MU-{n:06}"))).collect();
         let manifest = testing::manifest(&HIERARCHY, "B-0001", &devices, now_ms());
         registry.import_manifest(&ana(), &manifest).await.unwrap();
-        let uplink = Writer::open(dir.path(), registry.verdicts(), Box::new(|_| {})).await.unwrap();
+        let uplink = Writer::open(dir.path(), registry.verdicts(), std::sync::Arc::new(()), Box::new(|_| {}))
+            .await
+            .unwrap();
         let reader = Reader::open(dir.path()).await.unwrap();
         let roster = Roster::new();
         let revocation = Revocation::new(registry.clone(), roster.clone(), uplink.clone());

@@ -27,7 +27,7 @@ use crate::{
         shard::Scratch,
     },
     registry::{Claimed, DisconnectReason, now_ms},
-    uplink::{Message, Outcome, Ticket},
+    uplink::{Message, Outcome, Publisher, Ticket},
 };
 
 /// Tickets a connection has room for while it is idle.
@@ -262,14 +262,15 @@ impl Connection {
         let (seat, _) = self.seated.as_ref().expect("a session runs only when it is seated");
         seat.count_received();
         self.shard.node.uplink.append(Message {
-            device: seat.device(),
-            certificate: self.visitor.certificate,
+            publisher: Publisher::Device { device: seat.device(), certificate: self.visitor.certificate },
             topic: uplink.topic,
             payload: uplink.payload,
             qos: uplink.qos as u8,
+            retain: false,
             name: uplink.name,
             properties: uplink.properties,
             received_ms: now_ms(),
+            state: None,
         })
     }
 

@@ -1,0 +1,40 @@
+//! How much may be kept beside the log, with the edge's limits as its source.
+
+use crate::edge::limits;
+
+/// A bound in messages and in octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bound {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+/// Every bound of what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Retained messages of one device.
+    pub(super) retained_device: Bound,
+    /// Retained messages of one service.
+    pub(super) retained_service: Bound,
+    /// Octets of retained messages of all devices and services.
+    pub(super) retained_bytes: usize,
+    /// What waits for one session.
+    pub(super) queue: Bound,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            retained_device: Bound {
+                messages: limits::RETAINED_DEVICE_MAX,
+                bytes: limits::RETAINED_DEVICE_BYTES_MAX,
+            },
+            retained_service: Bound {
+                messages: limits::RETAINED_SERVICE_MAX,
+                bytes: limits::RETAINED_SERVICE_BYTES_MAX,
+            },
+            retained_bytes: limits::RETAINED_BYTES_MAX,
+            queue: Bound { messages: limits::QUEUE_MAX, bytes: limits::QUEUE_BYTES_MAX },
+        }
+    }
+}
