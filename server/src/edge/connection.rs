@@ -176,6 +176,8 @@ struct Connection {
     /// When the timer fires, on the shard's clock.
     armed_ms: u64,
     seated: Option<(Seat, SessionId)>,
+    /// The certificate's last good second, Unix seconds.
+    not_after_s: i64,
     /// Too fast, and not read for a while.
     paused: bool,
     /// A stop: nothing is read any more, what was handed over is waited for and acknowledged.
@@ -214,6 +216,7 @@ impl Connection {
             timer: Box::pin(sleep(Duration::MAX)),
             armed_ms: u64::MAX,
             seated: None,
+            not_after_s: i64::MAX,
             paused: false,
             draining: false,
         }
@@ -239,7 +242,7 @@ impl Connection {
     async fn gate(&mut self, request: Request) -> Result<(), Box<Refusal>> {
         let shard = Rc::clone(&self.shard);
         let node = &shard.node;
-        let Pass { device, state } = self.verdict()?;
+        let Pass { device, state, not_after_s } = self.verdict()?;
         let refused = |code| Box::new(Refusal { code, who: Claimed::Device(device) });
         if let Some(code) = request.objection {
             return Err(refused(code));
@@ -284,6 +287,7 @@ impl Connection {
         });
         info!(device = %self.visitor.name.device_id, peer = %self.peer, "connected");
         self.seated = Some((seat, session));
+        self.not_after_s = not_after_s;
         self.admit();
         Ok(())
     }

@@ -13,6 +13,8 @@ pub struct Pass {
     pub device: DeviceKey,
     /// Its state: a registered one connects for the first time.
     pub state: DeviceState,
+    /// Its certificate's last good second, Unix seconds: no session outlives it.
+    pub not_after_s: i64,
 }
 
 /// A client that may not, and whose record says so.
@@ -38,7 +40,7 @@ pub fn verdict(verdicts: &Verdicts, visitor: &Visitor, now_s: i64) -> Result<Pas
     if now_s < visitor.not_before_s {
         return Err(refused(Code::CertificateNotYetValid));
     }
-    Ok(Pass { device: known.device, state })
+    Ok(Pass { device: known.device, state, not_after_s: known.not_after_s })
 }
 
 /// Vouched for by a factory CA, and not in the registry. An impostor of a known device is held against

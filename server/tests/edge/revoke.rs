@@ -7,10 +7,11 @@ use std::sync::{
 
 use muster_server::registry::{Act, DisconnectReason};
 use muster_shared::Code;
+use rustls::AlertDescription;
 
 use crate::{
     client::{Client, End, V3, V5, code_in, connect_with, publish, text, tls_of},
-    site::Site,
+    site::{Site, now_s},
 };
 
 const TELEMETRY: &str = "acme/MU-000001/telemetry/climate";
@@ -44,6 +45,28 @@ async fn a_decision_ends_the_live_session_and_says_why() {
         assert_eq!(site.stored().await, [], "a kicked session takes its will along");
         site.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_session_ends_with_its_certificate() {
+    let not_after_s = now_s() + 4;
+    let site = Site::ending(not_after_s).await;
+    let mut client = Client::connected(&site, &site.devices[0], V5).await;
+    assert_eq!(client.publish(1, TELEMETRY, b"in time").await, 0);
+    let said = client.packet().await.unwrap();
+    assert!(now_s() > not_after_s, "not a second early");
+    assert_eq!((said[0], said[2], code_in(&said)), (0xe0, 0x98, Some(Code::CertificateExpired)));
+    assert_eq!(client.end().await, End::Clean);
+    let ended = site.detail(0).await.sessions[0].ended.map(|(_, why)| why);
+    assert_eq!(ended, Some(DisconnectReason::CertificateExpired));
+    let again = Client::open(&site, tls_of(&site.devices[0]), V5).await;
+    let end = match again {
+        Ok(mut client) => client.end().await,
+        Err(error) => crate::client::end(&error),
+    };
+    assert_eq!(end, End::Alert(AlertDescription::CertificateExpired));
+    assert_eq!(site.stored().await.len(), 1);
+    site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

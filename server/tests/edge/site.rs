@@ -21,6 +21,7 @@ use muster_server::{
     uplink::{Cursor, Reader, StoredMessage, Writer},
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 /// Panics on the edge's own threads, of every site of the process. A task's panic ends one connection and
@@ -52,7 +53,7 @@ pub(crate) fn now_s() -> i64 {
 }
 
 pub(crate) struct Site {
-    _dir: TempDir,
+    dir: TempDir,
     pub(crate) registry: Registry,
     pub(crate) uplink: Writer,
     pub(crate) reader: Reader,
@@ -88,8 +89,27 @@ impl Site {
     }
 
     pub(crate) async fn limited(count: usize, limits: Limits) -> Self {
-        watch_for_panics();
+        Self::on(TempDir::new().unwrap(), count, limits).await
+    }
+
+    /// With one device, whose certificate ends then, Unix seconds. Birth certificates have no end: the
+    /// registry is told another one behind its back.
+    pub(crate) async fn ending(not_after_s: i64) -> Self {
         let dir = TempDir::new().unwrap();
+        let site = Self::on(dir, 1, Limits::default()).await;
+        let (dir, devices) = site.shut().await;
+        let file = SqliteConnectOptions::new().filename(dir.path().join(muster_server::registry::FILE));
+        let mut connection = SqliteConnection::connect_with(&file).await.unwrap();
+        let set = sqlx::query("UPDATE certificate SET not_after_s = $1").bind(not_after_s);
+        assert_eq!(set.execute(&mut connection).await.unwrap().rows_affected(), 1);
+        connection.close().await.unwrap();
+        let mut site = Self::on(dir, 0, Limits::default()).await;
+        site.devices = devices;
+        site
+    }
+
+    async fn on(dir: TempDir, count: usize, limits: Limits) -> Self {
+        watch_for_panics();
         let registry = Registry::open(dir.path()).await.unwrap();
         let root = CertificateDer::from(HIERARCHY.root.certificate().der());
         registry.trust_root(&ana(), &root).await.unwrap();
@@ -97,8 +117,10 @@ impl Site {
             registry.trust_station(&ana(), &station.record_file).await.unwrap();
         }
         let devices: Vec<_> = (1..=count).map(|n| unknown(&format!("MU-{n:06}"))).collect();
-        let manifest = testing::manifest(&HIERARCHY, "B-0001", &devices, now_ms());
-        registry.import_manifest(&ana(), &manifest).await.unwrap();
+        if count > 0 {
+            let manifest = testing::manifest(&HIERARCHY, "B-0001", &devices, now_ms());
+            registry.import_manifest(&ana(), &manifest).await.unwrap();
+        }
         let uplink = Writer::open(dir.path(), registry.verdicts(), std::sync::Arc::new(()), Box::new(|_| {}))
             .await
             .unwrap();
@@ -114,7 +136,7 @@ impl Site {
         };
         let edge = Edge::start(doors, ([127, 0, 0, 1], 0).into(), 2).unwrap();
         let addr = edge.local_addr();
-        Self { _dir: dir, registry, uplink, reader, roster, revocation, edge: Some(edge), addr, devices }
+        Self { dir, registry, uplink, reader, roster, revocation, edge: Some(edge), addr, devices }
     }
 
     /// The key of a device, from 0.
@@ -148,7 +170,12 @@ impl Site {
         }
     }
 
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
+        drop(self.shut().await);
+    }
+
+    /// Stops everything and leaves what is on disk.
+    async fn shut(mut self) -> (TempDir, Vec<Credential>) {
         if let Some(edge) = self.edge.take() {
             edge.stop(Duration::from_secs(5)).await;
         }
@@ -157,5 +184,6 @@ impl Site {
         self.reader.close().await;
         self.registry.close().await;
         assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a connection panicked");
+        (self.dir, self.devices)
     }
 }

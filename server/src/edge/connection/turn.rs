@@ -30,6 +30,10 @@ use crate::{
     uplink::{Message, Outcome, Publisher, Ticket},
 };
 
+/// 9999-12-31T23:59:59Z: a certificate without an end (RFC 5280 §4.1.2.5).
+const NO_EXPIRY_S: i64 = 253_402_300_799;
+/// Longest wait before a certificate with an end is looked at again: the wall clock may have been set.
+const EXPIRY_LOOK_MS: u64 = 3_600_000;
 /// Tickets a connection has room for while it is idle.
 const TICKETS_KEPT: usize = 8;
 
@@ -194,9 +198,11 @@ impl Connection {
         if !self.paused {
             self.session.tick(now_ms, out);
         }
+        let look_ms = self.expiry(now_ms, out);
         // A deadline that has moved away since is found when the timer fires: that costs one turn now and
         // then, and not a timer operation a message.
-        let Some(deadline) = paused_until.or(self.session.deadline_ms()) else { return };
+        let waits = [paused_until.or(self.session.deadline_ms()), look_ms];
+        let Some(deadline) = waits.into_iter().flatten().min() else { return };
         loop {
             if deadline < self.armed_ms {
                 self.armed_ms = deadline;
@@ -249,6 +255,15 @@ impl Connection {
         // The allocation stays with the shard.
         out.commands = commands;
         event
+    }
+
+    /// Ends the session with its certificate; else when to look again, on the shard's clock.
+    fn expiry(&mut self, shard_ms: u64, out: &mut Output) -> Option<u64> {
+        let wait_ms = until_expiry_ms(self.not_after_s, now_ms())?;
+        if wait_ms == 0 {
+            self.session.end(DisconnectReason::CertificateExpired.into(), out);
+        }
+        Some(shard_ms + wait_ms)
     }
 
     fn record_refusal(&self, code: Code) {
@@ -316,6 +331,16 @@ impl Connection {
     }
 }
 
+/// How long to wait until a certificate must be looked at again, milliseconds: 0 when it has ended, `None`
+/// for one without an end. Never long, as the wall clock may be set while the wait runs on another.
+fn until_expiry_ms(not_after_s: i64, wall_ms: u64) -> Option<u64> {
+    if not_after_s >= NO_EXPIRY_S {
+        return None;
+    }
+    let end_ms = u64::try_from(not_after_s + 1).unwrap_or(0) * 1000;
+    Some(end_ms.saturating_sub(wall_ms).min(EXPIRY_LOOK_MS))
+}
+
 fn deliver(
     session: &mut Session,
     receipts: &mut Vec<(u64, Receipt)>,
@@ -343,4 +368,21 @@ fn write(stream: &mut TcpStream, octets: &[u8], cx: &mut Context<'_>) -> io::Res
         }
     }
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_ends_with_the_second_its_certificate_ends_with() {
+        assert_eq!(until_expiry_ms(100, 100_000), Some(1000), "notAfter itself is good (RFC 5280 §4.1.2.5)");
+        assert_eq!(until_expiry_ms(100, 100_999), Some(1));
+        assert_eq!(until_expiry_ms(100, 101_000), Some(0));
+        assert_eq!(until_expiry_ms(100, u64::MAX), Some(0));
+        assert_eq!(until_expiry_ms(-5, 0), Some(0));
+        assert_eq!(until_expiry_ms(NO_EXPIRY_S - 1, 0), Some(EXPIRY_LOOK_MS));
+        assert_eq!(until_expiry_ms(NO_EXPIRY_S, 0), None);
+        assert_eq!(until_expiry_ms(i64::MAX, u64::MAX), None);
+    }
 }
