@@ -43,8 +43,10 @@ impl World {
         runtime.block_on(async {
             let device = muster_firmware::run(platform, &mut resources);
             tokio::select! {
-                never = Box::pin(device) => never,
+                // What the test sets up before it first waits is there when the device starts.
+                biased;
                 done = Box::pin(test(&board)) => done,
+                never = Box::pin(device) => never,
             }
         })
     }
@@ -83,7 +85,9 @@ impl Board {
     /// The same, with CONNECT and SUBSCRIBE answered.
     async fn session(&self) -> Broker {
         let mut broker = self.accept().await;
-        assert_eq!(broker.packet().await.unwrap()[0], 0x10);
+        let connect = broker.packet().await;
+        let connect = connect.unwrap_or_else(|end| panic!("{end}; the log says:\n{}", self.log.text()));
+        assert_eq!(connect[0], 0x10);
         broker.server.write(&[0x20, 3, 0, 0, 0]).await;
         let subscribe = broker.packet().await.unwrap();
         assert_eq!(subscribe[0], 0x82);
