@@ -375,7 +375,7 @@ impl<'a> Life<'a> {
     /// The device's live session.
     fn session(&self) -> Result<Option<Session>> {
         let page: Page<Session> = self.rig.ask(&["session", "list"])?;
-        Ok(page.items.into_iter().find(|session| session.serial == self.serial))
+        Ok(page.items.into_iter().find(|session| session.serial.as_deref() == Some(&*self.serial)))
     }
 }
 

@@ -226,7 +226,7 @@ async fn command(
     let reason = posted.reason.as_deref().unwrap_or_default();
     let recorded = doors.registry.order(actor, target, Order::Command, reason, record).await;
     recorded.map_err(|error| refused(error, target))?;
-    let message = Downlink { topic: topic.as_str().into(), payload, qos: 1 };
+    let message = Downlink::direct(topic.as_str().into(), payload, 1);
     let sent = doors.roster.deliver(detail.row.key, message);
     let (outcome, why) = match tokio::time::timeout(COMMAND_WAIT, sent).await {
         Ok(Ok(Delivered::Acknowledged)) => ("acknowledged", None),

@@ -16,7 +16,10 @@ use super::{
     error::Problem,
     time, view,
 };
-use crate::registry::now_ms;
+use crate::{
+    edge::{Owner, SessionInfo},
+    registry::{Verdicts, now_ms},
+};
 
 /// The process answers. Says nothing about anything else.
 pub(super) async fn healthz() -> &'static str {
@@ -73,29 +76,34 @@ pub(super) async fn sessions(
 ) -> Result<Json<view::Page<view::Session>>, Problem> {
     caller.may(Need::Look)?;
     let verdicts = doors.registry.verdicts();
-    let live = doors.roster.list();
-    let items: Vec<_> = live
-        .iter()
-        .map(|session| {
-            let name = verdicts.name(session.arrival.device);
-            view::Session {
-                number: session.number,
-                serial: name.serial.to_string(),
-                tenant: name.tenant.to_string(),
-                device_id: name.device_id.to_string(),
-                since: time::from_ms(session.since_ms),
-                address: session.arrival.peer.to_string(),
-                mqtt: session.arrival.protocol.as_str().to_owned(),
-                subscriptions: session.subscriptions,
-                received: session.received,
-                sent: session.sent,
-                keep_alive_s: session.arrival.keep_alive_s,
-                certificate_id: session.arrival.certificate.to_string(),
-            }
-        })
-        .collect();
+    let items: Vec<_> = doors.roster.list().iter().map(|session| shown(session, &verdicts)).collect();
     let total = items.len() as u64;
     Ok(Json(view::Page::new("session", items, None, Some(total))))
+}
+
+fn shown(session: &SessionInfo, verdicts: &Verdicts) -> view::Session {
+    let arrival = &session.arrival;
+    let device = arrival.owner.device().map(|device| verdicts.name(device));
+    let (service, client_id) = match &arrival.owner {
+        Owner::Device(_) => (None, None),
+        Owner::Service(client) => (Some(client.name.to_string()), Some(client.client_id.to_string())),
+    };
+    view::Session {
+        number: session.number,
+        serial: device.as_ref().map(|name| name.serial.to_string()),
+        tenant: device.as_ref().map(|name| name.tenant.to_string()),
+        device_id: device.as_ref().map(|name| name.device_id.to_string()),
+        service,
+        client_id,
+        since: time::from_ms(session.since_ms),
+        address: arrival.peer.to_string(),
+        mqtt: arrival.protocol.as_str().to_owned(),
+        subscriptions: session.subscriptions,
+        received: session.received,
+        sent: session.sent,
+        keep_alive_s: arrival.keep_alive_s,
+        certificate_id: arrival.certificate.to_string(),
+    }
 }
 
 /// Prometheus text format 0.0.4.

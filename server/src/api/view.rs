@@ -401,12 +401,16 @@ pub struct Station {
 pub struct Session {
     /// Counts this process's sessions.
     pub number: u64,
-    /// Whose.
-    pub serial: String,
-    /// Whose fleet.
-    pub tenant: String,
+    /// Whose, where it is a device's.
+    pub serial: Option<String>,
+    /// Whose fleet, where it is a device's.
+    pub tenant: Option<String>,
     /// The device's name on topics.
-    pub device_id: String,
+    pub device_id: Option<String>,
+    /// Whose, where it is a service's.
+    pub service: Option<String>,
+    /// The service's client id.
+    pub client_id: Option<String>,
     /// Since when.
     pub since: String,
     /// From where.

@@ -14,7 +14,7 @@ use crate::api::{
 };
 
 const COLUMNS: &[Column<view::Session>] = &[
-    Column { head: "SERIAL", wide: false, cell: |of, _| Text::plain(&of.serial) },
+    Column { head: "SERIAL", wide: false, cell: |of, _| Text::plain(who(of)) },
     Column { head: "SINCE", wide: false, cell: |of, _| Text::plain(words::instant(&of.since)) },
     Column { head: "ADDRESS", wide: false, cell: |of, _| Text::plain(&of.address) },
     Column { head: "MQTT", wide: false, cell: |of, _| Text::plain(&of.mqtt) },
@@ -22,10 +22,22 @@ const COLUMNS: &[Column<view::Session>] = &[
     Column { head: "IN", wide: false, cell: |of, _| Text::plain(thousands(of.received)) },
     Column { head: "OUT", wide: false, cell: |of, _| Text::plain(thousands(of.sent)) },
     Column { head: "KEEPALIVE", wide: true, cell: |of, _| Text::plain(format!("{}s", of.keep_alive_s)) },
-    Column { head: "DEVICE-ID", wide: true, cell: |of, _| Text::plain(&of.device_id) },
-    Column { head: "TENANT", wide: true, cell: |of, _| Text::plain(&of.tenant) },
+    Column { head: "DEVICE-ID", wide: true, cell: |of, _| Text::plain(client_id(of)) },
+    Column { head: "TENANT", wide: true, cell: |of, _| Text::plain(of.tenant.as_deref().unwrap_or("-")) },
     Column { head: "CERT", wide: true, cell: |of, _| Text::plain(words::short(&of.certificate_id)) },
 ];
+
+fn who(of: &view::Session) -> String {
+    match (&of.serial, &of.service) {
+        (Some(serial), _) => serial.clone(),
+        (None, Some(service)) => format!("service {service}"),
+        (None, None) => "-".to_owned(),
+    }
+}
+
+fn client_id(of: &view::Session) -> &str {
+    of.device_id.as_deref().or(of.client_id.as_deref()).unwrap_or("-")
+}
 
 pub(super) fn run(verb: &Session, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     let Session::List = verb;

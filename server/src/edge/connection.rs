@@ -248,7 +248,7 @@ impl Connection {
             return Err(refused(code));
         }
         let (seat, before) = node.roster.enter(Arrival {
-            device,
+            owner: device.into(),
             certificate: self.visitor.certificate,
             peer: self.peer,
             protocol: request.protocol,
@@ -303,8 +303,9 @@ impl Connection {
         let name = &self.visitor.name.device_id;
         match &self.seated {
             Some((seat, session)) => {
-                let device = seat.device();
-                node.facts.disconnected(device, *session, now_ms(), farewell.why);
+                if let Some(device) = seat.owner().device() {
+                    node.facts.disconnected(device, *session, now_ms(), farewell.why);
+                }
                 info!(device = %name, peer = %self.peer, why = %farewell.why, code = %farewell.code, "disconnected");
             }
             None if farewell.why == DisconnectReason::ProtocolError => {

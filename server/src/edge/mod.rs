@@ -55,7 +55,9 @@ pub use self::{
     farewell::Farewell,
     limits::Limits,
     principal::{Principal, Service},
-    roster::{Arrival, CloseWait, Closed, DeliverError, Delivered, Downlink, Protocol, Roster, SessionInfo},
+    roster::{
+        Arrival, CloseWait, Closed, DeliverError, Delivered, Downlink, Owner, Protocol, Roster, SessionInfo,
+    },
     tls::{BrokerCredential, CredentialError},
 };
 use crate::{

@@ -1,4 +1,4 @@
-//! The live sessions of this node, one per device at most.
+//! The live sessions of this node, one per device at most, and one per service and client id.
 //!
 //! A session takes its seat with [`Roster::enter`] and leaves it when the [`Seat`] is dropped, which it
 //! does after its socket is closed: so whoever waits on a [`CloseWait`] learns that nothing can arrive on
@@ -31,13 +31,48 @@ use tokio::sync::oneshot;
 use self::seat::Shared;
 pub use self::seat::{Mail, Parcel, Receipt, Seat};
 use super::farewell::Farewell;
-use crate::registry::{DeviceKey, DisconnectReason};
+use crate::registry::{DeviceKey, DisconnectReason, now_ms};
 
 /// The live sessions of this node.
 #[derive(Debug, Default)]
 pub struct Roster {
-    seats: Mutex<HashMap<DeviceKey, Arc<Shared>>>,
+    seats: Mutex<HashMap<Owner, Arc<Shared>>>,
     numbers: AtomicU64,
+}
+
+/// Whose session it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A device's: it has one.
+    Device(DeviceKey),
+    /// A service's: one for each client id.
+    Service(Arc<ServiceClient>),
+}
+
+/// One client of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServiceClient {
+    /// The service, by the name in its certificate.
+    pub name: Arc<str>,
+    /// The client id in force.
+    pub client_id: Arc<str>,
+}
+
+impl Owner {
+    /// The device, when it is one's.
+    #[must_use]
+    pub fn device(&self) -> Option<DeviceKey> {
+        match self {
+            Self::Device(device) => Some(*device),
+            Self::Service(_) => None,
+        }
+    }
+}
+
+impl From<DeviceKey> for Owner {
+    fn from(device: DeviceKey) -> Self {
+        Self::Device(device)
+    }
 }
 
 /// Which version of MQTT a session speaks.
@@ -61,10 +96,10 @@ impl Protocol {
 }
 
 /// What is fixed about a session from its CONNECT on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
     /// Whose session it is.
-    pub device: DeviceKey,
+    pub owner: Owner,
     /// The certificate it authenticated with.
     pub certificate: CertificateId,
     /// Where it comes from.
@@ -76,7 +111,7 @@ pub struct Arrival {
 }
 
 /// A session as listings show it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionInfo {
     /// Counts this process's sessions, from 1.
     pub number: u64,
@@ -86,9 +121,9 @@ pub struct SessionInfo {
     pub since_ms: u64,
     /// Subscriptions it holds.
     pub subscriptions: u64,
-    /// Messages taken from the device and handed to the uplink log.
+    /// Messages taken from the client and handed to the uplink log.
     pub received: u64,
-    /// Messages sent to the device.
+    /// Messages sent to the client.
     pub sent: u64,
 }
 
@@ -99,8 +134,35 @@ pub struct Downlink {
     pub topic: Arc<str>,
     /// The payload.
     pub payload: Bytes,
-    /// 0 or 1.
+    /// The publisher's.
     pub qos: u8,
+    /// Published to be retained.
+    pub retain: bool,
+    /// MQTT 5 properties, as they came.
+    pub properties: Bytes,
+    /// When it was published, Unix milliseconds.
+    pub received_ms: u64,
+    /// Where it stands in the uplink log; 0: it does not.
+    pub position: u64,
+    /// The device itself published it.
+    pub from_self: bool,
+}
+
+impl Downlink {
+    /// A message of the server's own, which is in no log.
+    #[must_use]
+    pub fn direct(topic: Arc<str>, payload: Bytes, qos: u8) -> Self {
+        Self {
+            topic,
+            payload,
+            qos,
+            retain: false,
+            properties: Bytes::new(),
+            received_ms: now_ms(),
+            position: 0,
+            from_self: false,
+        }
+    }
 }
 
 /// What became of a message to a device.
@@ -176,11 +238,12 @@ impl Roster {
         Arc::default()
     }
 
-    /// Takes the device's seat. A session that sits there is told to close (taken over), and the second
+    /// Takes the owner's seat. A session that sits there is told to close (taken over), and the second
     /// value resolves when it has.
     pub fn enter(self: &Arc<Self>, arrival: Arrival) -> (Seat, CloseWait) {
+        let owner = arrival.owner.clone();
         let shared = Shared::new(self.numbers.fetch_add(1, Ordering::Relaxed) + 1, arrival);
-        let before = self.seats.lock().insert(arrival.device, Arc::clone(&shared));
+        let before = self.seats.lock().insert(owner, Arc::clone(&shared));
         let wait = match before {
             Some(before) => before.close(DisconnectReason::SessionTakenOver.into()),
             None => CloseWait(None),
@@ -188,10 +251,10 @@ impl Roster {
         (Seat::new(Arc::downgrade(self), shared), wait)
     }
 
-    /// Tells the device's session to close, for this reason and with this code. The wait resolves when
+    /// Tells the owner's session to close, for this reason and with this code. The wait resolves when
     /// its socket is closed, at once when there is no session. The first order counts.
-    pub fn close(&self, device: DeviceKey, farewell: impl Into<Farewell>) -> CloseWait {
-        let seat = self.seats.lock().get(&device).cloned();
+    pub fn close(&self, owner: impl Into<Owner>, farewell: impl Into<Farewell>) -> CloseWait {
+        let seat = self.seats.lock().get(&owner.into()).cloned();
         seat.map_or(CloseWait(None), |seat| seat.close(farewell.into()))
     }
 
@@ -212,18 +275,44 @@ impl Roster {
         device: DeviceKey,
         message: Downlink,
     ) -> impl Future<Output = Result<Delivered, DeliverError>> + Send + use<> {
-        let seat = self.seats.lock().get(&device).cloned();
-        let answer = seat.ok_or(DeliverError::Offline).and_then(|seat| seat.post(message));
-        async move { answer?.await.unwrap_or(Err(DeliverError::Ended)) }
+        let seat = self.seats.lock().get(&Owner::Device(device)).cloned();
+        let (answer, told) = oneshot::channel();
+        let posted = seat.ok_or(DeliverError::Offline).and_then(|seat| seat.post(message, Some(answer)));
+        async move {
+            posted?;
+            told.await.unwrap_or(Err(DeliverError::Ended))
+        }
     }
 
-    /// The device's session, when it has one.
+    /// Hands a message to the device's live session, if it has one, and waits for nothing; `false`: too many
+    /// wait for it already, and this one is dropped.
     #[must_use]
-    pub fn is_online(&self, device: DeviceKey) -> Option<SessionInfo> {
-        self.seats.lock().get(&device).map(|seat| seat.info())
+    pub fn post(&self, device: DeviceKey, message: Downlink) -> bool {
+        let seat = self.seats.lock().get(&Owner::Device(device)).cloned();
+        seat.is_none_or(|seat| !matches!(seat.post(message, None), Err(DeliverError::Full)))
     }
 
-    /// Live sessions.
+    /// The devices that are connected.
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceKey> {
+        self.seats.lock().keys().filter_map(Owner::device).collect()
+    }
+
+    /// The owner's session, when it has one.
+    #[must_use]
+    pub fn is_online(&self, owner: impl Into<Owner>) -> Option<SessionInfo> {
+        self.seats.lock().get(&owner.into()).map(|seat| seat.info())
+    }
+
+    /// Wakes the owner's session, if it is live: something waits for it elsewhere.
+    pub fn nudge(&self, owner: impl Into<Owner>) {
+        let seat = self.seats.lock().get(&owner.into()).cloned();
+        if let Some(seat) = seat {
+            seat.nudge();
+        }
+    }
+
+    /// Live sessions, of devices and services.
     #[must_use]
     pub fn count(&self) -> usize {
         self.seats.lock().len()

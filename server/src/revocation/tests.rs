@@ -51,7 +51,7 @@ impl Node {
 fn arrival(device: &Device) -> Arrival {
     let peer: SocketAddr = "10.0.4.17:51522".parse().unwrap();
     Arrival {
-        device: device.key,
+        owner: device.key.into(),
         certificate: device.certificate,
         peer,
         protocol: Protocol::V5,

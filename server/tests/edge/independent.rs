@@ -45,7 +45,7 @@ async fn rumqttc_speaks_3_1_1_with_the_edge() {
         }
     }
     assert_eq!(site.stored().await.len(), 10);
-    let message = Downlink { topic: REQUEST.into(), payload: "do".into(), qos: 1 };
+    let message = Downlink::direct(REQUEST.into(), "do".into(), 1);
     let sent = tokio::spawn(site.roster.deliver(site.key(0), message));
     while !sent.is_finished() {
         if let Event::Incoming(Packet::Publish(got)) = in_time(events.poll()).await.unwrap() {
@@ -96,7 +96,7 @@ async fn rumqttc_speaks_5_with_the_edge() {
     assert_eq!(reasons[10].1.as_deref(), Some("M210 topic is not the device's"));
     let limits = limits.expect("properties of CONNACK");
     assert_eq!((limits.max_qos, limits.retain_available), (Some(1), Some(0)));
-    let message = Downlink { topic: REQUEST.into(), payload: "do".into(), qos: 1 };
+    let message = Downlink::direct(REQUEST.into(), "do".into(), 1);
     let sent = tokio::spawn(site.roster.deliver(site.key(0), message));
     while !sent.is_finished() {
         in_time(events.poll()).await.unwrap();

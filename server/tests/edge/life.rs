@@ -90,8 +90,7 @@ async fn pubacks_of_a_burst_come_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_to_the_device_is_acknowledged_by_it() {
     let site = Site::with(1).await;
-    let request =
-        || Downlink { topic: "acme/MU-000001/command/7/request".into(), payload: "reboot".into(), qos: 1 };
+    let request = || Downlink::direct("acme/MU-000001/command/7/request".into(), "reboot".into(), 1);
     let deliver = || site.roster.deliver(site.key(0), request());
     assert_eq!(deliver().await, Err(DeliverError::Offline));
     let mut client = Client::connected(&site, &site.devices[0], V5).await;

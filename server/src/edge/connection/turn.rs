@@ -267,8 +267,8 @@ impl Connection {
     }
 
     fn record_refusal(&self, code: Code) {
-        if let Some((seat, _)) = &self.seated {
-            let who = Claimed::Device(seat.device());
+        if let Some(device) = self.seated.as_ref().and_then(|(seat, _)| seat.owner().device()) {
+            let who = Claimed::Device(device);
             self.shard.node.facts.refused(&who, code, now_ms(), Some(self.peer));
         }
     }
@@ -277,7 +277,10 @@ impl Connection {
         let (seat, _) = self.seated.as_ref().expect("a session runs only when it is seated");
         seat.count_received();
         self.shard.node.uplink.append(Message {
-            publisher: Publisher::Device { device: seat.device(), certificate: self.visitor.certificate },
+            publisher: Publisher::Device {
+                device: seat.owner().device().expect("only devices pass the gate"),
+                certificate: self.visitor.certificate,
+            },
             topic: uplink.topic,
             payload: uplink.payload,
             qos: uplink.qos as u8,

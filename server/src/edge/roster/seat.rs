@@ -14,13 +14,13 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Arrival, CloseWait, Closed, DeliverError, Delivered, Downlink, Roster, SessionInfo};
+use super::{Arrival, CloseWait, Closed, DeliverError, Delivered, Downlink, Owner, Roster, SessionInfo};
 use crate::{
     edge::{
         farewell::Farewell,
         limits::{MAIL_BYTES_MAX, MAIL_MAX},
     },
-    registry::{DeviceKey, now_ms},
+    registry::now_ms,
 };
 
 /// A session's place on the roster, held by the connection. Dropping it says: the socket is closed.
@@ -44,8 +44,10 @@ pub enum Mail {
 pub struct Parcel {
     /// The message.
     pub message: Downlink,
-    answer: oneshot::Sender<Result<Delivered, DeliverError>>,
+    answer: Option<Answer>,
 }
+
+pub(super) type Answer = oneshot::Sender<Result<Delivered, DeliverError>>;
 
 impl Parcel {
     /// Splits off the message; what is left tells what became of it. Dropped unanswered, it says
@@ -58,12 +60,14 @@ impl Parcel {
 
 /// Tells the sender of a message what became of it.
 #[derive(Debug)]
-pub struct Receipt(oneshot::Sender<Result<Delivered, DeliverError>>);
+pub struct Receipt(Option<Answer>);
 
 impl Receipt {
-    /// Tells it. The sender may have gone; that is its own affair.
+    /// Tells it. The sender may have gone, or never have asked; that is its own affair.
     pub fn answer(self, outcome: Result<Delivered, DeliverError>) {
-        let _ = self.0.send(outcome);
+        if let Some(answer) = self.0 {
+            let _ = answer.send(outcome);
+        }
     }
 }
 
@@ -80,8 +84,8 @@ impl Seat {
 
     /// Whose seat it is.
     #[must_use]
-    pub fn device(&self) -> DeviceKey {
-        self.shared.arrival.device
+    pub fn owner(&self) -> &Owner {
+        &self.shared.arrival.owner
     }
 
     /// Takes the next piece of mail, and has the task woken when more comes. Without `room` messages stay
@@ -137,7 +141,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(roster) = self.roster.upgrade() {
             let mut seats = roster.seats.lock();
-            if let Entry::Occupied(seat) = seats.entry(self.shared.arrival.device) {
+            if let Entry::Occupied(seat) = seats.entry(self.shared.arrival.owner.clone()) {
                 // A successor may sit there already.
                 if seat.get().number == self.shared.number {
                     seat.remove();
@@ -190,12 +194,19 @@ impl Shared {
     pub(super) fn info(&self) -> SessionInfo {
         SessionInfo {
             number: self.number,
-            arrival: self.arrival,
+            arrival: self.arrival.clone(),
             since_ms: self.since_ms,
             subscriptions: self.subscriptions.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
             sent: self.sent.load(Ordering::Relaxed),
         }
+    }
+
+    pub(super) fn nudge(&self) {
+        let mail = self.mail.lock();
+        self.waiting.store(true, Ordering::Release);
+        drop(mail);
+        self.waker.wake();
     }
 
     pub(super) fn close(&self, farewell: Farewell) -> CloseWait {
@@ -215,10 +226,7 @@ impl Shared {
         CloseWait(Some(told))
     }
 
-    pub(super) fn post(
-        &self,
-        message: Downlink,
-    ) -> Result<oneshot::Receiver<Result<Delivered, DeliverError>>, DeliverError> {
+    pub(super) fn post(&self, message: Downlink, answer: Option<Answer>) -> Result<(), DeliverError> {
         let mut mail = self.mail.lock();
         if mail.close.is_some() || mail.closed.is_some() {
             return Err(DeliverError::Offline);
@@ -226,13 +234,12 @@ impl Shared {
         if mail.parcels.len() >= MAIL_MAX || mail.bytes + message.payload.len() > MAIL_BYTES_MAX {
             return Err(DeliverError::Full);
         }
-        let (answer, told) = oneshot::channel();
         mail.bytes += message.payload.len();
         mail.parcels.push_back(Parcel { message, answer });
         self.waiting.store(true, Ordering::Release);
         drop(mail);
         self.waker.wake();
-        Ok(told)
+        Ok(())
     }
 
     fn end(&self) {

@@ -5,7 +5,7 @@ use crate::edge::limits::{MAIL_BYTES_MAX, MAIL_MAX};
 
 fn arrival(device: u32) -> Arrival {
     Arrival {
-        device: DeviceKey(device),
+        owner: DeviceKey(device).into(),
         certificate: CertificateId([device as u8; 32]),
         peer: ([127, 0, 0, 1], 40_000).into(),
         protocol: Protocol::V5,
@@ -22,7 +22,7 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 }
 
 fn message(len: usize) -> Downlink {
-    Downlink { topic: "acme/a/app/x".into(), payload: vec![0; len].into(), qos: 1 }
+    Downlink::direct("acme/a/app/x".into(), vec![0; len].into(), 1)
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn listing_is_by_age_and_counts_what_passed() {
     seats[3].set_subscriptions(2);
     let list = roster.list();
     assert!(list.windows(2).all(|pair| pair[0].number < pair[1].number));
-    let third = list.iter().find(|info| info.arrival.device == DeviceKey(3)).copied();
+    let third = list.iter().find(|info| info.arrival.owner == DeviceKey(3).into()).cloned();
     assert_eq!(third.map(|i| (i.received, i.sent, i.subscriptions)), Some((1, 1, 2)));
 }
 

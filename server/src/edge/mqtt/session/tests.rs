@@ -129,7 +129,7 @@ impl Client {
 }
 
 fn downlink(topic: &str, qos: u8) -> Downlink {
-    Downlink { topic: topic.into(), payload: Bytes::from_static(b"do"), qos }
+    Downlink::direct(topic.into(), Bytes::from_static(b"do"), qos)
 }
 
 const REQUEST: &str = "acme/MU-1/command/7/request";
