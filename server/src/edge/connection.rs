@@ -37,6 +37,7 @@ use super::{
     limits::{LINGER, TAKEOVER_WAIT},
     mqtt::session::{Request, Session},
     pace::Pace,
+    principal::Principal,
     roster::{Arrival, Protocol, Receipt, Seat},
     shard::{Scratch, Shard},
     tls::Tls,
@@ -65,7 +66,7 @@ pub(super) async fn serve(
     drop(permit);
     match outcome {
         Ok((tls, visitor, early)) => {
-            let session = Session::new(visitor.name.clone(), limits, shard.now_ms());
+            let session = Session::new(Principal::Device(visitor.name.clone()), limits, shard.now_ms());
             Box::pin(Connection::new(shard, stream, peer, tls, visitor, session, early).run()).await;
         }
         Err(code) => {
@@ -186,7 +187,7 @@ struct Connection {
 
 /// What a connection cannot do within a turn.
 enum Event {
-    Connect(Request),
+    Connect(Box<Request>),
     Close(Farewell),
 }
 
@@ -239,7 +240,7 @@ impl Connection {
     }
 
     /// CONNECT has come. Lets the client in, or says why not.
-    async fn gate(&mut self, request: Request) -> Result<(), Box<Refusal>> {
+    async fn gate(&mut self, request: Box<Request>) -> Result<(), Box<Refusal>> {
         let shard = Rc::clone(&self.shard);
         let node = &shard.node;
         let Pass { device, state, not_after_s } = self.verdict()?;

@@ -56,6 +56,12 @@ pub const READS_PER_TURN: usize = 4;
 pub const UPLINK_INFLIGHT_MAX: u16 = 128;
 /// QoS 1 messages sent to a device and not acknowledged. A device may ask for less (receive maximum).
 pub const DOWNLINK_INFLIGHT_MAX: u16 = 32;
+/// The same of a service, which takes what a fleet sends: a round trip's worth at full rate.
+pub const SERVICE_INFLIGHT_MAX: u16 = 256;
+/// QoS 2 messages of a 3.1.1 client that it has not released; MQTT 5 has the receive maximum for it.
+pub const UNRELEASED_MAX: usize = 1024;
+/// Topic aliases of one connection, each way: a device's topics have a dozen kinds.
+pub const TOPIC_ALIAS_MAX: u16 = 32;
 /// Messages that wait in a session's mail.
 pub const MAIL_MAX: usize = 64;
 /// Octets of payload that wait in a session's mail.
@@ -81,6 +87,8 @@ pub const RETAINED_BYTES_MAX: usize = 512 << 20;
 pub const OUTBOUND_BYTES_MAX: usize = 4 * PACKET_MAX;
 /// Subscriptions of one device. Its topics have a dozen kinds.
 pub const SUBSCRIPTIONS_MAX: usize = 32;
+/// Subscriptions of one session of a service: every message is held against each of them.
+pub const SERVICE_SUBSCRIPTIONS_MAX: usize = 256;
 /// Filters in one SUBSCRIBE or UNSUBSCRIBE.
 pub const FILTERS_PER_PACKET_MAX: usize = 64;
 /// Properties in one packet, user properties included (MQTT 5.0 sets no bound).

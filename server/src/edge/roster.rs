@@ -186,6 +186,9 @@ pub enum DeliverError {
     /// Too many messages wait for the device already.
     #[error("too many messages wait for the device")]
     Full,
+    /// Its time was over before it could be sent [MQTT-3.3.2-5].
+    #[error("message has expired")]
+    Expired,
     /// Larger than the packets the device accepts [MQTT-3.1.2-24].
     #[error("message is larger than the device accepts")]
     TooLarge,

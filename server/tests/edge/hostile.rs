@@ -200,7 +200,7 @@ async fn malformed_and_oversized_packets_end_the_session_with_their_reason() {
         (&[0x30, 0xff, 0xff, 0xff, 0x7f], 0x95, Code::PacketTooLarge),
         (&connect(V5, ""), 0x82, Code::PacketOutOfPlace),
         (&[0xd0, 0], 0x82, Code::PacketOutOfPlace),
-        (&publish(V5, 2, 7, TELEMETRY, b"x"), 0x9b, Code::PacketOutOfPlace),
+        (&[0x82, 7, 0, 1, 0, 0, 1, b'x', 0x30], 0x82, Code::PacketOutOfPlace),
     ];
     for (octets, reason, code) in bad {
         let mut client = Client::connected(&site, &site.devices[0], V5).await;

@@ -95,7 +95,7 @@ async fn rumqttc_speaks_5_with_the_edge() {
     assert_eq!(reasons[10].0, PubAckReason::NotAuthorized);
     assert_eq!(reasons[10].1.as_deref(), Some("M210 topic is not the device's"));
     let limits = limits.expect("properties of CONNACK");
-    assert_eq!((limits.max_qos, limits.retain_available), (Some(1), Some(0)));
+    assert_eq!((limits.max_qos, limits.retain_available), (None, None), "QoS 2 and retain");
     let message = Downlink::direct(REQUEST.into(), "do".into(), 1);
     let sent = tokio::spawn(site.roster.deliver(site.key(0), message));
     while !sent.is_finished() {

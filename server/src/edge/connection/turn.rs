@@ -6,6 +6,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -22,7 +23,10 @@ use super::{Connection, Event};
 use crate::{
     edge::{
         limits::{OUTBOUND_BYTES_MAX, READS_PER_TURN},
-        mqtt::session::{Command, Fate, Output, Session, Uplink},
+        mqtt::{
+            packet::Qos,
+            session::{Admission, Command, Delivery, Fate, Output, Session, Uplink, Via},
+        },
         roster::{Mail, Parcel, Receipt},
         shard::Scratch,
     },
@@ -54,7 +58,9 @@ impl Connection {
     /// What CONNACK says, and the first turn after it.
     pub(super) fn admit(&mut self) {
         let shard = Rc::clone(&self.shard);
-        self.session.admit(shard.now_ms(), &mut shard.scratch.borrow_mut().out);
+        let name = Arc::clone(&self.visitor.name);
+        let admission = Admission { client_id: name.device_id.as_str(), ..Admission::default() };
+        self.session.admit(shard.now_ms(), admission, &mut shard.scratch.borrow_mut().out);
     }
 
     fn work(&mut self, now_ms: u64, scratch: &mut Scratch, cx: &mut Context<'_>) -> Option<Event> {
@@ -236,7 +242,11 @@ impl Connection {
                     self.pace.count(clock_ms);
                 }
                 // It is handed over; nobody is there to be told.
-                Command::AppendWill(uplink) => drop(self.append(uplink)),
+                Command::AppendWill(uplink) | Command::HoldWill { will: uplink, .. } => {
+                    drop(self.append(uplink));
+                }
+                // No session goes on without its connection here, and nothing is retained.
+                Command::Save(_) | Command::Changed | Command::Replay(_) => {}
                 Command::Subscriptions(count) => {
                     if let Some((seat, _)) = &self.seated {
                         seat.set_subscriptions(count);
@@ -352,7 +362,18 @@ fn deliver(
     out: &mut Output,
 ) {
     let (message, receipt) = parcel.open();
-    match session.deliver(token, &message, out) {
+    let delivery = Delivery {
+        topic: &message.topic,
+        payload: &message.payload,
+        qos: if message.qos == 0 { Qos::AtMostOnce } else { Qos::AtLeastOnce },
+        retain: false,
+        via: Via::Filters,
+        properties: &[],
+        waited_s: 0,
+        from_self: false,
+        position: u64::MAX,
+    };
+    match session.deliver(token, &delivery, out) {
         Ok(None) => receipts.push((token, receipt)),
         Ok(Some(delivered)) => receipt.answer(Ok(delivered)),
         Err(error) => receipt.answer(Err(error)),

@@ -23,13 +23,13 @@ impl Reason {
     pub const BAD_AUTHENTICATION_METHOD: Self = Self(0x8C);
     pub const TOPIC_FILTER_INVALID: Self = Self(0x8F);
     pub const TOPIC_NAME_INVALID: Self = Self(0x90);
+    pub const PACKET_IDENTIFIER_IN_USE: Self = Self(0x91);
     pub const PACKET_IDENTIFIER_NOT_FOUND: Self = Self(0x92);
     pub const RECEIVE_MAXIMUM_EXCEEDED: Self = Self(0x93);
     pub const TOPIC_ALIAS_INVALID: Self = Self(0x94);
     pub const PACKET_TOO_LARGE: Self = Self(0x95);
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
-    pub const RETAIN_NOT_SUPPORTED: Self = Self(0x9A);
-    pub const QOS_NOT_SUPPORTED: Self = Self(0x9B);
+    pub const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
     pub const SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: Self = Self(0x9E);
 }
 

@@ -15,6 +15,29 @@ mod v3;
 mod v5;
 
 use codec::{Write, varint_len};
+use packet::Qos;
+
+/// A PUBLISH of the server.
+struct Outgoing<'a> {
+    topic: &'a str,
+    payload: &'a [u8],
+    qos: Qos,
+    /// 0 at QoS 0.
+    id: u16,
+    dup: bool,
+    retain: bool,
+    /// The publisher's, as they came; MQTT 5 only, as is what follows.
+    properties: &'a [u8],
+    waited_s: u32,
+    /// A topic alias, and whether the client knows already what it stands for.
+    alias: Option<(u16, bool)>,
+}
+
+impl Outgoing<'_> {
+    fn first(&self) -> u8 {
+        0x30 | u8::from(self.dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain)
+    }
+}
 
 /// Writes a packet: its first octet, its remaining length, what `body` writes.
 fn packet(out: &mut Vec<u8>, first: u8, body: impl FnOnce(&mut Vec<u8>)) {

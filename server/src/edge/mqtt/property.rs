@@ -14,6 +14,10 @@ pub struct Properties<'a> {
     pub content_type: Option<&'a str>,
     /// Response Topic.
     pub response_topic: Option<&'a str>,
+    /// Message Expiry Interval, seconds.
+    pub message_expiry_s: Option<u32>,
+    /// Will Delay Interval, seconds.
+    pub will_delay_s: Option<u32>,
     /// Subscription Identifier.
     pub subscription_id: Option<u32>,
     /// Session Expiry Interval, seconds.
@@ -22,13 +26,22 @@ pub struct Properties<'a> {
     pub auth_method: Option<&'a str>,
     /// Request Problem Information.
     pub problem_info: Option<bool>,
+    /// Request Response Information.
+    pub response_info: bool,
     /// Receive Maximum.
     pub receive_max: Option<u16>,
+    /// Topic Alias Maximum.
+    pub topic_alias_max: Option<u16>,
+    /// The first user property of the name [`CONTINUITY`].
+    pub continuity: Option<&'a str>,
     /// Topic Alias.
     pub topic_alias: Option<u16>,
     /// Maximum Packet Size, octets.
     pub packet_max: Option<u32>,
 }
+
+/// The user property of CONNECT and CONNACK that carries the continuity token.
+pub const CONTINUITY: &str = "muster-continuity";
 
 /// Where properties stand: a will has its own, inside CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,15 +61,17 @@ pub(super) const ASSIGNED_CLIENT_ID: u8 = 0x12;
 const AUTH_METHOD: u8 = 0x15;
 const AUTH_DATA: u8 = 0x16;
 const PROBLEM_INFO: u8 = 0x17;
-const WILL_DELAY: u8 = 0x18;
-const RESPONSE_INFO: u8 = 0x19;
+pub(super) const WILL_DELAY: u8 = 0x18;
+const RESPONSE_INFO_ASKED: u8 = 0x19;
+pub(super) const RESPONSE_INFO: u8 = 0x1A;
+pub(super) const SERVER_KEEP_ALIVE: u8 = 0x13;
 pub(super) const REASON_STRING: u8 = 0x1F;
 pub(super) const RECEIVE_MAX: u8 = 0x21;
-const TOPIC_ALIAS_MAX: u8 = 0x22;
-const TOPIC_ALIAS: u8 = 0x23;
-pub(super) const QOS_MAX: u8 = 0x24;
-pub(super) const RETAIN_AVAILABLE: u8 = 0x25;
-const USER: u8 = 0x26;
+pub(super) const TOPIC_ALIAS_MAX: u8 = 0x22;
+pub(super) const TOPIC_ALIAS: u8 = 0x23;
+#[cfg(test)]
+const QOS_MAX: u8 = 0x24;
+pub(super) const USER: u8 = 0x26;
 pub(super) const PACKET_MAX: u8 = 0x27;
 pub(super) const SHARED_AVAILABLE: u8 = 0x2A;
 
@@ -70,7 +85,7 @@ const fn allowed(place: Place) -> u64 {
             AUTH_METHOD,
             AUTH_DATA,
             PROBLEM_INFO,
-            RESPONSE_INFO,
+            RESPONSE_INFO_ASKED,
             RECEIVE_MAX,
             TOPIC_ALIAS_MAX,
             USER,
@@ -135,9 +150,8 @@ impl<'a> Properties<'a> {
     fn take(&mut self, id: u8, from: &mut Reader<'a>) -> Result<(), Fault> {
         match id {
             PAYLOAD_FORMAT => self.utf8 = bool(from)?,
-            MESSAGE_EXPIRY | WILL_DELAY => {
-                from.u32()?;
-            }
+            MESSAGE_EXPIRY => self.message_expiry_s = Some(from.u32()?),
+            WILL_DELAY => self.will_delay_s = Some(from.u32()?),
             CONTENT_TYPE => self.content_type = Some(from.string()?),
             RESPONSE_TOPIC => self.response_topic = Some(from.string()?),
             CORRELATION_DATA | AUTH_DATA => {
@@ -150,9 +164,7 @@ impl<'a> Properties<'a> {
             SESSION_EXPIRY => self.session_expiry_s = Some(from.u32()?),
             AUTH_METHOD => self.auth_method = Some(from.string()?),
             PROBLEM_INFO => self.problem_info = Some(bool(from)?),
-            RESPONSE_INFO => {
-                bool(from)?;
-            }
+            RESPONSE_INFO_ASKED => self.response_info = bool(from)?,
             REASON_STRING => {
                 from.string()?;
             }
@@ -160,13 +172,13 @@ impl<'a> Properties<'a> {
                 0 => return Err(Fault::protocol("receive maximum is 0")),
                 max => self.receive_max = Some(max),
             },
-            TOPIC_ALIAS_MAX => {
-                from.u16()?;
-            }
+            TOPIC_ALIAS_MAX => self.topic_alias_max = Some(from.u16()?),
             TOPIC_ALIAS => self.topic_alias = Some(from.u16()?),
             USER => {
-                from.string()?;
-                from.string()?;
+                let (name, value) = (from.string()?, from.string()?);
+                if name == CONTINUITY {
+                    self.continuity.get_or_insert(value);
+                }
             }
             PACKET_MAX => match from.u32()? {
                 0 => return Err(Fault::protocol("maximum packet size is 0")),
@@ -175,6 +187,45 @@ impl<'a> Properties<'a> {
             _ => return Err(Fault::malformed("property is not one of this packet's")),
         }
         Ok(())
+    }
+}
+
+/// The properties of a message as they came, one by one: identifier, and all octets with it. Ends at the
+/// first that cannot be read; none that was read once before is such.
+struct Each<'a>(Reader<'a>);
+
+impl<'a> Iterator for Each<'a> {
+    type Item = (u8, &'a [u8]);
+    fn next(&mut self) -> Option<Self::Item> {
+        let whole = self.0.0;
+        let id = self.0.u8().ok()?;
+        Properties::default().take(id, &mut self.0).ok()?;
+        Some((id, &whole[..whole.len() - self.0.0.len()]))
+    }
+}
+
+/// A message's properties as they came, but for `unwanted`.
+pub(super) fn without(raw: &[u8], unwanted: u8) -> Vec<u8> {
+    Each(Reader(raw)).filter(|(id, _)| *id != unwanted).flat_map(|(_, octets)| octets).copied().collect()
+}
+
+/// The message expiry interval among a message's properties, seconds.
+pub(super) fn expiry_s(raw: &[u8]) -> Option<u32> {
+    let (_, octets) = Each(Reader(raw)).find(|(id, _)| *id == MESSAGE_EXPIRY)?;
+    octets[1..].first_chunk().map(|octets| u32::from_be_bytes(*octets))
+}
+
+/// Writes a message's properties for one who subscribed to it: all of them, unaltered and in order
+/// [MQTT-3.3.2-4], [MQTT-3.3.2-17], [MQTT-3.3.2-18]; the expiry less what it waited [MQTT-3.3.2-6].
+pub(super) fn write_aged(out: &mut Vec<u8>, raw: &[u8], waited_s: u32) {
+    let Some(expiry_s) = expiry_s(raw) else { return out.extend_from_slice(raw) };
+    for (id, octets) in Each(Reader(raw)) {
+        if id == MESSAGE_EXPIRY {
+            out.push(MESSAGE_EXPIRY);
+            out.extend_from_slice(&expiry_s.saturating_sub(waited_s).to_be_bytes());
+        } else {
+            out.extend_from_slice(octets);
+        }
     }
 }
 
@@ -225,13 +276,40 @@ mod tests {
             &[3, RECEIVE_MAX, 0, 0][..],
             &[5, PACKET_MAX, 0, 0, 0, 0],
             &[2, PROBLEM_INFO, 2],
-            &[2, RESPONSE_INFO, 9],
+            &[2, RESPONSE_INFO_ASKED, 9],
             &[4, AUTH_DATA, 0, 1, 7],
         ] {
             assert_eq!(read(connect, bad), Err(Reason::PROTOCOL_ERROR), "{bad:?}");
         }
         assert_eq!(read(Place::In(Kind::Subscribe), &[2, SUBSCRIPTION_ID, 0]), Err(Reason::PROTOCOL_ERROR));
         assert_eq!(read(connect, &[3, RECEIVE_MAX, 0]), Err(Reason::MALFORMED_PACKET), "cut short");
+    }
+
+    #[test]
+    fn a_messages_properties_are_passed_on_but_for_its_age() {
+        let user = [&[USER, 0, 1][..], b"k", &[0, 1], b"v"].concat();
+        let raw = [&[TOPIC_ALIAS, 0, 5][..], &user, &[MESSAGE_EXPIRY, 0, 0, 1, 0], &user].concat();
+        assert_eq!(without(&raw, TOPIC_ALIAS), raw[3..]);
+        assert_eq!(expiry_s(&raw), Some(256));
+        let mut out = Vec::new();
+        write_aged(&mut out, &raw[3..], 6);
+        assert_eq!(out, [&user[..], &[MESSAGE_EXPIRY, 0, 0, 0, 250], &user].concat());
+        out.clear();
+        write_aged(&mut out, &user, 6);
+        assert_eq!(out, user);
+    }
+
+    #[test]
+    fn the_first_continuity_token_counts() {
+        let user = |name: &str, value: &str| {
+            let mut out = vec![USER];
+            super::super::codec::Write::put_string(&mut out, name);
+            super::super::codec::Write::put_string(&mut out, value);
+            out
+        };
+        let raw = [user("x", "0"), user(CONTINUITY, "a"), user(CONTINUITY, "b")].concat();
+        let whole = [&[raw.len() as u8][..], &raw].concat();
+        assert_eq!(read(Place::In(Kind::Connect), &whole).map(|p| p.continuity), Ok(Some("a")));
     }
 
     #[test]

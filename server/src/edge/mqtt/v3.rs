@@ -3,11 +3,11 @@
 
 use muster_shared::Code;
 
-use super::packet::Qos;
+use super::{Outgoing, codec::Write, packet::Qos};
 
-/// CONNACK, accepted (3.1.1 §3.2). No session outlives its connection, so none is ever present.
-pub(super) fn connack(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0x20, 2, 0, 0]);
+/// CONNACK, accepted (3.1.1 §3.2).
+pub(super) fn connack(out: &mut Vec<u8>, session_present: bool) {
+    out.extend_from_slice(&[0x20, 2, u8::from(session_present), 0]);
 }
 
 /// CONNACK with the return code that comes closest to `code` (3.1.1 table 3.1).
@@ -36,12 +36,12 @@ pub(super) fn suback(out: &mut Vec<u8>, id: u16, granted: &[u8]) {
 }
 
 /// PUBLISH.
-pub(super) fn publish(out: &mut Vec<u8>, topic: &str, payload: &[u8], qos: Qos, id: u16) {
-    super::packet(out, 0x30 | (qos as u8) << 1, |out| {
-        super::codec::Write::put_string(out, topic);
-        if qos != Qos::AtMostOnce {
-            out.extend_from_slice(&id.to_be_bytes());
+pub(super) fn publish(out: &mut Vec<u8>, one: &Outgoing<'_>) {
+    super::packet(out, one.first(), |out| {
+        out.put_string(one.topic);
+        if one.qos != Qos::AtMostOnce {
+            out.extend_from_slice(&one.id.to_be_bytes());
         }
-        out.extend_from_slice(payload);
+        out.extend_from_slice(one.payload);
     });
 }
