@@ -366,12 +366,12 @@ fn deliver(
         topic: &message.topic,
         payload: &message.payload,
         qos: if message.qos == 0 { Qos::AtMostOnce } else { Qos::AtLeastOnce },
-        retain: false,
+        retain: message.retain,
         via: Via::Filters,
-        properties: &[],
-        waited_s: 0,
-        from_self: false,
-        position: u64::MAX,
+        properties: &message.properties,
+        waited_s: (now_ms().saturating_sub(message.received_ms) / 1000) as u32,
+        from_self: message.from_self,
+        position: if message.position == 0 { u64::MAX } else { message.position },
     };
     match session.deliver(token, &delivery, out) {
         Ok(None) => receipts.push((token, receipt)),
