@@ -32,7 +32,7 @@ use crate::{
     bus::{Bus as _, Latest, Rumqttd},
     certificate::Renewing,
     config::{Config, Log},
-    edge::{Doors, Edge, EdgeError, Limits, Roster},
+    edge::{Doors, Edge, EdgeError, Limits, Roster, limits::DESCRIPTORS_KEPT},
     init::open_bundle,
     registry::{Actor, Registry, now_ms},
     revocation::{Reconciler, Revocation},
@@ -273,6 +273,13 @@ fn edge(
             connect: config.limits.connect,
             packet: config.limits.packet_max,
             messages_per_s: config.limits.messages_per_s,
+            handshakes_per_s: config.limits.handshakes_per_s,
+            handshakes_per_address_per_s: config.limits.handshakes_per_address_per_s,
+            handshakes_per_address: config.limits.handshakes_per_address,
+            balancers: config.mqtt.proxy_protocol.clone(),
+            clones: config.clones,
+            // A connection of the API is a descriptor too.
+            descriptors_kept: DESCRIPTORS_KEPT + config.https.connections_max,
         },
     };
     let shards = match config.mqtt.shards {

@@ -18,9 +18,14 @@ use std::{
 use muster_pki::profile::ServerName;
 use muster_shared::limits::PACKET_MAX;
 
+use crate::edge::{
+    Network,
+    clones::{Policy, Response},
+};
+
 use layers::Layers;
 pub use layers::{ConfigFault, Setting, Source};
-use values::{address, choice, count, duration, hosts, optional_path, path, server, switch, text};
+use values::{address, choice, count, duration, hosts, networks, optional_path, path, server, switch, text};
 
 /// Every key with its default and what it is for.
 pub const SAMPLE: &str = include_str!("../muster.sample.toml");
@@ -40,6 +45,8 @@ pub struct Config {
     pub https: Https,
     /// Bounds on what a device may take.
     pub limits: Limits,
+    /// What is made of two holders of one identity.
+    pub clones: Policy,
     /// The keys of the authorities this server holds.
     pub keys: Keys,
     /// What is written about the server's own doings.
@@ -59,6 +66,8 @@ pub struct Mqtt {
     pub names: Vec<ServerName>,
     /// Event loops, each with its own accept queue; 0: one per core.
     pub shards: usize,
+    /// Balancers in front: they say whose each connection is.
+    pub proxy_protocol: Vec<Network>,
 }
 
 /// The door for people and programs.
@@ -91,6 +100,12 @@ pub struct Limits {
     pub packet_max: usize,
     /// Messages a device may send in a second, averaged over its burst.
     pub messages_per_s: u32,
+    /// Handshakes begun in a second; 0: what the event loops leave room for.
+    pub handshakes_per_s: u32,
+    /// Handshakes begun in a second from one address.
+    pub handshakes_per_address_per_s: u32,
+    /// Handshakes of one address that wait or are in progress.
+    pub handshakes_per_address: u32,
 }
 
 /// The keys of the authorities this server holds.
@@ -240,6 +255,7 @@ impl Config {
         let mqtt = Mqtt::take(&mut layers);
         let https = Https::take(&mut layers, &base);
         let limits = Limits::take(&mut layers);
+        let clones = clones(&mut layers);
         let keys = Keys {
             bundle: path(&mut layers, "keys.bundle", &base, data_dir.join("pki")),
             passphrase_file: path(
@@ -259,7 +275,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { data_dir, file, mqtt, https, limits, keys, log, client, settings })
+        Ok(Self { data_dir, file, mqtt, https, limits, clones, keys, log, client, settings })
     }
 }
 
@@ -269,6 +285,7 @@ impl Mqtt {
             listen: address(layers, "mqtt.listen", "127.0.0.1:8883"),
             names: hosts(layers, "mqtt.names"),
             shards: count(layers, "mqtt.shards", 0, 0..=256),
+            proxy_protocol: networks(layers, "mqtt.proxy_protocol"),
         }
     }
 }
@@ -304,7 +321,28 @@ impl Limits {
             connect: duration(layers, "limits.connect", Duration::from_secs(5)),
             packet_max: count(layers, "limits.packet_max", PACKET_MAX, 1024..=PACKET_MAX),
             messages_per_s: count(layers, "limits.messages_per_s", 100, 1..=1_000_000),
+            handshakes_per_s: count(layers, "limits.handshakes_per_s", 0, 0..=1_000_000),
+            handshakes_per_address_per_s: count(
+                layers,
+                "limits.handshakes_per_address_per_s",
+                1000,
+                1..=1_000_000,
+            ),
+            handshakes_per_address: count(layers, "limits.handshakes_per_address", 1024, 1..=1_000_000),
         }
+    }
+}
+
+fn clones(layers: &mut Layers<'_>) -> Policy {
+    const RESPONSES: &[(&str, Response)] = &[("alert", Response::Alert), ("enforce", Response::Enforce)];
+    let default = Policy::default();
+    Policy {
+        continuity: choice(layers, "clones.continuity", default.continuity, RESPONSES),
+        takeovers: choice(layers, "clones.takeovers", default.takeovers, RESPONSES),
+        takeovers_max: count(layers, "clones.takeovers_max", default.takeovers_max, 1..=1000),
+        takeover_window: duration(layers, "clones.takeover_window", default.takeover_window),
+        quarantines_max: count(layers, "clones.quarantines_max", default.quarantines_max, 1..=1_000_000),
+        quarantine_window: duration(layers, "clones.quarantine_window", default.quarantine_window),
     }
 }
 

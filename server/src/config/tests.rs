@@ -70,6 +70,11 @@ fn values_out_of_bounds_are_refused() {
         "[https]\nbody_max = -1",
         "[https]\nbody_max = 99999999999999999999",
         "[limits]\npacket_max = 70000",
+        "[limits]\nhandshakes_per_address = 0",
+        "[mqtt]\nproxy_protocol = [\"10.0.0.0/33\"]",
+        "[mqtt]\nproxy_protocol = \"10.0.0.0/8\"",
+        "[clones]\ncontinuity = \"quarantine\"",
+        "[clones]\ntakeovers_max = 0",
         "[client]\nserver = \"http://muster.example\"",
         "[client]\nserver = \"https://u:p@muster.example\"",
         "[client]\nserver = \"https://muster.example/v1\"",
@@ -80,6 +85,28 @@ fn values_out_of_bounds_are_refused() {
     ] {
         assert_eq!(faults(text).len(), 1, "{text}");
     }
+}
+
+#[test]
+fn balancers_and_the_policy_on_clones_are_shown_as_they_are_in_force() {
+    let text = "[mqtt]\nproxy_protocol = [\"10.0.0.0/8\", \"::1\"]\n[clones]\ntakeovers = \"enforce\"";
+    let config = Config::from_text(Path::new("m"), text).unwrap();
+    assert!(config.mqtt.proxy_protocol[0].contains("10.9.8.7".parse().unwrap()));
+    assert_eq!(config.clones.takeovers, Response::Enforce);
+    let shown = |key: &str| config.settings.iter().find(|of| of.key == key).unwrap().value.clone();
+    assert_eq!(shown("mqtt.proxy_protocol"), "10.0.0.0/8,::1/128");
+    assert_eq!(shown("clones.takeovers"), "enforce");
+    let defaults = Config::from_text(Path::new("m"), "").unwrap();
+    assert_eq!(defaults.clones, Policy::default(), "the same defaults on both sides");
+    let limits = crate::edge::Limits::default();
+    assert_eq!(
+        (limits.handshakes_per_s, limits.handshakes_per_address_per_s, limits.handshakes_per_address),
+        (
+            defaults.limits.handshakes_per_s,
+            defaults.limits.handshakes_per_address_per_s,
+            defaults.limits.handshakes_per_address
+        )
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
 use muster_pki::profile::{ServerName, ServerNameError};
 
 use super::layers::{Layers, Raw};
+use crate::edge::{Network, NetworkError};
 
 pub(super) fn address(layers: &mut Layers<'_>, key: &'static str, default: &str) -> SocketAddr {
     let default = default.parse().expect("a literal address");
@@ -59,6 +60,23 @@ pub(super) fn hosts(layers: &mut Layers<'_>, key: &'static str) -> Vec<ServerNam
         names.join(",")
     };
     layers.take(key, default.to_vec(), parse, show)
+}
+
+/// A list of networks; empty by default.
+pub(super) fn networks(layers: &mut Layers<'_>, key: &'static str) -> Vec<Network> {
+    let parse = |raw: &Raw| {
+        let all = match raw {
+            Raw::List(items) => items.clone(),
+            Raw::Words(text) => text.split(',').map(|item| item.trim().to_owned()).collect(),
+            _ => return Err("a list of addresses and networks is wanted".to_owned()),
+        };
+        all.iter().map(|one| one.parse().map_err(|error: NetworkError| format!("{one:?}: {error}"))).collect()
+    };
+    let show = |networks: &Vec<Network>| {
+        let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
+        networks.join(",")
+    };
+    layers.take(key, Vec::new(), parse, show)
 }
 
 pub(super) fn text(layers: &mut Layers<'_>, key: &'static str, default: &str) -> String {

@@ -25,14 +25,15 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
     time::{Sleep, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
 use super::{
+    arrival::Permit,
     farewell::Farewell,
     gate::{self, Pass, Refusal},
+    guard::Newcomer,
     identity::Visitor,
     limits::{LINGER, TAKEOVER_WAIT},
     mqtt::session::{Request, Session},
@@ -48,12 +49,7 @@ use crate::{
 };
 
 /// Serves one connection until it is closed.
-pub(super) async fn serve(
-    shard: &Rc<Shard>,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    permit: OwnedSemaphorePermit,
-) {
+pub(super) async fn serve(shard: &Rc<Shard>, mut stream: TcpStream, peer: SocketAddr, permit: Permit) {
     // Without it a CONNACK waits for the client's delayed acknowledgement; keep-alive finds dead peers of
     // clients that asked for none in MQTT.
     let _ = stream.set_nodelay(true);
@@ -248,6 +244,8 @@ impl Connection {
         if let Some(code) = request.objection {
             return Err(refused(code));
         }
+        let newcomer = Newcomer { device, name: &self.visitor.name, peer: self.peer, token: None };
+        node.guard.vet(&newcomer, now_ms()).map_err(refused)?;
         let (seat, before) = node.roster.enter(Arrival {
             owner: device.into(),
             certificate: self.visitor.certificate,

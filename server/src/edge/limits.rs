@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use muster_shared::limits::{PACKET_MAX, TLS_FRAGMENT_MAX};
 
+use super::{clones::Policy, proxy::Network};
+
 /// What an operator may set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections of the node, finished handshake or not.
     pub connections: usize,
@@ -19,11 +21,37 @@ pub struct Limits {
     pub packet: usize,
     /// Messages a second from one device, over time; [`BURST_S`] seconds' worth of them at once.
     pub messages_per_s: u32,
+    /// Handshakes begun in a second, of the whole node; 0: [`HANDSHAKES_PER_S`] for each event loop.
+    pub handshakes_per_s: u32,
+    /// Handshakes begun in a second from one address; a second's worth of them at once. Those beyond it
+    /// wait, in order, up to [`Limits::handshake`].
+    pub handshakes_per_address_per_s: u32,
+    /// Handshakes of one address that wait or are in progress.
+    pub handshakes_per_address: u32,
+    /// Balancers: they must say in front of each connection whose it is (PROXY protocol).
+    pub balancers: Vec<Network>,
+    /// What is made of two holders of one identity.
+    pub clones: Policy,
+    /// Descriptors of the process that connections leave to its files and to the API.
+    pub descriptors_kept: usize,
+}
+
+impl Limits {
+    /// Handshakes begun in a second, with this many event loops.
+    #[must_use]
+    pub fn handshakes_per_s_of(&self, shards: u32) -> u32 {
+        match self.handshakes_per_s {
+            0 => HANDSHAKES_PER_S.saturating_mul(shards),
+            per_s => per_s,
+        }
+    }
 }
 
 impl Default for Limits {
     /// A Cortex-M4 at 16 MHz takes 2-3 s for the P-256 operations of a handshake; the rest of its deadline
-    /// is a slow link's. A hundred thousand idle connections take about 1 GiB with the kernel's share.
+    /// is a slow link's. A hundred thousand idle connections take about 1 GiB with the kernel's share. One
+    /// address may be a carrier's with a fleet behind it: a thousand of its devices at once, and then a
+    /// thousand a second.
     fn default() -> Self {
         Self {
             connections: 100_000,
@@ -31,6 +59,12 @@ impl Default for Limits {
             connect: Duration::from_secs(5),
             packet: PACKET_MAX,
             messages_per_s: 100,
+            handshakes_per_s: 0,
+            handshakes_per_address_per_s: 1000,
+            handshakes_per_address: 1024,
+            balancers: Vec::new(),
+            clones: Policy::default(),
+            descriptors_kept: DESCRIPTORS_KEPT,
         }
     }
 }
@@ -38,9 +72,26 @@ impl Default for Limits {
 /// What a device may have saved up of [`Limits::messages_per_s`], seconds: an outbox that fills while a
 /// device is away is emptied at once.
 pub const BURST_S: u32 = 10;
-/// Handshakes in progress on one shard. Further connections wait in the kernel's accept queue, so that a
-/// reconnect storm is served in order.
-pub const HANDSHAKES_MAX: usize = 1024;
+/// Connections of one shard that wait for their handshake or are in it. Further ones wait in the kernel's
+/// accept queue, so that a reconnect storm is served in order. Four times what one address may take.
+pub const HANDSHAKES_MAX: usize = 4096;
+/// Handshakes one shard begins in a second when nobody says otherwise: at the 164-270 us of processor time
+/// measured for each, a third to a half of a core; the rest is for those who are connected.
+pub const HANDSHAKES_PER_S: u32 = 2000;
+/// Handshakes of one shard that may begin together: about 10 ms that a connected device waits behind them.
+pub const HANDSHAKE_BURST: u32 = 50;
+/// Addresses told apart at the door; beyond it strangers share one pace. About 5 MiB.
+pub const ADDRESSES_MAX: usize = 65_536;
+/// A line of the PROXY protocol's version 1 with its CRLF (proxy-protocol.txt §2.1).
+pub const PROXY_LINE_MAX: usize = 107;
+/// A header of version 2: 16 octets, 216 of addresses at most, and extensions, of which a client's
+/// certificate is the largest that balancers send.
+pub const PROXY_HEADER_MAX: usize = 4096;
+/// Descriptors that stay free of device connections: registry and uplink log have five connections of three
+/// files each; segments, listeners, event loops and the bus take the rest.
+pub const DESCRIPTORS_KEPT: usize = 64;
+/// Octets of a continuity token that are read: a token has 55.
+pub const CONTINUITY_TOKEN_MAX: usize = 64;
 /// Octets of an unfinished handshake flight that are kept: two certificates of the largest size with
 /// their framing, a CertificateVerify and a Finished fit, and so does a 16 KiB record.
 pub const HANDSHAKE_BYTES_MAX: usize = 20 * 1024;
@@ -119,4 +170,5 @@ const _: () = assert!(QUEUE_BYTES_MAX >= 2 * PACKET_MAX, "a packet of the larges
 const _: () =
     assert!(RETAINED_DEVICE_BYTES_MAX >= 2 * PACKET_MAX, "a packet of the largest size can be retained");
 const _: () = assert!(OUTBOUND_BYTES_MAX >= MAIL_BYTES_MAX, "a full mail does not end a session by itself");
+const _: () = assert!(PROXY_HEADER_MAX >= 16 + 216 && PROXY_HEADER_MAX >= PROXY_LINE_MAX);
 const _: () = assert!(TLS_FRAGMENT_MAX <= 1 << 14);

@@ -1,10 +1,12 @@
-//! Listening sockets: one a shard on the same address, so that the kernel spreads connections over them.
+//! Listening sockets: one a shard on the same address, so that the kernel spreads connections over them; and
+//! how many connections the process has descriptors for.
 
 use std::{io, net::SocketAddr};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::limits::ACCEPT_BACKLOG;
+use super::limits::{ACCEPT_BACKLOG, Limits};
 
 /// `count` sockets that listen on `addr`. With port 0 they share the port the first one is given.
 ///
@@ -34,9 +36,44 @@ fn socket(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// Takes as many descriptors as the system allows, and bounds connections so that some stay free: without
+/// one the uplink log could not begin a segment, and devices that are connected would go unacknowledged.
+pub(super) fn within_descriptors(limits: Limits) -> Limits {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // `None` is no limit at all. Who may not raise it keeps what there is.
+    let raised =
+        current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let Some(descriptors) = (if raised { maximum } else { current }) else { return limits };
+    let connections = connections(usize::try_from(descriptors).unwrap_or(usize::MAX), &limits);
+    if connections < limits.connections {
+        tracing::warn!(
+            connections,
+            descriptors,
+            "fewer connections than configured: raise the limit of open files"
+        );
+    }
+    Limits { connections, ..limits }
+}
+
+/// How many connections there may be with so many descriptors.
+fn connections(descriptors: usize, limits: &Limits) -> usize {
+    // With next to none a quarter is for devices: a server that serves nobody helps nobody.
+    let most = descriptors.saturating_sub(limits.descriptors_kept).max(descriptors / 4);
+    limits.connections.min(most)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_files() {
+        let limits = Limits { connections: 100_000, descriptors_kept: 600, ..Limits::default() };
+        assert_eq!(connections(1_000_000, &limits), 100_000);
+        assert_eq!(connections(65_536, &limits), 64_936);
+        assert_eq!(connections(1024, &limits), 424);
+        assert_eq!(connections(96, &limits), 24);
+    }
 
     #[test]
     fn shards_share_one_port() {

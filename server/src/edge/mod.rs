@@ -13,24 +13,32 @@
 //! | module | is |
 //! |---|---|
 //! | `listener`, `shard` | a runtime, a thread, a listening socket and an accept loop for each core |
+//! | `arrival`, `proxy`, `admission` | whose connection it is, behind a balancer too; when its handshake begins |
 //! | [`tls`] | TLS, all of it; whose certificate passes the handshake |
 //! | `connection` | one connection from accept to close |
 //! | [`identity`], [`gate`] | who it is; whether it may come in |
 //! | [`principal`] | what it may publish, subscribe to and be handed |
+//! | `guard`, [`continuity`], [`clones`] | whether it is the device it was before, and the only one |
 //! | [`roster`] | who is here; how to reach and how to close them |
 //! | [`mqtt`] | the protocol, without sockets and clocks |
 //! | [`farewell`] | how sessions end |
 //! | `pace`, [`limits`] | how fast a device may send; every other bound |
 
+mod admission;
+mod arrival;
+pub mod clones;
 mod connection;
+pub mod continuity;
 pub mod farewell;
 pub mod gate;
+pub mod guard;
 pub mod identity;
 pub mod limits;
 mod listener;
 pub mod mqtt;
 mod pace;
 pub mod principal;
+mod proxy;
 pub mod roster;
 mod shard;
 pub mod tls;
@@ -50,11 +58,17 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::shard::{Node, Phase, Shard};
+use self::{
+    admission::Admission,
+    guard::{Guard, Tally},
+    shard::{Node, Phase, Shard},
+};
 pub use self::{
     farewell::Farewell,
+    guard::Seen,
     limits::Limits,
     principal::{Principal, Service},
+    proxy::{Network, NetworkError},
     roster::{
         Arrival, CloseWait, Closed, DeliverError, Delivered, Downlink, Owner, Protocol, Roster, SessionInfo,
     },
@@ -62,6 +76,7 @@ pub use self::{
 };
 use crate::{
     registry::{DisconnectReason, Registry, Verdicts},
+    revocation::Revocation,
     uplink::Writer,
 };
 
@@ -103,6 +118,7 @@ pub struct Edge {
     addr: SocketAddr,
     roster: Arc<Roster>,
     verdicts: Arc<Verdicts>,
+    tally: Arc<Tally>,
     phase: watch::Sender<Phase>,
     config: watch::Sender<Arc<ServerConfig>>,
     shards: Vec<oneshot::Receiver<()>>,
@@ -120,18 +136,27 @@ impl Edge {
         let listen = |source| EdgeError::Listen { addr, source };
         let listeners = listener::listen(addr, shards.max(1)).map_err(listen)?;
         let addr = listeners[0].local_addr().map_err(listen)?;
+        let limits = listener::within_descriptors(doors.limits);
+        let tally = Arc::<Tally>::default();
+        let revocation =
+            Revocation::new(doors.registry.clone(), Arc::clone(&doors.roster), doors.uplink.clone());
+        let roster = Arc::clone(&doors.roster);
         let node = Arc::new(Node {
+            admission: Admission::new(&limits, listeners.len()),
+            guard: Guard::new(&doors.registry, roster, revocation, limits.clones, Arc::clone(&tally)),
+            tally: Arc::clone(&tally),
             verdicts: Arc::clone(&verdicts),
             facts: doors.registry.facts(),
             registry: doors.registry,
             uplink: doors.uplink,
             roster: Arc::clone(&doors.roster),
-            limits: doors.limits,
+            limits,
             connections: AtomicUsize::new(0),
             phase: phase_seen,
             config: config_seen,
         });
-        let mut edge = Self { addr, roster: doors.roster, verdicts, phase, config, shards: Vec::new() };
+        let mut edge =
+            Self { addr, roster: doors.roster, verdicts, tally, phase, config, shards: Vec::new() };
         for (number, listener) in listeners.into_iter().enumerate() {
             // What was started before ends when `edge` is dropped here.
             let shard = start_shard(number, listener, Arc::clone(&node)).map_err(EdgeError::Shard)?;
@@ -144,6 +169,12 @@ impl Edge {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// What the guards at the door have seen since the start.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.tally.read()
     }
 
     /// Shows another certificate to every connection from now on; live ones stay.

@@ -21,10 +21,12 @@ use tokio::{
     task::spawn_local,
     time::{sleep, timeout},
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
-    connection,
+    admission::Admission,
+    arrival,
+    guard::{Guard, Tally},
     limits::{ACCEPT_PAUSE, HANDSHAKES_MAX, LINGER_AT_STOP, Limits, READ_BUFFER},
     mqtt::session::Output,
     roster::Roster,
@@ -53,6 +55,9 @@ pub(super) struct Node {
     pub(super) uplink: Writer,
     pub(super) roster: Arc<Roster>,
     pub(super) limits: Limits,
+    pub(super) admission: Arc<Admission>,
+    pub(super) guard: Guard,
+    pub(super) tally: Arc<Tally>,
     pub(super) connections: AtomicUsize,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) config: watch::Receiver<Arc<ServerConfig>>,
@@ -123,15 +128,25 @@ impl Shard {
     }
 
     async fn accept(self: &Rc<Self>, listener: &TcpListener) {
+        let mut accepts = true;
         loop {
             let Ok(permit) = Arc::clone(&self.handshakes).acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((stream, peer)) => self.admit(stream, peer, permit),
+                Ok((stream, peer)) => {
+                    if !accepts {
+                        info!("accepting connections again");
+                        accepts = true;
+                    }
+                    self.admit(stream, peer, permit);
+                }
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "connection gone before accept"),
                 Err(error) => {
                     // No descriptors or no memory: what is connected goes on, who knocks waits in the
                     // kernel's queue.
-                    warn!(%error, "cannot accept connections for now");
+                    if accepts {
+                        warn!(%error, "cannot accept connections for now");
+                        accepts = false;
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -149,7 +164,7 @@ impl Shard {
         let guest = Guest(Rc::clone(self));
         spawn_local(async move {
             let guest = guest;
-            connection::serve(&guest.0, stream, peer, permit).await;
+            arrival::receive(&guest.0, stream, peer, permit).await;
         });
     }
 }

@@ -9,6 +9,7 @@ use super::{
     Inner,
     audit::{self, Entry, Stamp},
     changes::What,
+    continuity,
     device::{Act, DeviceState},
     error::RegistryError,
     now_ms,
@@ -231,6 +232,11 @@ pub(super) async fn decide(
             remove_data(&mut tx, row.id).await?;
             Vec::new()
         }
+        Act::Release => {
+            // The operator vouches for it: what it was given before says nothing any more.
+            continuity::forget(&mut tx, row.id).await?;
+            Vec::new()
+        }
         _ => Vec::new(),
     };
     let device = inner
@@ -248,6 +254,9 @@ pub(super) async fn decide(
     }
     // Still under the writer's lock: verdicts flip in the order of the commits.
     inner.verdicts.set_state(device, to);
+    if matches!(act, Act::Release | Act::Decommission) {
+        inner.continuity.change(device, |_| None);
+    }
     for (certificate, not_after_s) in dead {
         inner.verdicts.put_certificate(&certificate, device, CertificateStatus::Revoked, not_after_s);
     }
@@ -365,6 +374,7 @@ async fn remove_data(tx: &mut Connection, id: i64) -> Result<(), RegistryError> 
     sqlx::query("DELETE FROM reading WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM session WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM refusal WHERE device = $1").bind(id).execute(&mut *tx).await?;
+    continuity::forget(tx, id).await?;
     sqlx::query("UPDATE device SET last_seen_ms = NULL WHERE id = $1").bind(id).execute(tx).await?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Why the registry did not do it, and which [`Code`] says so.
 
+use std::{io, path::PathBuf};
+
 use muster_shared::{BatchId, Code, SerialNumber, StationId, Tenant};
 
 use super::device::TransitionError;
@@ -70,6 +72,14 @@ pub enum RegistryError {
         /// When, Unix milliseconds.
         ended_at_ms: u64,
     },
+    /// The key of continuity tokens cannot be read, or made.
+    #[error("{} cannot be used", path.display())]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The registry was closed.
     #[error("the registry is closed")]
     Closed,
@@ -98,6 +108,7 @@ impl RegistryError {
             Self::Station(_) | Self::RootDiffers(_) => Code::StationRecordInvalid,
             Self::TokenUnknown => Code::NotSignedIn,
             Self::TokenEnded { .. } => Code::TokenEnded,
+            Self::Key { .. } => Code::DataDirectory,
             Self::Closed => Code::ServerStopping,
             Self::Database(_) | Self::Damaged(_) => Code::Fault,
         }

@@ -5,7 +5,7 @@
 //! What does not fit is counted and said, never waited for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Weak,
@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Inner,
+    Inner, continuity,
     error::RegistryError,
     session::{DisconnectReason, SessionId},
     sqlite::{Connection, int},
@@ -106,6 +106,8 @@ struct Pending {
     refusals: HashMap<RefusalKey, RefusalCount>,
     names: usize,
     seen: HashMap<DeviceKey, u64>,
+    /// Whose tokens have changed; what they are now is read when it is written.
+    continuity: HashSet<DeviceKey>,
     tokens: HashMap<String, u64>,
     flushes: Vec<oneshot::Sender<()>>,
     closing: bool,
@@ -168,6 +170,14 @@ impl Facts {
     pub fn seen(&self, device: DeviceKey, at_ms: u64) {
         self.note(|pending| {
             pending.see(device, at_ms);
+            true
+        });
+    }
+
+    /// What is known of the device's continuity tokens has changed.
+    pub(crate) fn continuity_changed(&self, device: DeviceKey) {
+        self.note(|pending| {
+            pending.continuity.insert(device);
             true
         });
     }
@@ -249,7 +259,11 @@ impl Pending {
     }
 
     fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.refusals.is_empty() && self.seen.is_empty() && self.tokens.is_empty()
+        self.sessions.is_empty()
+            && self.refusals.is_empty()
+            && self.seen.is_empty()
+            && self.continuity.is_empty()
+            && self.tokens.is_empty()
     }
 
     /// As rows, sessions first and in order.
@@ -258,9 +272,10 @@ impl Pending {
         let refusals =
             std::mem::take(&mut self.refusals).into_iter().map(|(key, count)| Fact::Refusal(key, count));
         let seen = std::mem::take(&mut self.seen).into_iter().map(|(device, at)| Fact::Seen(device, at));
+        let continuity = std::mem::take(&mut self.continuity).into_iter().map(Fact::Continuity);
         let tokens = std::mem::take(&mut self.tokens).into_iter().map(|(id, at)| Fact::Token(id, at));
         self.names = 0;
-        sessions.chain(refusals).chain(seen).chain(tokens).collect()
+        sessions.chain(refusals).chain(seen).chain(continuity).chain(tokens).collect()
     }
 }
 
@@ -268,6 +283,7 @@ enum Fact {
     Session(SessionFact),
     Refusal(RefusalKey, RefusalCount),
     Seen(DeviceKey, u64),
+    Continuity(DeviceKey),
     Token(String, u64),
 }
 
@@ -351,6 +367,7 @@ fn put_back(shared: &Shared, rows: Vec<Fact>, flushes: Vec<oneshot::Sender<()>>)
                 pending.refusals.entry(key).and_modify(|now| now.add(&count)).or_insert(count);
             }
             Fact::Seen(device, at_ms) => pending.see(device, at_ms),
+            Fact::Continuity(device) => drop(pending.continuity.insert(device)),
             Fact::Token(id, at_ms) => {
                 let last = pending.tokens.entry(id).or_insert(at_ms);
                 *last = at_ms.max(*last);
@@ -393,6 +410,9 @@ async fn write(inner: &Inner, rows: &[Fact]) -> Result<(), RegistryError> {
                 .bind(inner.verdicts.row(*device))
                 .execute(&mut *tx)
                 .await?;
+            }
+            Fact::Continuity(device) => {
+                continuity::write(&mut tx, &inner.continuity, &inner.verdicts, *device).await?;
             }
             Fact::Token(id, at_ms) => {
                 sqlx::query("UPDATE token SET last_used_ms = $1 WHERE id = $2")

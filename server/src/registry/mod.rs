@@ -24,6 +24,7 @@
 //! | [`station`], [`import`] | the root and the stations it vouches for; manifests |
 //! | [`audit`], [`changes`] | the hash chain; what a reader of decisions is told |
 //! | [`facts`], [`session`] | what was seen |
+//! | [`continuity`] | which continuity tokens a device was given, and has shown |
 //! | [`enforce`] | which decisions still have to end live sessions |
 //! | [`orders`] | what is ordered of a device without changing its state |
 //! | [`operator`] | operators and their tokens |
@@ -46,6 +47,7 @@ use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle};
 pub mod audit;
 mod batches;
 pub mod changes;
+pub mod continuity;
 pub mod decide;
 pub mod device;
 pub mod enforce;
@@ -100,6 +102,7 @@ pub struct Registry {
 struct Inner {
     database: sqlite::Database,
     verdicts: Arc<Verdicts>,
+    continuity: continuity::Continuity,
     changes: broadcast::Sender<Change>,
     facts: Facts,
     facts_writer: parking_lot::Mutex<Option<JoinHandle<()>>>,
@@ -131,6 +134,7 @@ impl Inner {
     async fn load(&self, connection: &mut sqlite::Connection) -> Result<(), RegistryError> {
         load::issuers(self, connection).await?;
         load::devices(self, connection).await?;
+        continuity::load(self, connection).await?;
         let (generation,): (i64,) =
             sqlx::query_as("SELECT generation FROM registry WHERE one = 1").fetch_one(connection).await?;
         self.verdicts.set_generation(Generation(sqlite::uint(generation)));
@@ -185,11 +189,13 @@ impl Registry {
     /// Decisions run on the tokio runtime this is called on, whoever asks for them.
     ///
     /// # Errors
-    /// [`RegistryError`] when the file cannot be opened, upgraded or read.
+    /// [`RegistryError`] when the file, or the key beside it, cannot be opened, upgraded or read.
     pub async fn open(data_dir: &Path) -> Result<Self, RegistryError> {
         let database = sqlite::Database::open(&data_dir.join(FILE)).await?;
+        let continuity = continuity::Continuity::open(data_dir)?;
         let mut writer = database.writer().await?;
         begin(writer.connection()?).await?;
+        continuity::begin(writer.connection()?, &continuity.key).await?;
         let (last_session,): (i64,) = sqlx::query_as("SELECT coalesce(max(id), 0) FROM session")
             .fetch_one(writer.connection()?)
             .await?;
@@ -197,6 +203,7 @@ impl Registry {
         let inner = Arc::new(Inner {
             database,
             verdicts: Arc::new(Verdicts::empty()),
+            continuity,
             changes: broadcast::channel(CHANGES_MAX).0,
             facts: Facts::new(sqlite::uint(last_session) + 1),
             facts_writer: parking_lot::Mutex::new(None),

@@ -33,8 +33,10 @@ const READERS: u32 = 4;
 /// A migration: its number, its name, its text.
 pub(crate) type Step = (i64, &'static str, &'static str);
 
-const REGISTRY: &[Step] =
-    &[(1, "registry", include_str!("../../migrations/sqlite/registry/0001_registry.sql"))];
+const REGISTRY: &[Step] = &[
+    (1, "registry", include_str!("../../migrations/sqlite/registry/0001_registry.sql")),
+    (2, "continuity", include_str!("../../migrations/sqlite/registry/0002_continuity.sql")),
+];
 
 impl From<sqlx::Error> for RegistryError {
     fn from(error: sqlx::Error) -> Self {

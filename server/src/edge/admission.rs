@@ -1,0 +1,207 @@
+//! Who may begin a handshake, and when: a handshake is the dearest thing a stranger can have done.
+//!
+//! ```text
+//! kernel's accept queue → place on a shard → its address's pace → the node's pace → TLS
+//! ```
+//!
+//! - Each handshake has a time of its own on the node's pace, given out in order of arrival. So a fleet that
+//!   comes back at once is served in order, at a rate that leaves the processors to those who are connected.
+//! - An address has a pace and a number of places too. What it asks beyond them waits behind its own, or is
+//!   closed, and takes nothing from the node's pace: the next address finds the door free.
+//! - An IPv6 client is known by its first 64 bits: it is given as many addresses as it likes (RFC 4291
+//!   §2.5.4).
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+use super::limits::{ADDRESSES_MAX, HANDSHAKE_BURST, Limits};
+
+/// The node's door, shared by its shards.
+pub(super) struct Admission {
+    started: Instant,
+    node: Pace,
+    addresses: Mutex<Addresses>,
+    address: Rate,
+    places: u32,
+    wait_us_max: u64,
+}
+
+/// A rate with a burst, as an interval (the generic cell rate algorithm, ITU-T I.371).
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    interval_us: u64,
+    burst_us: u64,
+}
+
+/// Times given out at a rate, to all shards.
+#[derive(Debug)]
+struct Pace {
+    rate: Rate,
+    due_us: AtomicU64,
+}
+
+/// One connection from its arrival to the end of its handshake. Gives its place back when it is dropped.
+pub(super) struct Visit {
+    admission: Arc<Admission>,
+    who: Who,
+    not_before_us: u64,
+}
+
+/// Who is held to a pace: an IPv4 address, the first half of an IPv6 one, or everybody there was no room
+/// to tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Who {
+    V4(Ipv4Addr),
+    V6(u64),
+    Others,
+}
+
+#[derive(Debug, Default)]
+struct Addresses {
+    known: HashMap<Who, Address>,
+    /// When those that say nothing any more were last put away.
+    swept_us: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Address {
+    visits: u32,
+    due_us: u64,
+}
+
+/// Least time between two looks through a full table: what a flood of addresses costs.
+const SWEEP_US: u64 = 1_000_000;
+
+impl Rate {
+    fn new(per_s: u32, burst: u32) -> Self {
+        let interval_us = (1_000_000 / u64::from(per_s.max(1))).max(1);
+        Self { interval_us, burst_us: interval_us * u64::from(burst) }
+    }
+
+    /// When the next one may begin, given what is due; and what is due then.
+    fn next(self, due_us: u64, now_us: u64) -> (u64, u64) {
+        let due_us = due_us.max(now_us);
+        (due_us.saturating_sub(self.burst_us).max(now_us), due_us + self.interval_us)
+    }
+}
+
+impl Pace {
+    fn take(&self, now_us: u64) -> u64 {
+        let next = |due_us| Some(self.rate.next(due_us, now_us).1);
+        let before = self.due_us.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        self.rate.next(before.unwrap_or_else(|due_us| due_us), now_us).0
+    }
+}
+
+impl Who {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => Self::V6((u128::from(address) >> 64) as u64),
+        }
+    }
+}
+
+impl Addresses {
+    fn entry(&mut self, who: Who, now_us: u64) -> (Who, &mut Address) {
+        if self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&who) {
+            if now_us >= self.swept_us + SWEEP_US {
+                self.swept_us = now_us;
+                self.known.retain(|_, address| address.visits > 0 || address.due_us > now_us);
+            }
+            if self.known.len() >= ADDRESSES_MAX {
+                return (Who::Others, self.known.entry(Who::Others).or_default());
+            }
+        }
+        (who, self.known.entry(who).or_default())
+    }
+}
+
+impl Admission {
+    /// For `shards` event loops.
+    pub(super) fn new(limits: &Limits, shards: usize) -> Arc<Self> {
+        let shards = u32::try_from(shards.max(1)).unwrap_or(u32::MAX);
+        let per_s = limits.handshakes_per_s_of(shards);
+        Arc::new(Self {
+            started: Instant::now(),
+            node: Pace {
+                rate: Rate::new(per_s, HANDSHAKE_BURST.saturating_mul(shards)),
+                due_us: AtomicU64::new(0),
+            },
+            addresses: Mutex::default(),
+            address: Rate::new(limits.handshakes_per_address_per_s, limits.handshakes_per_address_per_s),
+            places: limits.handshakes_per_address,
+            wait_us_max: limits.handshake.as_micros() as u64,
+        })
+    }
+
+    /// Somebody has arrived from this address. `None`: it has too many places already, or would wait longer
+    /// than a client does.
+    pub(super) fn arrive(self: &Arc<Self>, from: IpAddr) -> Option<Visit> {
+        let (who, not_before_us) = self.place(from, self.now_us())?;
+        Some(Visit { admission: Arc::clone(self), who, not_before_us })
+    }
+
+    fn place(&self, from: IpAddr, now_us: u64) -> Option<(Who, u64)> {
+        let mut addresses = self.addresses.lock();
+        let (who, address) = addresses.entry(Who::of(from), now_us);
+        let (not_before_us, due_us) = self.address.next(address.due_us, now_us);
+        if address.visits >= self.places || not_before_us - now_us > self.wait_us_max {
+            return None;
+        }
+        *address = Address { visits: address.visits + 1, due_us };
+        Some((who, not_before_us))
+    }
+
+    fn leave(&self, who: Who, now_us: u64) {
+        let mut addresses = self.addresses.lock();
+        if let Some(address) = addresses.known.get_mut(&who) {
+            address.visits -= 1;
+            if address.visits == 0 && address.due_us <= now_us {
+                addresses.known.remove(&who);
+            }
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    async fn until(&self, at_us: u64) -> bool {
+        let late = at_us <= self.now_us();
+        if !late {
+            sleep_until(self.started + Duration::from_micros(at_us)).await;
+        }
+        !late
+    }
+}
+
+impl Visit {
+    /// Waits for its turn. `true` when it had to wait: its client may have gone meanwhile.
+    pub(super) async fn turn(&self) -> bool {
+        let door = &self.admission;
+        let behind_its_own = door.until(self.not_before_us).await;
+        // Not before: a time of the node's that an address could not use yet would be lost to the others.
+        let at_us = door.node.take(door.now_us());
+        door.until(at_us).await || behind_its_own
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.admission.leave(self.who, self.admission.now_us());
+    }
+}
+
+#[cfg(test)]
+mod tests;
