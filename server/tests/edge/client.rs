@@ -59,7 +59,11 @@ pub(crate) fn tls_of(credential: &Credential) -> Arc<ClientConfig> {
 impl Client {
     /// A TLS connection; nothing said yet.
     pub(crate) async fn open(site: &Site, config: Arc<ClientConfig>, version: u8) -> io::Result<Self> {
-        let stream = TcpStream::connect(site.addr).await?;
+        Self::over(TcpStream::connect(site.addr).await?, config, version).await
+    }
+
+    /// The same over a TCP connection that is there already.
+    pub(crate) async fn over(stream: TcpStream, config: Arc<ClientConfig>, version: u8) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("localhost").unwrap();
         let stream =
@@ -81,6 +85,12 @@ impl Client {
         let (client, connack) = Self::connecting(site, credential, version).await;
         assert_eq!(connack[3], 0, "{connack:02x?}");
         client
+    }
+
+    /// Sends CONNECT; what CONNACK says, 0xff without one.
+    pub(crate) async fn let_in(&mut self) -> u8 {
+        self.send(&connect(self.version, "")).await;
+        self.packet().await.map_or(0xff, |connack| connack[3])
     }
 
     /// The certificate the server showed.

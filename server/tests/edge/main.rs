@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 mod client;
+mod door;
 mod hostile;
 mod independent;
 mod life;
