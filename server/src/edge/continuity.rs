@@ -1,7 +1,7 @@
 //! Continuity tokens: what tells a device from its copy.
 //!
 //! A device that speaks MQTT 5 finds a token in CONNACK, keeps it, and shows it in its next CONNECT, where
-//! it is given another (user property [`PROPERTY`]). Whoever copies a device copies its key and its token;
+//! it is given another (user property `muster-continuity`). Whoever copies a device copies its key and its token;
 //! but only one of the two can be ahead: the other shows a token that was given out before one that has
 //! been shown since.
 //!
@@ -32,9 +32,6 @@ use crate::registry::{
     DeviceKey, DeviceName, Facts, Registry,
     continuity::{Issued, Kept},
 };
-
-/// The user property of CONNECT and CONNACK that carries a token.
-pub const PROPERTY: &str = "muster-continuity";
 
 /// What a token says of the one who shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
