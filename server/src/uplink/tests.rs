@@ -9,6 +9,12 @@ use std::{
     time::Duration,
 };
 
+mod crash;
+mod cut;
+mod kept;
+mod model;
+mod rig;
+
 use bytes::Bytes;
 use futures_util::future::join_all;
 use muster_shared::Code;

@@ -109,7 +109,6 @@ impl Work<'_> {
             self.shared.end();
             let Err(error) = committed else { continue };
             tracing::error!(%error, "the uplink log cannot be written: nothing is acknowledged");
-            self.shared.fail();
             drop(log);
             match self.reopen() {
                 Some(opened) => (log, state) = opened,
@@ -137,7 +136,9 @@ impl Work<'_> {
         let (first, body) = (Position(log.last.0 + 1), Bytes::from(plan.body));
         let done = log.commit(plan.count, body.to_vec(), &plan.delta, now_ms);
         if let Err(error) = self.runtime.block_on(done) {
-            // Nobody knows what of it is on disk: no ticket of it may say that it is.
+            // Nobody knows what of it is on disk: no ticket of it may say that it is. Who hears of it finds
+            // that the writer takes nothing.
+            self.shared.fail();
             tell(batch, std::iter::repeat(Outcome::Failed));
             return Err(error);
         }
