@@ -32,7 +32,7 @@ use crate::{
     bus::{Bus as _, Latest, Rumqttd},
     certificate::Renewing,
     config::{Config, Log},
-    edge::{Doors, Edge, EdgeError, Limits, Roster, limits::DESCRIPTORS_KEPT},
+    edge::{Doors, Edge, EdgeError, Limits, Roster, Trust, limits::DESCRIPTORS_KEPT},
     init::open_bundle,
     registry::{Actor, Registry, now_ms},
     revocation::{Reconciler, Revocation},
@@ -173,7 +173,7 @@ impl Node {
             now_s(),
         );
         let broker = Arc::new(broker.map_err(|error| fault("no broker certificate", &error))?);
-        let edge = edge(config, &registry, &uplink, &roster, &broker)?;
+        let edge = edge(config, &bundle, &registry, &uplink, &roster, &broker)?;
         let edge = Arc::new(edge);
         let (resolver, https) = https_resolver(config, &bundle)?;
         let doors = api::Doors {
@@ -255,8 +255,20 @@ async fn registry(config: &Config, bundle: &ServerBundle) -> Result<Registry, Pr
     Ok(registry)
 }
 
+/// Whom the edge believes beyond the registry.
+fn trust(config: &Config, bundle: &ServerBundle) -> Trust {
+    let services = config.services.iter().map(|entry| entry.service.clone());
+    let revoked = config.services.iter().flat_map(|entry| entry.revoked.iter().copied());
+    Trust::new(config.mqtt.verify).operational(bundle.operational.certificate()).services(
+        bundle.service.certificate(),
+        services,
+        revoked,
+    )
+}
+
 fn edge(
     config: &Config,
+    bundle: &ServerBundle,
     registry: &Registry,
     uplink: &Writer,
     roster: &Arc<Roster>,
@@ -267,6 +279,7 @@ fn edge(
         uplink: uplink.clone(),
         roster: roster.clone(),
         broker: broker_credential(&broker.current()),
+        trust: Arc::new(trust(config, bundle)),
         limits: Limits {
             connections: config.limits.connections_max,
             handshake: config.limits.handshake,

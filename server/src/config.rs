@@ -7,6 +7,7 @@
 //! `server/muster.sample.toml` has every key with its default; a test keeps it so.
 
 mod layers;
+mod services;
 mod values;
 
 use std::{
@@ -19,12 +20,13 @@ use muster_pki::profile::ServerName;
 use muster_shared::limits::PACKET_MAX;
 
 use crate::edge::{
-    Network,
+    Network, Verify,
     clones::{Policy, Response},
 };
 
 use layers::Layers;
 pub use layers::{ConfigFault, Setting, Source};
+pub use services::ServiceEntry;
 use values::{address, choice, count, duration, hosts, networks, optional_path, path, server, switch, text};
 
 /// Every key with its default and what it is for.
@@ -47,6 +49,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is made of two holders of one identity.
     pub clones: Policy,
+    /// The programs that take part in the fleet's messages.
+    pub services: Vec<ServiceEntry>,
     /// The keys of the authorities this server holds.
     pub keys: Keys,
     /// What is written about the server's own doings.
@@ -68,7 +72,11 @@ pub struct Mqtt {
     pub shards: usize,
     /// Balancers in front: they say whose each connection is.
     pub proxy_protocol: Vec<Network>,
+    /// How a device's certificate is verified.
+    pub verify: Verify,
 }
+
+const VERIFY: &[(&str, Verify)] = &[("pinned", Verify::Pinned), ("chain", Verify::Chain)];
 
 /// The door for people and programs.
 #[derive(Debug, Clone)]
@@ -256,6 +264,7 @@ impl Config {
         let https = Https::take(&mut layers, &base);
         let limits = Limits::take(&mut layers);
         let clones = clones(&mut layers);
+        let services = services::take(&mut layers);
         let keys = Keys {
             bundle: path(&mut layers, "keys.bundle", &base, data_dir.join("pki")),
             passphrase_file: path(
@@ -275,7 +284,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { data_dir, file, mqtt, https, limits, clones, keys, log, client, settings })
+        Ok(Self { data_dir, file, mqtt, https, limits, clones, services, keys, log, client, settings })
     }
 }
 
@@ -286,6 +295,7 @@ impl Mqtt {
             names: hosts(layers, "mqtt.names"),
             shards: count(layers, "mqtt.shards", 0, 0..=256),
             proxy_protocol: networks(layers, "mqtt.proxy_protocol"),
+            verify: choice(layers, "mqtt.verify", Verify::Pinned, VERIFY),
         }
     }
 }

@@ -343,7 +343,7 @@ mod tests {
             .settings
             .iter()
             .filter(|of| matches!(of.source, config::Source::File(..)))
-            .map(|of| of.key)
+            .map(|of| &*of.key)
             .collect();
         assert_eq!(said, ["data_dir", "keys.passphrase_file"]);
     }

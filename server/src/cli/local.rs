@@ -19,7 +19,7 @@ use crate::{
 };
 
 const SETTINGS: &[Column<Setting>] = &[
-    Column { head: "KEY", wide: false, cell: |of, _| Text::plain(of.key) },
+    Column { head: "KEY", wide: false, cell: |of, _| Text::plain(&of.key) },
     Column { head: "VALUE", wide: false, cell: |of, _| Text::plain(&of.value) },
     Column { head: "FROM", wide: false, cell: |of, _| Text::new(of.source.to_string(), Style::Quiet) },
 ];

@@ -4,12 +4,16 @@
 //! the file has and nobody took is an unknown key, and refused.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
 };
 
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeArray, DeTable, DeValue},
+};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +42,8 @@ impl fmt::Display for Source {
 /// One key with the value in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// `mqtt.listen`.
-    pub key: &'static str,
+    /// `mqtt.listen`; `service.NAME.publish` for what stands in a section of its own.
+    pub key: Cow<'static, str>,
     /// As it would be written.
     pub value: String,
     /// Who said so.
@@ -83,7 +87,7 @@ pub enum ConfigFault {
     #[error("{key} = {given} ({from}): {cause}")]
     Value {
         /// Which key.
-        key: &'static str,
+        key: Cow<'static, str>,
         /// As written.
         given: String,
         /// Who said so.
@@ -106,6 +110,8 @@ pub(super) enum Raw {
     Number(i64),
     Switch(bool),
     List(Vec<String>),
+    /// One for each `[[key]]`.
+    Sections(Vec<Section>),
     /// A TOML type no key has.
     Other(&'static str),
 }
@@ -117,8 +123,34 @@ impl fmt::Display for Raw {
             Self::Number(number) => write!(f, "{number}"),
             Self::Switch(on) => write!(f, "{on}"),
             Self::List(items) => write!(f, "{items:?}"),
+            Self::Sections(sections) => write!(f, "{} sections", sections.len()),
             Self::Other(kind) => write!(f, "a {kind}"),
         }
+    }
+}
+
+/// One section of a kind there may be several of: `[[service]]`. Such a section is of the file alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Section {
+    /// Where it begins, from 1.
+    pub(super) line: usize,
+    entries: BTreeMap<String, (Raw, usize)>,
+}
+
+impl Section {
+    /// Takes a value and its line out.
+    pub(super) fn take(&mut self, key: &str) -> Option<(Raw, usize)> {
+        self.entries.remove(key)
+    }
+
+    /// The line of a value that is there.
+    pub(super) fn entry_line(&self, key: &str) -> Option<usize> {
+        self.entries.get(key).map(|(_, line)| *line)
+    }
+
+    /// What nobody took.
+    pub(super) fn rest(self) -> impl Iterator<Item = (String, usize)> {
+        self.entries.into_iter().map(|(key, (_, line))| (key, line))
     }
 }
 
@@ -180,12 +212,13 @@ impl<'a> Layers<'a> {
                 Ok(value) => (value, source),
                 Err(cause) => {
                     let given = raw.to_string();
-                    self.faults.push(ConfigFault::Value { key, given, from: source.clone(), cause });
+                    let (key, from) = (key.into(), source.clone());
+                    self.faults.push(ConfigFault::Value { key, given, from, cause });
                     (default, source)
                 }
             },
         };
-        self.settings.push(Setting { key, value: show(&value), source });
+        self.settings.push(Setting { key: key.into(), value: show(&value), source });
         value
     }
 
@@ -193,8 +226,52 @@ impl<'a> Layers<'a> {
     pub(super) fn reject(&mut self, key: &'static str, cause: impl Into<String>) {
         if let Some(setting) = self.settings.iter().find(|setting| setting.key == key) {
             let (given, from) = (setting.value.clone(), setting.source.clone());
-            self.faults.push(ConfigFault::Value { key, given, from, cause: cause.into() });
+            self.faults.push(ConfigFault::Value { key: key.into(), given, from, cause: cause.into() });
         }
+    }
+
+    /// The sections headed `[[key]]`, in their order.
+    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section> {
+        match self.entries.remove(key) {
+            None => Vec::new(),
+            Some((Raw::Sections(sections), _)) => sections,
+            Some((raw, line)) => {
+                let cause = format!("sections are wanted, each headed [[{key}]]");
+                self.section_fault(key, &raw, line, cause);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Records a value of a section in force.
+    pub(super) fn section_setting(&mut self, key: String, value: String, line: usize) {
+        self.settings.push(Setting { key: key.into(), value, source: self.at(line) });
+    }
+
+    /// Records a fault of a section's value.
+    pub(super) fn section_fault(
+        &mut self,
+        key: impl Into<Cow<'static, str>>,
+        given: &impl fmt::Display,
+        line: usize,
+        cause: impl Into<String>,
+    ) {
+        let (key, given, from, cause) = (key.into(), given.to_string(), self.at(line), cause.into());
+        self.faults.push(ConfigFault::Value { key, given, from, cause });
+    }
+
+    /// Records what nobody took of a section whose keys are `known`.
+    pub(super) fn section_rest(&mut self, name: &str, section: Section, known: &[&'static str]) {
+        let path = self.file.clone().unwrap_or_default();
+        for (key, line) in section.rest() {
+            let nearest = nearest(&key, known.iter().copied());
+            let key = format!("{name}.{key}");
+            self.faults.push(ConfigFault::Unknown { path: path.clone(), line, key, nearest });
+        }
+    }
+
+    fn at(&self, line: usize) -> Source {
+        Source::File(self.file.clone().unwrap_or_default(), line)
     }
 
     /// Everything the file has that nobody took.
@@ -205,7 +282,11 @@ impl<'a> Layers<'a> {
             if raw == Raw::Other("table") && self.settings.iter().any(|of| of.key.starts_with(&section)) {
                 continue;
             }
-            let nearest = nearest(&key, self.settings.iter().map(|setting| setting.key));
+            let known = self.settings.iter().filter_map(|setting| match setting.key {
+                Cow::Borrowed(key) => Some(key),
+                Cow::Owned(_) => None,
+            });
+            let nearest = nearest(&key, known);
             self.faults.push(ConfigFault::Unknown { path: path.clone(), line, key, nearest });
         }
     }
@@ -248,6 +329,9 @@ fn flatten(table: &DeTable<'_>, prefix: &str, text: &str, into: &mut BTreeMap<St
             DeValue::Boolean(on) => Raw::Switch(*on),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or(Raw::Other("number out of range"), Raw::Number),
+            DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
+                sections(items, text).map_or(Raw::Other("list of other things"), Raw::Sections)
+            }
             DeValue::Array(items) => {
                 let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
                 texts.collect::<Option<_>>().map_or(Raw::Other("list of other things"), Raw::List)
@@ -256,6 +340,16 @@ fn flatten(table: &DeTable<'_>, prefix: &str, text: &str, into: &mut BTreeMap<St
         };
         into.insert(key, (raw, line));
     }
+}
+
+/// `None` when not all of them are tables.
+fn sections(items: &DeArray<'_>, text: &str) -> Option<Vec<Section>> {
+    let section = |item: &Spanned<DeValue<'_>>| {
+        let mut entries = BTreeMap::new();
+        flatten(item.get_ref().as_table()?, "", text, &mut entries);
+        Some(Section { line: line_of(text, item.span().start), entries })
+    };
+    items.iter().map(section).collect()
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

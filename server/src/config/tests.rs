@@ -17,7 +17,7 @@ fn the_sample_has_every_key_with_its_default() {
         let plain = |value: &str| value.trim_start_matches("./").trim_matches('.').to_owned();
         assert_eq!(plain(&said.value), plain(&default.value), "{}", said.key);
         let optional = ["client.server", "https.certificate", "https.key"];
-        if optional.contains(&said.key) {
+        if optional.contains(&&*said.key) {
             assert!(SAMPLE.contains(&format!("# {} = ", said.key.rsplit('.').next().unwrap())));
         } else {
             assert!(matches!(said.source, Source::File(..)), "{} is not in the sample", said.key);
@@ -157,4 +157,93 @@ fn a_file_that_was_named_and_is_not_there_is_a_fault() {
     let given = Given { file: Some("/nonexistent/muster.toml".into()), ..Given::default() };
     let faults = Config::load(&given, &|_| None).unwrap_err();
     assert!(matches!(&faults[..], [ConfigFault::File { .. }]), "{faults:?}");
+}
+
+/// The sample's service, without the marks that make a comment of it.
+fn sample_service() -> String {
+    let section = SAMPLE.split("# [[service]]").nth(1).unwrap().split("\n\n").next().unwrap();
+    section
+        .lines()
+        .map(|line| line.trim_start_matches("# "))
+        .fold("[[service]]".to_owned(), |text, line| text + line + "\n")
+}
+
+#[test]
+fn the_samples_service_is_valid_and_has_every_key_but_the_one_in_its_place() {
+    let text = sample_service().replacen("[[service]]", "[[service]]\n", 1);
+    let config = Config::from_text(Path::new("muster.toml"), &text).unwrap();
+    let [entry] = &config.services[..] else { panic!("{:?}", config.services) };
+    assert_eq!((entry.service.name(), entry.service.tenant().unwrap().as_str()), ("historian", "acme"));
+    for key in ["name", "tenant", "publish", "subscribe", "revoked"] {
+        assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the sample");
+    }
+    assert!(SAMPLE.contains("fleet = true"));
+    let shown: Vec<_> = config.settings.iter().filter(|of| of.key.starts_with("service.")).collect();
+    let keys: Vec<_> = shown.iter().map(|of| &*of.key).collect();
+    assert_eq!(
+        keys,
+        ["service.historian.tenant", "service.historian.publish", "service.historian.subscribe"]
+    );
+    assert_eq!(shown[1].value, "acme/+/command/+/request");
+    assert!(shown.iter().all(|of| matches!(of.source, Source::File(..))));
+}
+
+#[test]
+fn a_service_belongs_to_a_tenant_or_to_the_fleet_and_says_so() {
+    let text = "[[service]]\nname = \"all\"\nfleet = true\npublish = [\"#\"]\nsubscribe = [\"#\"]\n";
+    let config = Config::from_text(Path::new("m"), text).unwrap();
+    assert_eq!(config.services[0].service.tenant(), None);
+    let service = |rest: &str| format!("[[service]]\nname = \"a\"\n{rest}\n");
+    let id = "0123456789abcdef".repeat(4);
+    for (text, fault) in [
+        (
+            service(""),
+            "service.a = a section (muster.toml line 1): tenant = \"NAME\" is missing, or fleet = true in its place",
+        ),
+        (
+            service("fleet = false"),
+            "service.a.fleet = false (muster.toml line 3): true is wanted, or tenant = \"NAME\" in its place",
+        ),
+        (
+            service("fleet = true\ntenant = \"acme\""),
+            "service.a.tenant = \"acme\" (muster.toml line 4): fleet = true is said beside it; one is wanted",
+        ),
+        (service("tenant = 5"), "service.a.tenant = 5 (muster.toml line 3): a text is wanted"),
+        (
+            service("tenant = \"acme\"\nsubscribe = [\"acme/#\", \"other/#\"]"),
+            "service.a.subscribe = [\"acme/#\", \"other/#\"] (muster.toml line 4): \"other/#\" does not begin with acme/, the service's tenant",
+        ),
+        (
+            service("fleet = true\npublish = [\"a/#/b\"]"),
+            "service.a.publish = [\"a/#/b\"] (muster.toml line 4): \"a/#/b\": topic filter has a wildcard out of place",
+        ),
+        (
+            service("fleet = true\npublish = \"#\""),
+            "service.a.publish = \"#\" (muster.toml line 4): a list of texts is wanted",
+        ),
+        (
+            service("fleet = true\nrevoked = [\"ab\"]"),
+            "service.a.revoked = [\"ab\"] (muster.toml line 4): certificate id is not 64 lower-case hexadecimal digits",
+        ),
+        (
+            service("fleet = true\nsubscribes = []"),
+            "muster.toml line 4: unknown key service.a.subscribes (did you mean subscribe?)",
+        ),
+        (
+            "[[service]]\nfleet = true\n".to_owned(),
+            "service.1 = a section (muster.toml line 1): name is missing",
+        ),
+        (
+            service(&format!("fleet = true\nrevoked = [\"{id}\"]\n[[service]]\nname = \"a\"\nfleet = true")),
+            "service.2.name = \"a\" (muster.toml line 6): another service has this name",
+        ),
+        ("[service]\nname = \"a\"\n".to_owned(), "muster.toml line 2: unknown key service.name"),
+        (
+            "service = 5".to_owned(),
+            "service = 5 (muster.toml line 1): sections are wanted, each headed [[service]]",
+        ),
+        ("[[mqtt]]\nlisten = \"127.0.0.1:1\"\n".to_owned(), "muster.toml line 1: unknown key mqtt"),
+    ] {
+        assert_eq!(faults(&text), [fault], "{text}");
+    }
 }

@@ -62,7 +62,7 @@ pub(super) async fn serve(shard: &Rc<Shard>, mut stream: TcpStream, peer: Socket
     drop(permit);
     match outcome {
         Ok((tls, visitor, early)) => {
-            let session = Session::new(Principal::Device(visitor.name.clone()), limits, shard.now_ms());
+            let session = Session::new(visitor.principal.clone(), limits, shard.now_ms());
             Box::pin(Connection::new(shard, stream, peer, tls, visitor, session, early).run()).await;
         }
         Err(code) => {
@@ -89,8 +89,8 @@ async fn handshake(
         step?;
     }
     let leaf = tls.leaf().ok_or(Some(Code::CertificateMissing))?;
-    let visitor = Visitor::from_leaf(leaf).map_err(|error| {
-        warn!(%error, "a certificate of the registry does not fit the device profile");
+    let visitor = Visitor::from_leaf(leaf, &shard.node.trust).map_err(|error| {
+        warn!(%error, "a certificate that was let through does not fit its profile");
         Some(Code::CertificateProfile)
     })?;
     Ok((tls, visitor, early))
@@ -239,7 +239,9 @@ impl Connection {
     async fn gate(&mut self, request: Box<Request>) -> Result<(), Box<Refusal>> {
         let shard = Rc::clone(&self.shard);
         let node = &shard.node;
-        let Pass { device, state, not_after_s } = self.verdict()?;
+        let Pass::Device { device, state, not_after_s } = self.verdict()? else {
+            return Err(Box::new(Refusal { code: Code::ServerBusy, who: Claimed::Nobody }));
+        };
         let refused = |code| Box::new(Refusal { code, who: Claimed::Device(device) });
         if let Some(code) = request.objection {
             return Err(refused(code));
@@ -256,7 +258,7 @@ impl Connection {
         // The one that sat there hands over nothing more once its socket is closed; so what the log
         // takes is in order across a takeover.
         if timeout(TAKEOVER_WAIT, before).await.is_err() {
-            warn!(device = %self.visitor.name.device_id, "the session before does not end");
+            warn!(device = self.visitor.principal.label(), "the session before does not end");
             return Err(refused(Code::ServerBusy));
         }
         // Whoever decides from here on finds the seat; what was decided before is seen now.
@@ -284,7 +286,7 @@ impl Connection {
             },
             keep_alive_s: request.keep_alive_s,
         });
-        info!(device = %self.visitor.name.device_id, peer = %self.peer, "connected");
+        info!(device = self.visitor.principal.label(), peer = %self.peer, "connected");
         self.seated = Some((seat, session));
         self.not_after_s = not_after_s;
         self.admit();
@@ -292,14 +294,15 @@ impl Connection {
     }
 
     fn verdict(&self) -> Result<Pass, Box<Refusal>> {
-        gate::verdict(&self.shard.node.verdicts, &self.visitor, (now_ms() / 1000) as i64)
+        let node = &self.shard.node;
+        gate::verdict(&node.verdicts, &node.trust, &self.visitor, (now_ms() / 1000) as i64)
     }
 
     /// Closes the socket and tells everybody who has to know, in this order: the record, the client, the
     /// roster.
     async fn finish(mut self, farewell: Farewell) {
         let node = &self.shard.node;
-        let name = &self.visitor.name.device_id;
+        let name = self.visitor.principal.label();
         match &self.seated {
             Some((seat, session)) => {
                 if let Some(device) = seat.owner().device() {
@@ -309,7 +312,8 @@ impl Connection {
             }
             None if farewell.why == DisconnectReason::ProtocolError => {
                 let who = match self.verdict() {
-                    Ok(pass) => Claimed::Device(pass.device),
+                    Ok(Pass::Device { device, .. }) => Claimed::Device(device),
+                    Ok(Pass::Service { .. }) => Claimed::Nobody,
                     Err(refusal) => refusal.who,
                 };
                 node.facts.refused(&who, farewell.code, now_ms(), Some(self.peer));
@@ -332,7 +336,7 @@ impl Connection {
     fn refuse(&mut self, refusal: &Refusal) {
         let node = &self.shard.node;
         node.facts.refused(&refusal.who, refusal.code, now_ms(), Some(self.peer));
-        info!(device = %self.visitor.name.device_id, peer = %self.peer, code = %refusal.code, "refused");
+        info!(device = self.visitor.principal.label(), peer = %self.peer, code = %refusal.code, "refused");
         let shard = Rc::clone(&self.shard);
         let mut scratch = shard.scratch.borrow_mut();
         self.session.refuse(refusal.code, &mut scratch.out);

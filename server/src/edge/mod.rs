@@ -17,6 +17,7 @@
 //! | [`tls`] | TLS, all of it; whose certificate passes the handshake |
 //! | `connection` | one connection from accept to close |
 //! | [`identity`], [`gate`] | who it is; whether it may come in |
+//! | [`trust`] | whom the edge believes beyond the registry: authorities, services, the way of verifying |
 //! | [`principal`] | what it may publish, subscribe to and be handed |
 //! | `guard`, [`continuity`], [`clones`] | whether it is the device it was before, and the only one |
 //! | [`roster`] | who is here; how to reach and how to close them |
@@ -42,6 +43,7 @@ mod proxy;
 pub mod roster;
 mod shard;
 pub mod tls;
+pub mod trust;
 
 use std::{
     io,
@@ -73,6 +75,7 @@ pub use self::{
         Arrival, CloseWait, Closed, DeliverError, Delivered, Downlink, Owner, Protocol, Roster, SessionInfo,
     },
     tls::{BrokerCredential, CredentialError},
+    trust::{Trust, Verify},
 };
 use crate::{
     registry::{DisconnectReason, Registry, Verdicts},
@@ -90,6 +93,8 @@ pub struct Doors {
     pub roster: Arc<Roster>,
     /// What the edge shows to devices.
     pub broker: BrokerCredential,
+    /// Whom it believes beyond the registry.
+    pub trust: Arc<Trust>,
     /// What an operator has set.
     pub limits: Limits,
 }
@@ -119,6 +124,7 @@ pub struct Edge {
     roster: Arc<Roster>,
     verdicts: Arc<Verdicts>,
     tally: Arc<Tally>,
+    trust: Arc<Trust>,
     phase: watch::Sender<Phase>,
     config: watch::Sender<Arc<ServerConfig>>,
     shards: Vec<oneshot::Receiver<()>>,
@@ -131,7 +137,9 @@ impl Edge {
     /// [`EdgeError`]; nothing runs then.
     pub fn start(doors: Doors, addr: SocketAddr, shards: usize) -> Result<Self, EdgeError> {
         let verdicts = doors.registry.verdicts();
-        let (config, config_seen) = watch::channel(tls::server_config(doors.broker, Arc::clone(&verdicts))?);
+        let trust = doors.trust;
+        let tls = tls::server_config(doors.broker, Arc::clone(&verdicts), Arc::clone(&trust))?;
+        let (config, config_seen) = watch::channel(tls);
         let (phase, phase_seen) = watch::channel(Phase::Running);
         let listen = |source| EdgeError::Listen { addr, source };
         let listeners = listener::listen(addr, shards.max(1)).map_err(listen)?;
@@ -150,13 +158,14 @@ impl Edge {
             registry: doors.registry,
             uplink: doors.uplink,
             roster: Arc::clone(&doors.roster),
+            trust: Arc::clone(&trust),
             limits,
             connections: AtomicUsize::new(0),
             phase: phase_seen,
             config: config_seen,
         });
         let mut edge =
-            Self { addr, roster: doors.roster, verdicts, tally, phase, config, shards: Vec::new() };
+            Self { addr, roster: doors.roster, verdicts, tally, trust, phase, config, shards: Vec::new() };
         for (number, listener) in listeners.into_iter().enumerate() {
             // What was started before ends when `edge` is dropped here.
             let shard = start_shard(number, listener, Arc::clone(&node)).map_err(EdgeError::Shard)?;
@@ -182,7 +191,8 @@ impl Edge {
     /// # Errors
     /// [`CredentialError`]; the one before stays.
     pub fn present(&self, broker: BrokerCredential) -> Result<(), CredentialError> {
-        self.config.send_replace(tls::server_config(broker, Arc::clone(&self.verdicts))?);
+        let config = tls::server_config(broker, Arc::clone(&self.verdicts), Arc::clone(&self.trust))?;
+        self.config.send_replace(config);
         Ok(())
     }
 

@@ -145,6 +145,12 @@ impl Service {
         Ok(service)
     }
 
+    /// A service that may do nothing: it has a certificate, and no entry in the configuration.
+    #[must_use]
+    pub fn powerless(name: ServiceName) -> Self {
+        Self { name, tenant: None, publish: Box::default(), subscribe: Box::default() }
+    }
+
     /// `CN` of its certificate.
     #[must_use]
     pub fn name(&self) -> &str {

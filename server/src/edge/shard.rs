@@ -31,6 +31,7 @@ use super::{
     mqtt::session::Output,
     roster::Roster,
     tls::{self, Wire},
+    trust::Trust,
 };
 use crate::{
     registry::{Claimed, Facts, Registry, Verdicts, now_ms},
@@ -54,6 +55,7 @@ pub(super) struct Node {
     pub(super) facts: Facts,
     pub(super) uplink: Writer,
     pub(super) roster: Arc<Roster>,
+    pub(super) trust: Arc<Trust>,
     pub(super) limits: Limits,
     pub(super) admission: Arc<Admission>,
     pub(super) guard: Guard,

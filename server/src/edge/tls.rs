@@ -21,8 +21,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use self::verifier::DeviceVerifier;
-use super::limits::HANDSHAKE_BYTES_MAX;
+use self::verifier::ClientVerifier;
+use super::{limits::HANDSHAKE_BYTES_MAX, trust::Trust};
 use crate::registry::Verdicts;
 
 /// The broker's certificate, and the key it was made for.
@@ -46,11 +46,12 @@ pub struct CredentialError(#[from] Error);
 pub fn server_config(
     broker: BrokerCredential,
     verdicts: Arc<Verdicts>,
+    trust: Arc<Trust>,
 ) -> Result<Arc<ServerConfig>, CredentialError> {
     let provider = Arc::new(provider());
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(DeviceVerifier::new(verdicts)))
+        .with_client_cert_verifier(Arc::new(ClientVerifier::new(verdicts, trust)))
         .with_single_cert(broker.chain, broker.key)?;
     // A resumed session would not ask the verifier again.
     config.send_tls13_tickets = 0;

@@ -1,7 +1,10 @@
 //! Who is not let in, and what each is told.
 
 use muster_pki::testing::{self, OddDevice, Refused};
-use muster_server::registry::{Act, DisconnectReason};
+use muster_server::{
+    edge::{Trust, Verify},
+    registry::{Act, DisconnectReason},
+};
 use muster_shared::Code;
 use rustls::{AlertDescription, ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::CertificateDer;
@@ -24,7 +27,12 @@ async fn handshake(site: &Site, config: std::sync::Arc<ClientConfig>) -> End {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_odd_certificate_gets_its_alert() {
-    let site = Site::with(1).await;
+    for verify in [Verify::Pinned, Verify::Chain] {
+        every_odd_certificate(Site::trusting(1, Trust::new(verify)).await).await;
+    }
+}
+
+async fn every_odd_certificate(site: Site) {
     let subject = testing::subject("MU-000500");
     for odd in OddDevice::ALL.iter().filter(|odd| odd.refused_by() != Refused::Tenant) {
         let made = odd.make(&HIERARCHY, &subject, now_s());
@@ -40,6 +48,7 @@ async fn every_odd_certificate_gets_its_alert() {
         assert_eq!(end, End::Alert(expected), "{odd:?}");
     }
     assert_eq!(site.roster.count(), 0);
+    drop(Client::connected(&site, &site.devices[0], V5).await);
     site.stop().await;
 }
 

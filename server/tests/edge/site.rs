@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        LazyLock, Once,
+        Arc, LazyLock, Once,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use muster_pki::{
     testing::{self, Credential},
 };
 use muster_server::{
-    edge::{BrokerCredential, Doors, Edge, Limits, Roster},
+    edge::{BrokerCredential, Doors, Edge, Limits, Roster, Trust},
     registry::{Act, Actor, DeviceDetail, DeviceKey, Reason, Registry, RegistryError, Role, now_ms},
     revocation::{Answer, Revocation},
     uplink::{Cursor, Reader, StoredMessage, Writer},
@@ -57,7 +57,7 @@ pub(crate) struct Site {
     pub(crate) registry: Registry,
     pub(crate) uplink: Writer,
     pub(crate) reader: Reader,
-    pub(crate) roster: std::sync::Arc<Roster>,
+    pub(crate) roster: Arc<Roster>,
     revocation: Revocation,
     pub(crate) edge: Option<Edge>,
     pub(crate) addr: SocketAddr,
@@ -89,26 +89,31 @@ impl Site {
     }
 
     pub(crate) async fn limited(count: usize, limits: Limits) -> Self {
-        Self::on(TempDir::new().unwrap(), count, limits).await
+        Self::on(TempDir::new().unwrap(), count, limits, Trust::default()).await
+    }
+
+    /// That believes these beyond its registry.
+    pub(crate) async fn trusting(count: usize, trust: Trust) -> Self {
+        Self::on(TempDir::new().unwrap(), count, Limits::default(), trust).await
     }
 
     /// With one device, whose certificate ends then, Unix seconds. Birth certificates have no end: the
     /// registry is told another one behind its back.
     pub(crate) async fn ending(not_after_s: i64) -> Self {
         let dir = TempDir::new().unwrap();
-        let site = Self::on(dir, 1, Limits::default()).await;
+        let site = Self::on(dir, 1, Limits::default(), Trust::default()).await;
         let (dir, devices) = site.shut().await;
         let file = SqliteConnectOptions::new().filename(dir.path().join(muster_server::registry::FILE));
         let mut connection = SqliteConnection::connect_with(&file).await.unwrap();
         let set = sqlx::query("UPDATE certificate SET not_after_s = $1").bind(not_after_s);
         assert_eq!(set.execute(&mut connection).await.unwrap().rows_affected(), 1);
         connection.close().await.unwrap();
-        let mut site = Self::on(dir, 0, Limits::default()).await;
+        let mut site = Self::on(dir, 0, Limits::default(), Trust::default()).await;
         site.devices = devices;
         site
     }
 
-    async fn on(dir: TempDir, count: usize, limits: Limits) -> Self {
+    async fn on(dir: TempDir, count: usize, limits: Limits, trust: Trust) -> Self {
         watch_for_panics();
         let registry = Registry::open(dir.path()).await.unwrap();
         let root = CertificateDer::from(HIERARCHY.root.certificate().der());
@@ -121,9 +126,8 @@ impl Site {
             let manifest = testing::manifest(&HIERARCHY, "B-0001", &devices, now_ms());
             registry.import_manifest(&ana(), &manifest).await.unwrap();
         }
-        let uplink = Writer::open(dir.path(), registry.verdicts(), std::sync::Arc::new(()), Box::new(|_| {}))
-            .await
-            .unwrap();
+        let uplink =
+            Writer::open(dir.path(), registry.verdicts(), Arc::new(()), Box::new(|_| {})).await.unwrap();
         let reader = Reader::open(dir.path()).await.unwrap();
         let roster = Roster::new();
         let revocation = Revocation::new(registry.clone(), roster.clone(), uplink.clone());
@@ -132,6 +136,7 @@ impl Site {
             uplink: uplink.clone(),
             roster: roster.clone(),
             broker: broker(),
+            trust: Arc::new(trust),
             limits,
         };
         let edge = Edge::start(doors, ([127, 0, 0, 1], 0).into(), 2).unwrap();

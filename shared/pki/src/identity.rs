@@ -1,7 +1,8 @@
-//! Who a device certificate says it is: the exact check of the device profile. No chain is looked at.
+//! Who a client's certificate says it is: the exact check of the device profile, and of the service profile.
+//! No chain is looked at.
 
 use muster_shared::{
-    CertificateId, DeviceId, SerialNumber, Tenant,
+    CertificateId, DeviceId, SerialNumber, ServiceName, Tenant,
     factory::Subject,
     limits::{CERTIFICATE_MAX, SPKI_P256},
 };
@@ -15,9 +16,9 @@ use crate::{
     x509::{self, Certificate, Wrong},
 };
 
-/// Why a certificate does not fit the device profile. Names the first field that differs.
+/// Why a certificate does not fit its profile. Names the first field that differs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("certificate does not fit the device profile at {field}: {why}")]
+#[error("certificate does not fit the profile at {field}: {why}")]
 pub struct ProfileError {
     /// The field: `subject`, `extensions`, ...
     pub field: &'static str,
@@ -72,12 +73,7 @@ impl DeviceIdentity {
         }
         let certificate = Certificate::read(der)?;
         let subject = name::read_device(certificate.subject).map_err(|why| ("subject", why))?;
-        let key = PublicKey::from_spki(certificate.spki)
-            .map_err(|_| ("key", "not an uncompressed point of P-256"))?;
-        let issuer_key_id = certificate.authority_key_id()?;
-        if certificate.required(x509::KEY_USAGE, "keyUsage", true)? != x509::DIGITAL_SIGNATURE {
-            return Err(("keyUsage", "not digitalSignature alone").into());
-        }
+        let (key, issuer_key_id) = signer(&certificate)?;
         let profile = profile(&certificate)?;
         Ok(Self {
             tenant: subject.tenant,
@@ -106,7 +102,61 @@ impl DeviceIdentity {
     }
 }
 
-/// A birth certificate has no end and no usage, an operational one has both; nothing lies between.
+/// A service, as its certificate names it. Who holds this value has checked the certificate's form, and
+/// nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceIdentity {
+    /// `CN`.
+    pub name: ServiceName,
+    /// Key identifier of the CA that is said to have issued it.
+    pub issuer_key_id: [u8; 20],
+    /// notBefore, seconds since 1970.
+    pub not_before_s: i64,
+    /// notAfter, seconds since 1970.
+    pub not_after_s: i64,
+    /// SHA-256 of the whole certificate.
+    pub id: CertificateId,
+}
+
+impl ServiceIdentity {
+    /// Reads a service's certificate, DER.
+    ///
+    /// # Errors
+    /// [`ProfileError`]: anything else than the exact profile is refused.
+    pub fn from_certificate(der: &[u8]) -> Result<Self, ProfileError> {
+        if der.len() > CERTIFICATE_MAX {
+            return Err(("certificate", "longer than a service's certificate can be").into());
+        }
+        let certificate = Certificate::read(der)?;
+        let (_, name) = name::read_other(certificate.subject).map_err(|why| ("subject", why))?;
+        let name = name.parse().map_err(|_| ("subject", "CN is not a service's name"))?;
+        let (_, issuer_key_id) = signer(&certificate)?;
+        if profile(&certificate)? != Profile::Operational {
+            return Err(("notAfter", "a service's certificate has an end").into());
+        }
+        Ok(Self {
+            name,
+            issuer_key_id,
+            not_before_s: certificate.not_before_s,
+            not_after_s: certificate.not_after_s,
+            id: CertificateId(Sha256::digest(der).into()),
+        })
+    }
+}
+
+/// The key, which signs and does nothing else, and the key identifier of the issuer.
+fn signer(certificate: &Certificate<'_>) -> Result<(PublicKey, [u8; 20]), Wrong> {
+    let key =
+        PublicKey::from_spki(certificate.spki).map_err(|_| ("key", "not an uncompressed point of P-256"))?;
+    let issuer_key_id = certificate.authority_key_id()?;
+    if certificate.required(x509::KEY_USAGE, "keyUsage", true)? != x509::DIGITAL_SIGNATURE {
+        return Err(("keyUsage", "not digitalSignature alone"));
+    }
+    Ok((key, issuer_key_id))
+}
+
+/// A birth certificate has no end and no usage, an operational one has both, and so has a service's; nothing
+/// lies between.
 fn profile(certificate: &Certificate<'_>) -> Result<Profile, Wrong> {
     let no_end = certificate.not_after_s == NO_END_S;
     if no_end {

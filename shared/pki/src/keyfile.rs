@@ -85,6 +85,25 @@ pub fn write_key(path: &Path, key: &SoftKey, passphrase: &Passphrase) -> Result<
     write(path, pem(KEY_LABEL, document.as_bytes()).as_bytes(), 0o600)
 }
 
+/// Writes `key` to `path` as it is, PKCS #8 in PEM (RFC 7468 §10), mode 0600: for a program that reads its
+/// key by itself. Never replaces a file.
+///
+/// # Errors
+/// [`FileError`].
+pub fn write_open_key(path: &Path, key: &SoftKey) -> Result<(), FileError> {
+    let text = Zeroizing::new(pem("PRIVATE KEY", &key.expose_secret()?));
+    write(path, text.as_bytes(), 0o600)
+}
+
+/// Writes a chain of certificates, leaf first, as anybody may read it. Never replaces a file.
+///
+/// # Errors
+/// [`FileError`].
+pub fn write_chain(path: &Path, chain: &[&[u8]]) -> Result<(), FileError> {
+    let text: String = chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
+    write(path, text.as_bytes(), 0o644)
+}
+
 /// Reads what [`write_key`] wrote. A file that others may read is refused.
 ///
 /// # Errors

@@ -2,20 +2,26 @@
 //!
 //! ```text
 //! exactly this certificate is in the registry ── ended ─► certificate_expired
-//!     │ no                                   └── else ─► through; its chain was verified when it got there
-//! a registered factory CA signed it ── no ─► unknown_ca        (the gate tells the client the rest in CONNACK:
-//!     │ yes                                                     suspended, revoked, not imported, ...)
+//!     │ no                                   └── else ─► through; in chain mode only when its authority signed it
+//! its authority signed it ── no ─► unknown_ca              (the gate tells the client the rest in CONNACK:
+//!     │ yes                                                 suspended, revoked, not imported, not configured, ...)
 //! it is valid now ── no ─► certificate_expired
-//! it fits the device profile ── no ─► bad_certificate
+//! it fits its profile ── no ─► bad_certificate
 //!     └─ yes ─► through
 //! ```
 //!
+//! The authority of a device is a registered factory CA; of a service it is the service CA. A device's
+//! operational certificate is the registry's to know: one it does not hold is nobody's.
+//!
 //! Whoever is let through has still to prove the key: rustls checks CertificateVerify against it.
+
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use muster_pki::DeviceIdentity;
+use muster_pki::{DeviceIdentity, ServiceIdentity};
 use muster_shared::CertificateId;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
@@ -26,7 +32,10 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, aws_lc_rs::ECDSA_P256_SHA256};
 
-use crate::registry::Verdicts;
+use crate::{
+    edge::trust::{Trust, Verify},
+    registry::Verdicts,
+};
 
 /// P-256 with SHA-256, and nothing else: it is what every profile says.
 const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
@@ -34,48 +43,77 @@ const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     mapping: &[(SignatureScheme::ECDSA_NISTP256_SHA256, &[ECDSA_P256_SHA256])],
 };
 
-pub(super) struct DeviceVerifier {
+pub(super) struct ClientVerifier {
     verdicts: Arc<Verdicts>,
+    trust: Arc<Trust>,
 }
 
-impl DeviceVerifier {
-    pub(super) fn new(verdicts: Arc<Verdicts>) -> Self {
-        Self { verdicts }
+/// What a certificate's form says it is, and so who has to have signed it.
+struct Vouching {
+    authorities: Vec<CertificateDer<'static>>,
+    /// The form is a profile's; otherwise a signature only tells whose mishap it is.
+    fits: bool,
+}
+
+impl ClientVerifier {
+    pub(super) fn new(verdicts: Arc<Verdicts>, trust: Arc<Trust>) -> Self {
+        Self { verdicts, trust }
     }
 
-    /// A registered factory CA's signature, and validity now. A withdrawn CA is still recognised: the gate
-    /// says so.
-    fn vouched(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-        let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let bad = || Error::InvalidCertificate(CertificateError::BadEncoding);
-        let identity = DeviceIdentity::from_certificate(leaf);
+    /// The signature of the authority it names, and validity now. A withdrawn CA is still recognised: the
+    /// gate says so.
+    fn vouched(&self, leaf: &CertificateDer<'_>, registered: bool, now: UnixTime) -> Result<(), Error> {
         let certificate = EndEntityCert::try_from(leaf).map_err(|_| bad())?;
-        let named = identity.as_ref().ok().and_then(|identity| self.verdicts.issuer(&identity.issuer_key_id));
-        // A certificate whose form hides its issuer may still be one of ours gone wrong.
-        let candidates = match named {
-            Some(issuer) => Arc::new(vec![issuer.certificate.clone()]),
-            None if identity.is_err() => self.verdicts.factory_roots(),
-            None => return Err(unknown()),
-        };
+        let Vouching { authorities, fits } = self.vouching(leaf, registered).ok_or_else(unknown)?;
         let anchors: Vec<_> =
-            candidates.iter().filter_map(|ca| webpki::anchor_from_trusted_cert(ca).ok()).collect();
+            authorities.iter().filter_map(|ca| webpki::anchor_from_trusted_cert(ca).ok()).collect();
         let usage = KeyUsage::client_auth();
         match certificate.verify_for_usage(ALGORITHMS.all, &anchors, &[], now, usage, None, None) {
-            Ok(_) => {}
+            Ok(_) if fits => Ok(()),
             Err(webpki::Error::CertExpired { .. }) => {
-                return Err(Error::InvalidCertificate(CertificateError::Expired));
+                Err(Error::InvalidCertificate(CertificateError::Expired))
             }
             Err(webpki::Error::CertNotValidYet { .. }) => {
-                return Err(Error::InvalidCertificate(CertificateError::NotValidYet));
+                Err(Error::InvalidCertificate(CertificateError::NotValidYet))
             }
-            Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
-                return Err(unknown());
-            }
+            Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => Err(unknown()),
             // webpki may object to the form before it looks at the signature.
-            Err(_) => return Err(bad()),
+            Ok(_) | Err(_) => Err(bad()),
         }
-        identity.map(|_| ()).map_err(|_| bad())
     }
+
+    /// `None`: it names an authority that is none of ours for what it is.
+    fn vouching(&self, leaf: &CertificateDer<'_>, registered: bool) -> Option<Vouching> {
+        let one = |certificate: &CertificateDer<'static>| {
+            Some(Vouching { authorities: vec![certificate.clone()], fits: true })
+        };
+        if let Ok(device) = DeviceIdentity::from_certificate(leaf) {
+            if let Some(factory) = self.verdicts.issuer(&device.issuer_key_id) {
+                return one(&factory.certificate);
+            }
+            let operational = self.trust.operational.as_ref();
+            let own = operational.filter(|ca| registered && ca.key_id == device.issuer_key_id);
+            return one(&own?.certificate);
+        }
+        let service = self.trust.service.as_ref();
+        if let (Some(ca), Ok(named)) = (service, ServiceIdentity::from_certificate(leaf))
+            && ca.key_id == named.issuer_key_id
+        {
+            return one(&ca.certificate);
+        }
+        // A certificate whose form hides its issuer may still be one of ours gone wrong.
+        let mut authorities = self.verdicts.factory_roots().to_vec();
+        authorities.extend(service.map(|ca| ca.certificate.clone()));
+        Some(Vouching { authorities, fits: false })
+    }
+}
+
+fn unknown() -> Error {
+    Error::InvalidCertificate(CertificateError::UnknownIssuer)
+}
+
+fn bad() -> Error {
+    Error::InvalidCertificate(CertificateError::BadEncoding)
 }
 
 /// SHA-256 of a certificate.
@@ -86,7 +124,7 @@ pub(in crate::edge) fn certificate_id(der: &[u8]) -> CertificateId {
     CertificateId(id)
 }
 
-impl ClientCertVerifier for DeviceVerifier {
+impl ClientCertVerifier for ClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // A device has one certificate at a time; a list of our CAs would help nobody but a scanner.
         &[]
@@ -98,14 +136,20 @@ impl ClientCertVerifier for DeviceVerifier {
         _chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        match self.verdicts.certificate(&certificate_id(leaf)) {
-            Some(known) => {
-                let end = Duration::from_secs(u64::try_from(known.not_after_s).unwrap_or(0));
-                if now > UnixTime::since_unix_epoch(end) {
-                    return Err(Error::InvalidCertificate(CertificateError::Expired));
-                }
+        let Some(known) = self.verdicts.certificate(&certificate_id(leaf)) else {
+            self.vouched(leaf, false, now)?;
+            return Ok(ClientCertVerified::assertion());
+        };
+        let end = Duration::from_secs(u64::try_from(known.not_after_s).unwrap_or(0));
+        if now > UnixTime::since_unix_epoch(end) {
+            return Err(Error::InvalidCertificate(CertificateError::Expired));
+        }
+        if self.trust.verify == Verify::Chain {
+            match self.vouched(leaf, true, now) {
+                // Known, and so told in CONNACK why it has to wait.
+                Ok(()) | Err(Error::InvalidCertificate(CertificateError::NotValidYet)) => {}
+                Err(error) => return Err(error),
             }
-            None => self.vouched(leaf, now)?,
         }
         Ok(ClientCertVerified::assertion())
     }
@@ -133,8 +177,8 @@ impl ClientCertVerifier for DeviceVerifier {
     }
 }
 
-impl fmt::Debug for DeviceVerifier {
+impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DeviceVerifier")
+        f.write_str("ClientVerifier")
     }
 }

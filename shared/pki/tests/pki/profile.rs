@@ -1,7 +1,7 @@
 //! Each profile, octet by octet where it matters, read by x509-parser and verified by webpki.
 
 use muster_pki::{
-    Ca, CaCertificate, DeviceIdentity, Profile, Purpose,
+    Ca, CaCertificate, DeviceIdentity, Profile, Purpose, ServiceIdentity,
     ca::CaError,
     lint::{self, Kind},
     profile::{BACKDATE_S, NO_END_S, ServerName},
@@ -216,4 +216,27 @@ fn webpki_agrees_with_what_is_issued() {
     webpki(&broker.chain, pinned, KeyUsage::server_auth(), NOW_S).unwrap();
     assert!(webpki(&broker.chain, pinned, KeyUsage::client_auth(), NOW_S).is_err());
     assert!(webpki(&birth.chain[..1], pinned, KeyUsage::server_auth(), NOW_S).is_err());
+}
+
+#[test]
+fn a_service_is_read_from_its_own_profile_alone() {
+    let hierarchy = testing::hierarchy(NOW_S);
+    let service = testing::named(&hierarchy.service, "historian", NOW_S);
+    let identity = ServiceIdentity::from_certificate(&service.chain[0]).unwrap();
+    assert_eq!(identity.name.as_str(), "historian");
+    assert_eq!(identity.issuer_key_id, hierarchy.service.certificate().key_id());
+    assert_eq!(identity.not_after_s, NOW_S + 90 * DAY_S);
+    assert_eq!(identity.not_before_s, NOW_S - BACKDATE_S);
+    let subject = testing::subject("MU-000117");
+    let others = [
+        testing::device(&hierarchy, &subject, NOW_S),
+        testing::operational(&hierarchy, &subject, NOW_S),
+        testing::server(&hierarchy.broker, &["localhost".parse().unwrap()], NOW_S),
+        testing::named(&hierarchy.station, "S-07", NOW_S),
+    ];
+    for other in others {
+        assert!(ServiceIdentity::from_certificate(&other.chain[0]).is_err());
+    }
+    assert!(ServiceIdentity::from_certificate(hierarchy.service.certificate().der()).is_err());
+    assert!(DeviceIdentity::from_certificate(&service.chain[0]).is_err());
 }

@@ -1,0 +1,99 @@
+//! Whom the edge believes, beyond the devices of the registry: how certificates are verified, the authorities
+//! of the server's bundle that issue to clients, and the services of the configuration.
+//!
+//! A service needs both: a certificate of the service authority, whose `CN` is its name, and an entry of that
+//! name. Neither is of use alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use muster_pki::CaCertificate;
+use muster_shared::CertificateId;
+use rustls_pki_types::CertificateDer;
+
+use super::principal::Service;
+
+/// How a device's certificate is verified. Both ways give the same verdict; they differ in what they cost and
+/// in what they lean on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// A certificate the registry holds is recognised by its full SHA-256; its chain was verified when it got
+    /// there. Any other is verified up to its authority.
+    #[default]
+    Pinned,
+    /// Every certificate is verified up to its authority, at every connection.
+    Chain,
+}
+
+/// An authority whose key the server's bundle holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Issuer {
+    pub(super) key_id: [u8; 20],
+    pub(super) certificate: CertificateDer<'static>,
+}
+
+impl From<&CaCertificate> for Issuer {
+    fn from(ca: &CaCertificate) -> Self {
+        Self { key_id: ca.key_id(), certificate: CertificateDer::from(ca.der().to_vec()) }
+    }
+}
+
+/// Whom the edge believes, beyond the registry.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// How a device's certificate is verified.
+    pub verify: Verify,
+    pub(super) operational: Option<Issuer>,
+    pub(super) service: Option<Issuer>,
+    services: BTreeMap<Box<str>, Arc<Service>>,
+    revoked: BTreeSet<CertificateId>,
+}
+
+impl Trust {
+    /// Devices of registered stations, and nobody else.
+    #[must_use]
+    pub fn new(verify: Verify) -> Self {
+        Self { verify, ..Self::default() }
+    }
+
+    /// With the authority of operational certificates, which chain mode verifies them by.
+    #[must_use]
+    pub fn operational(mut self, ca: &CaCertificate) -> Self {
+        self.operational = Some(ca.into());
+        self
+    }
+
+    /// With services: who their authority is, what each may do, and which of their certificates are not to
+    /// be accepted any more. Of two services of one name the later counts.
+    #[must_use]
+    pub fn services(
+        mut self,
+        ca: &CaCertificate,
+        services: impl IntoIterator<Item = Arc<Service>>,
+        revoked: impl IntoIterator<Item = CertificateId>,
+    ) -> Self {
+        self.service = Some(ca.into());
+        self.services = services.into_iter().map(|service| (service.name().into(), service)).collect();
+        self.revoked = revoked.into_iter().collect();
+        self
+    }
+
+    /// The service of this name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// Is this certificate of a service not to be accepted any more?
+    #[must_use]
+    pub fn revoked(&self, certificate: &CertificateId) -> bool {
+        self.revoked.contains(certificate)
+    }
+
+    /// Did the service authority sign under this key identifier?
+    pub(super) fn is_service_issuer(&self, key_id: &[u8; 20]) -> bool {
+        self.service.as_ref().is_some_and(|issuer| issuer.key_id == *key_id)
+    }
+}
