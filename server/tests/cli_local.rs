@@ -6,7 +6,11 @@ mod rig;
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use muster_pki::{Passphrase, bundle::StationBundle};
+use muster_pki::{
+    Passphrase, ServiceIdentity,
+    bundle::{ServerBundle, StationBundle},
+    keyfile::certificate_from_pem,
+};
 use rig::{muster, read, run};
 
 #[test]
@@ -131,6 +135,65 @@ fn init_makes_development_keys_loudly_privately_and_once() {
     run(muster(["config", "check", "--data-dir"]).arg(&data)).exits(0);
     let verify = run(muster(["audit", "verify", "--offline", "--json", "--data-dir"]).arg(&data)).exits(0);
     assert_eq!(verify.json()["intact"], true);
+}
+
+#[test]
+fn cert_issue_makes_a_services_key_privately_and_never_over_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    run(muster(["init", "--data-dir"]).arg(&data)).exits(0);
+    let issue = |name: &str| {
+        let mut command = muster(["cert", "issue", "--json", "--service", name, "--out"]);
+        run(command.arg(&out).arg("--data-dir").arg(&data))
+    };
+    let json = issue("historian").exits(0).json();
+    assert_eq!((&json["schema"], &json["configured"]), (&"muster.cert.issue/1".into(), &false.into()));
+    let mode = |name: &str| std::fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("historian.key.pem"), mode("historian.pem"), mode(".")), (0o600, 0o644, 0o700));
+    let key = read(out.join("historian.key.pem"));
+    assert!(key.starts_with("-----BEGIN PRIVATE KEY-----\n"));
+    // The chain is the certificate and its authority; the authority is the one the server holds.
+    let passphrase = Passphrase::new(&read(data.join("pki.passphrase"))).unwrap();
+    let bundle = ServerBundle::read(&data.join("pki"), &passphrase).unwrap();
+    let chain = read(out.join("historian.pem"));
+    let (leaf, rest) = chain.split_at(chain[1..].find("-----BEGIN").unwrap() + 1);
+    assert_eq!(rest, bundle.service.certificate().pem());
+    let leaf = certificate_from_pem(leaf.as_bytes()).unwrap();
+    bundle.service.certificate().vouches_for(&leaf).unwrap();
+    let identity = ServiceIdentity::from_certificate(&leaf).unwrap();
+    assert_eq!(
+        (identity.name.as_str(), identity.id.to_string().into()),
+        ("historian", json["certificate_id"].clone())
+    );
+    assert_eq!(read(out.join("broker-ca.pem")), bundle.broker.certificate().pem());
+    // What was signed is on record, before and after.
+    let ledger = read(data.join("issued.jsonl"));
+    assert!(ledger.lines().next().unwrap().starts_with("{\"intended\":"), "{ledger}");
+    assert!(ledger.lines().nth(1).unwrap().contains(&hex::encode(&leaf)), "{ledger}");
+    // Never twice over the same files; another name goes beside them.
+    issue("historian").exits(2).refused("M509");
+    assert_eq!(read(out.join("historian.key.pem")), key);
+    assert_eq!(read(data.join("issued.jsonl")).lines().count(), 2, "nothing was signed");
+    issue("planner").exits(0);
+    issue("no/slash").exits(2).refused("M504");
+    let config = "[[service]]\nname = \"planned\"\nfleet = true\n";
+    std::fs::write(data.join("muster.toml"), config).unwrap();
+    assert_eq!(issue("planned").exits(0).json()["configured"], true);
+}
+
+#[test]
+fn config_shows_each_service_and_refuses_one_that_reaches_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("muster.toml");
+    let service = "[[service]]\nname = \"historian\"\ntenant = \"acme\"\nsubscribe = [\"acme/#\"]\n";
+    std::fs::write(&file, service).unwrap();
+    let json = run(muster(["config", "--json", "--config"]).arg(&file)).exits(0).json();
+    let items = json["items"].as_array().unwrap();
+    let item = items.iter().find(|item| item["key"] == "service.historian.subscribe").unwrap();
+    assert_eq!(item["value"], "acme/#");
+    std::fs::write(&file, service.replace("acme/#", "#")).unwrap();
+    let ran = run(muster(["config", "check", "--config"]).arg(&file)).exits(2).refused("M505");
+    assert!(ran.err.contains("service.historian.subscribe") && ran.err.contains("line 4"), "{}", ran.err);
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl Subscription {
 /// Commits that may wait for one reader.
 const WAITING_MAX: usize = 64;
 
-fn subscription() -> (mpsc::Sender<Fresh>, Subscription) {
+pub(crate) fn subscription() -> (mpsc::Sender<Fresh>, Subscription) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     (sender, Subscription(receiver))
 }

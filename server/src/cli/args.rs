@@ -20,7 +20,7 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
 device    list show suspend resume quarantine release revoke disconnect command
 batch     list import              ca        list trust-station
 session   list                     audit     list verify
-token     list create revoke
+token     list create revoke       cert      issue
 top       init serve status config explain
 help      muster NOUN --help; muster explain CODE; muster config
 ";
@@ -116,6 +116,9 @@ pub(super) enum Noun {
     /// Whom this server trusts
     #[command(subcommand, arg_required_else_help = true)]
     Ca(Ca),
+    /// Certificates made here: those of services
+    #[command(subcommand, arg_required_else_help = true)]
+    Cert(Cert),
     /// Who is connected now
     #[command(subcommand, arg_required_else_help = true)]
     Session(Session),
@@ -235,6 +238,22 @@ pub(super) enum Ca {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Cert {
+    /// Make a key and a certificate for a service, with the keys of the data directory
+    Issue(CertIssue),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct CertIssue {
+    /// Its name, as in its [[service]] entry
+    #[arg(long, value_name = "NAME")]
+    pub(super) service: String,
+    /// Folder for the certificate, its key and what the service trusts
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,6 @@
 //! The operator's commands: parse, ask the server, render.
 //!
-//! Everything but `init`, `serve`, `config`, `explain` and `audit verify --offline` goes through the HTTPS
+//! Everything but `init`, `serve`, `config`, `explain`, `cert` and `audit verify --offline` goes through the HTTPS
 //! API with the operator's token; nothing here opens the registry behind the server's back. The exit
 //! status tells whether the document on standard output is whole; only 9 and 10 speak of what is in it.
 //!
@@ -9,12 +9,13 @@
 //! | `args` | the grammar |
 //! | `client` | HTTPS: one trusted file, one token |
 //! | `screen`, `table`, `words` | the one writer; listings; how a single value is said |
-//! | `device`, `bulk`, `batch`, `session`, `audit`, `token`, `local` | the nouns |
+//! | `device`, `bulk`, `batch`, `session`, `audit`, `token`, `cert`, `local` | the nouns |
 
 mod args;
 mod audit;
 mod batch;
 mod bulk;
+mod cert;
 mod client;
 mod device;
 mod local;
@@ -115,6 +116,7 @@ fn dispatch(
     let config = loaded.map_err(|faults| local::config_problem(&faults))?;
     match noun {
         Noun::Init(init) => local::init(&init, &config, screen),
+        Noun::Cert(verb) => cert::run(&verb, &config, screen),
         Noun::Audit(verb) => audit::run(verb, global, &config, screen),
         Noun::Device(verb) => device::run(verb, &Client::new(&config)?, screen),
         Noun::Batch(verb) => batch::run(verb, &Client::new(&config)?, screen),

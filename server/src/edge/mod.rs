@@ -18,6 +18,7 @@
 //! | `connection` | one connection from accept to close |
 //! | [`identity`], [`gate`] | who it is; whether it may come in |
 //! | [`trust`] | whom the edge believes beyond the registry: authorities, services, the way of verifying |
+//! | [`feed`] | what services read: the log from a position, alone or as a group |
 //! | [`principal`] | what it may publish, subscribe to and be handed |
 //! | `guard`, [`continuity`], [`clones`] | whether it is the device it was before, and the only one |
 //! | [`roster`] | who is here; how to reach and how to close them |
@@ -31,6 +32,8 @@ pub mod clones;
 mod connection;
 pub mod continuity;
 pub mod farewell;
+pub mod feed;
+
 pub mod gate;
 pub mod guard;
 pub mod identity;
