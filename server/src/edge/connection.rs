@@ -38,7 +38,6 @@ use super::{
     limits::{LINGER, TAKEOVER_WAIT},
     mqtt::session::{Request, Session},
     pace::Pace,
-    principal::Principal,
     roster::{Arrival, Protocol, Receipt, Seat},
     shard::{Scratch, Shard},
     tls::Tls,

@@ -6,7 +6,6 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -58,8 +57,8 @@ impl Connection {
     /// What CONNACK says, and the first turn after it.
     pub(super) fn admit(&mut self) {
         let shard = Rc::clone(&self.shard);
-        let name = Arc::clone(&self.visitor.name);
-        let admission = Admission { client_id: name.device_id.as_str(), ..Admission::default() };
+        let principal = self.visitor.principal.clone();
+        let admission = Admission { client_id: principal.label(), ..Admission::default() };
         self.session.admit(shard.now_ms(), admission, &mut shard.scratch.borrow_mut().out);
     }
 
