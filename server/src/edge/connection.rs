@@ -238,14 +238,14 @@ impl Connection {
     async fn gate(&mut self, request: Box<Request>) -> Result<(), Box<Refusal>> {
         let shard = Rc::clone(&self.shard);
         let node = &shard.node;
-        let Pass::Device { device, state, not_after_s } = self.verdict()? else {
+        let Pass::Device { device, name, state, not_after_s } = self.verdict()? else {
             return Err(Box::new(Refusal { code: Code::ServerBusy, who: Claimed::Nobody }));
         };
         let refused = |code| Box::new(Refusal { code, who: Claimed::Device(device) });
         if let Some(code) = request.objection {
             return Err(refused(code));
         }
-        let newcomer = Newcomer { device, name: &self.visitor.name, peer: self.peer, token: None };
+        let newcomer = Newcomer { device, name: &name, peer: self.peer, token: None };
         node.guard.vet(&newcomer, now_ms()).map_err(refused)?;
         let (seat, before) = node.roster.enter(Arrival {
             owner: device.into(),

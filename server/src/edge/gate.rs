@@ -19,6 +19,8 @@ pub enum Pass {
     Device {
         /// Which one.
         device: DeviceKey,
+        /// What it is called.
+        name: Arc<DeviceName>,
         /// Its state: a registered one connects for the first time.
         state: DeviceState,
         /// Its certificate's last good second, Unix seconds: no session outlives it.
@@ -64,7 +66,7 @@ pub fn verdict(
 fn device(
     verdicts: &Verdicts,
     visitor: &Visitor,
-    name: &DeviceName,
+    name: &Arc<DeviceName>,
     now_s: i64,
 ) -> Result<Pass, Box<Refusal>> {
     let Some(known) = verdicts.certificate(&visitor.certificate) else {
@@ -75,7 +77,7 @@ fn device(
     if now_s < visitor.not_before_s {
         return Err(refused(Code::CertificateNotYetValid));
     }
-    Ok(Pass::Device { device: known.device, state, not_after_s: known.not_after_s })
+    Ok(Pass::Device { device: known.device, name: Arc::clone(name), state, not_after_s: known.not_after_s })
 }
 
 /// The verifier has seen to its chain and its time; time goes on.
