@@ -8,6 +8,7 @@
 //!   https.pem             the HTTPS authority: what commands trust
 //!   token                 the first admin's token
 //!   registry.sqlite       the root, the stations and that operator are on its record
+//!   continuity.key        what continuity tokens are made with; without it every device begins anew
 //!   station/, station.passphrase   development only: a bundle for muster-factory
 //! ```
 

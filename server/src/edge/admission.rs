@@ -6,6 +6,9 @@
 //!
 //! - Each handshake has a time of its own on the node's pace, given out in order of arrival. So a fleet that
 //!   comes back at once is served in order, at a rate that leaves the processors to those who are connected.
+//! - A handshake that begins later than its time says that the event loop is behind, and that those who are
+//!   connected wait as long. The pace then slows down, and comes back when the loop keeps up: a rate that is
+//!   right for one machine is too much for another.
 //! - An address has a pace and a number of places too. What it asks beyond them waits behind its own, or is
 //!   closed, and takes nothing from the node's pace: the next address finds the door free.
 //! - An IPv6 client is known by its first 64 bits: it is given as many addresses as it likes (RFC 4291
@@ -16,7 +19,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,7 +27,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-use super::limits::{ADDRESSES_MAX, HANDSHAKE_BURST, Limits};
+use super::limits::{
+    ADDRESS_SWEEP, ADDRESSES_MAX, HANDSHAKE_BURST, HANDSHAKE_LAG_MAX, HANDSHAKE_SLOWDOWN_MAX, Limits,
+    PACE_ADJUST,
+};
 
 /// The node's door, shared by its shards.
 pub(super) struct Admission {
@@ -43,12 +49,18 @@ struct Rate {
     burst_us: u64,
 }
 
-/// Times given out at a rate, to all shards.
+/// Times given out to all shards: at a rate at most, and more slowly while they are late.
 #[derive(Debug)]
 struct Pace {
     rate: Rate,
     due_us: AtomicU64,
+    /// How many times the rate's interval passes from one to the next, in sixteenths.
+    stretch: AtomicU32,
+    stretched_us: AtomicU64,
 }
+
+/// No slower than the rate says.
+const PLAIN: u32 = 16;
 
 /// One connection from its arrival to the end of its handshake. Gives its place back when it is dropped.
 pub(super) struct Visit {
@@ -79,9 +91,6 @@ struct Address {
     due_us: u64,
 }
 
-/// Least time between two looks through a full table: what a flood of addresses costs.
-const SWEEP_US: u64 = 1_000_000;
-
 impl Rate {
     fn new(per_s: u32, burst: u32) -> Self {
         let interval_us = (1_000_000 / u64::from(per_s.max(1))).max(1);
@@ -96,10 +105,43 @@ impl Rate {
 }
 
 impl Pace {
+    fn new(rate: Rate) -> Self {
+        Self {
+            rate,
+            due_us: AtomicU64::new(0),
+            stretch: AtomicU32::new(PLAIN),
+            stretched_us: AtomicU64::new(0),
+        }
+    }
+
     fn take(&self, now_us: u64) -> u64 {
-        let next = |due_us| Some(self.rate.next(due_us, now_us).1);
+        let stretch = u64::from(self.stretch.load(Ordering::Relaxed));
+        let rate = Rate { interval_us: self.rate.interval_us * stretch / u64::from(PLAIN), ..self.rate };
+        let next = |due_us| Some(rate.next(due_us, now_us).1);
         let before = self.due_us.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
-        self.rate.next(before.unwrap_or_else(|due_us| due_us), now_us).0
+        rate.next(before.unwrap_or_else(|due_us| due_us), now_us).0
+    }
+
+    /// What was to begin `late_us` ago begins now.
+    fn begun(&self, late_us: u64, now_us: u64) {
+        let before = self.stretched_us.load(Ordering::Relaxed);
+        let due = before + PACE_ADJUST.as_micros() as u64 <= now_us;
+        // Everything that was due in the meantime is late together: that is one observation.
+        let mine =
+            || self.stretched_us.compare_exchange(before, now_us, Ordering::Relaxed, Ordering::Relaxed);
+        if !due || mine().is_err() {
+            return;
+        }
+        let lag_max_us = HANDSHAKE_LAG_MAX.as_micros() as u64;
+        let stretch = self.stretch.load(Ordering::Relaxed);
+        let next = if late_us > lag_max_us {
+            (stretch + stretch / 4).min(PLAIN * HANDSHAKE_SLOWDOWN_MAX)
+        } else if late_us < lag_max_us / 4 {
+            (stretch - stretch / 16).max(PLAIN)
+        } else {
+            stretch
+        };
+        self.stretch.store(next, Ordering::Relaxed);
     }
 }
 
@@ -115,7 +157,7 @@ impl Who {
 impl Addresses {
     fn entry(&mut self, who: Who, now_us: u64) -> (Who, &mut Address) {
         if self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&who) {
-            if now_us >= self.swept_us + SWEEP_US {
+            if now_us >= self.swept_us + ADDRESS_SWEEP.as_micros() as u64 {
                 self.swept_us = now_us;
                 self.known.retain(|_, address| address.visits > 0 || address.due_us > now_us);
             }
@@ -134,10 +176,7 @@ impl Admission {
         let per_s = limits.handshakes_per_s_of(shards);
         Arc::new(Self {
             started: Instant::now(),
-            node: Pace {
-                rate: Rate::new(per_s, HANDSHAKE_BURST.saturating_mul(shards)),
-                due_us: AtomicU64::new(0),
-            },
+            node: Pace::new(Rate::new(per_s, HANDSHAKE_BURST.saturating_mul(shards))),
             addresses: Mutex::default(),
             address: Rate::new(limits.handshakes_per_address_per_s, limits.handshakes_per_address_per_s),
             places: limits.handshakes_per_address,
@@ -193,7 +232,12 @@ impl Visit {
         let behind_its_own = door.until(self.not_before_us).await;
         // Not before: a time of the node's that an address could not use yet would be lost to the others.
         let at_us = door.node.take(door.now_us());
-        door.until(at_us).await || behind_its_own
+        let waited = door.until(at_us).await;
+        if waited {
+            let now_us = door.now_us();
+            door.node.begun(now_us.saturating_sub(at_us), now_us);
+        }
+        waited || behind_its_own
     }
 }
 

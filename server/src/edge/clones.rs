@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::roster::Owner;
+use super::{limits::TAKEOVERS_SWEEP, roster::Owner};
 
 /// What the operator has set about clones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,15 +92,12 @@ struct Recent {
     suspected_ms: Option<u64>,
 }
 
-/// Owners whose takeovers are remembered before the first look for those that are over.
-const SWEEP_FIRST: usize = 1024;
-
 impl Takeovers {
     pub(super) fn new(policy: &Policy) -> Self {
         Self {
             max: policy.takeovers_max as usize,
             window_ms: policy.takeover_window.as_millis() as u64,
-            owners: Mutex::new(Owners { known: HashMap::new(), sweep_at: SWEEP_FIRST }),
+            owners: Mutex::new(Owners { known: HashMap::new(), sweep_at: TAKEOVERS_SWEEP }),
         }
     }
 
@@ -142,7 +139,7 @@ impl Owners {
             recent.forget(now_ms, window_ms);
             !recent.at_ms.is_empty()
         });
-        self.sweep_at = SWEEP_FIRST.max(2 * self.known.len());
+        self.sweep_at = TAKEOVERS_SWEEP.max(2 * self.known.len());
     }
 }
 

@@ -80,8 +80,19 @@ pub const HANDSHAKES_MAX: usize = 4096;
 pub const HANDSHAKES_PER_S: u32 = 2000;
 /// Handshakes of one shard that may begin together: about 10 ms that a connected device waits behind them.
 pub const HANDSHAKE_BURST: u32 = 50;
+/// How late a handshake may begin before the pace slows down: what a connected device's message waits behind
+/// the others' handshakes. Far below the 2 s that a device under attack of its neighbours is promised.
+pub const HANDSHAKE_LAG_MAX: Duration = Duration::from_millis(20);
+/// How many times slower than its rate the pace becomes at most: about thirty handshakes a second are left.
+pub const HANDSHAKE_SLOWDOWN_MAX: u32 = 64;
+/// Least time between two changes of the pace: a few times the lag it is to notice.
+pub const PACE_ADJUST: Duration = Duration::from_millis(50);
 /// Addresses told apart at the door; beyond it strangers share one pace. About 5 MiB.
 pub const ADDRESSES_MAX: usize = 65_536;
+/// Least time between two looks through a full table of addresses: what a flood of them costs.
+pub const ADDRESS_SWEEP: Duration = Duration::from_secs(1);
+/// Sessions whose takeovers are remembered before the first look for those that are over.
+pub const TAKEOVERS_SWEEP: usize = 1024;
 /// A line of the PROXY protocol's version 1 with its CRLF (proxy-protocol.txt §2.1).
 pub const PROXY_LINE_MAX: usize = 107;
 /// A header of version 2: 16 octets, 216 of addresses at most, and extensions, of which a client's

@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const SWEEP_US: u64 = ADDRESS_SWEEP.as_micros() as u64;
+
 fn limits() -> Limits {
     Limits {
         handshakes_per_s: 1000,
@@ -74,6 +76,34 @@ fn addresses_that_say_nothing_any_more_are_forgotten() {
 }
 
 #[test]
+fn a_pace_slows_down_while_the_loop_is_behind_and_comes_back() {
+    let pace = Pace::new(Rate::new(1000, 0));
+    let mut now_us = 0;
+    // How many begin in a tenth of a second, each as late as this.
+    let mut in_a_tenth = |late_us: u64| {
+        let end_us = now_us + 100_000;
+        let mut begun = 0;
+        loop {
+            let at_us = pace.take(now_us);
+            now_us = at_us.max(now_us);
+            if now_us >= end_us {
+                return begun;
+            }
+            begun += 1;
+            pace.begun(late_us, now_us);
+        }
+    };
+    assert_eq!(in_a_tenth(0), 100);
+    let behind: Vec<_> = (0..40).map(|_| in_a_tenth(60_000)).collect();
+    assert!(behind.is_sorted_by(|before, after| after <= before), "{behind:?}");
+    assert!(behind[39] <= 2, "{behind:?}");
+    let again: Vec<_> = (0..200).map(|_| in_a_tenth(500)).collect();
+    assert!(again[199] >= 99 && again.iter().all(|begun| *begun <= 101), "{again:?}");
+    let so_so: Vec<_> = (0..10).map(|_| in_a_tenth(10_000)).collect();
+    assert!(so_so.iter().all(|begun| *begun >= 99), "neither late nor early changes nothing: {so_so:?}");
+}
+
+#[test]
 fn without_a_number_the_pace_follows_from_the_event_loops() {
     let automatic = Limits { handshakes_per_s: 0, ..limits() };
     assert_eq!(automatic.handshakes_per_s_of(4), 4 * automatic.handshakes_per_s_of(1));
@@ -117,15 +147,16 @@ proptest! {
     fn a_pace_gives_out_no_more_than_its_rate(
         per_s in 1_u32..20_000,
         burst in 0_u32..100,
-        gaps in prop::collection::vec(0_u64..2_000, 1..300),
+        gaps in prop::collection::vec((0_u64..2_000, 0_u64..100_000), 1..300),
     ) {
         let rate = Rate::new(per_s, burst);
-        let pace = Pace { rate, due_us: AtomicU64::new(0) };
+        let pace = Pace::new(rate);
         let mut now_us = 0;
         let mut given = Vec::new();
-        for gap in gaps {
+        for (gap, late_us) in gaps {
             now_us += gap;
             let at_us = pace.take(now_us);
+            pace.begun(late_us, now_us);
             prop_assert!(at_us >= now_us);
             prop_assert!(given.last().is_none_or(|last| *last <= at_us), "in order");
             given.push(at_us);
