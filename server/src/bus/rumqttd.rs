@@ -173,6 +173,9 @@ impl Shared {
         while !self.stopping() {
             let Some((publisher, receiver)) = links.take() else {
                 thread::sleep(AGAIN);
+                // What waited for the dead router is in the log; here it would be memory held for nothing.
+                let waited = waiting.try_iter().count();
+                self.dropped.fetch_add(waited as u64, Ordering::Relaxed);
                 match self::links() {
                     Ok(new) => {
                         links = Some(new);

@@ -10,4 +10,5 @@ mod independent;
 mod life;
 mod refused;
 mod revoke;
+mod services;
 mod site;

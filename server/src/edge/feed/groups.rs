@@ -11,9 +11,11 @@
 //! # Invariants
 //!
 //! - A message is with one member at a time, or with none and waiting.
-//! - The cursor ([`Groups::moved`]) stands before every message that is not done with: a server that starts
+//! - The cursor that is saved ([`Groups::changes`]) stands before every message that is not done with: a server that starts
 //!   again from it repeats a little and skips nothing.
 //! - While a session keeps its membership the group stays, with or without a live member.
+
+mod saved;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,7 +49,7 @@ pub struct Groups {
 #[derive(Default)]
 struct All {
     groups: BTreeMap<GroupKey, Arc<Group>>,
-    /// Cursors as they were last told.
+    /// Cursors as they are saved.
     told: BTreeMap<GroupKey, Position>,
 }
 
@@ -116,14 +118,6 @@ impl Groups {
         Membership { groups: Arc::clone(self), group, client_id, number }
     }
 
-    /// At the start of the server: a session that is away holds a membership; the group's cursor is at `at`.
-    pub fn restore(self: &Arc<Self>, key: &GroupKey, client_id: &str, at: Position) {
-        let mut all = self.all.lock();
-        let group = Arc::clone(self.group(&mut all, key, at));
-        all.told.entry(key.clone()).or_insert(at);
-        group.state.lock().members.entry(client_id.into()).or_insert_with(Member::away);
-    }
-
     /// A session of this service has ended for good while it was away: it is no member any more.
     pub fn end(&self, service: &str, client_id: &str) {
         let mut all = self.all.lock();
@@ -136,9 +130,9 @@ impl Groups {
         });
     }
 
-    /// The cursors that have moved since this was last asked, to be stored; `None`: the group has ended.
+    /// The cursors that have moved since this was last asked; `None`: the group has ended.
     #[must_use]
-    pub fn moved(&self) -> Vec<(GroupKey, Option<Position>)> {
+    fn moved(&self) -> Vec<(GroupKey, Option<Position>)> {
         let mut all = self.all.lock();
         let All { groups, told } = &mut *all;
         let mut moved = Vec::new();

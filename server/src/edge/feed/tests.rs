@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     bus::{Bus, Rumqttd, Subscription, subscription},
     registry::testing::Fleet,
-    uplink::{Fresh, Outcome, Reader, Writer, testing::telemetry},
+    uplink::{Change, Fresh, Outcome, Reader, SavedSession, Writer, testing::telemetry},
 };
 
 /// Long enough for the slowest machine; what takes longer hangs.
@@ -265,6 +265,25 @@ async fn a_single_message_is_fetched_from_wherever_it_is() {
     log.close().await;
 }
 
+/// What would be saved, read back.
+fn moved(groups: &Groups) -> Vec<(GroupKey, Option<Position>)> {
+    let changes = groups.changes().into_iter();
+    changes
+        .map(|change| match change {
+            Change::Session { key, state, .. } => {
+                let saved = SavedSession { key, state, saved_ms: 0, queue: Vec::new() };
+                let (key, at) = GroupKey::of_saved(&saved).expect("it is a group's");
+                (key, Some(at))
+            }
+            Change::Forget { key: forgotten } => {
+                assert_eq!(forgotten, key("g").session_key());
+                (key("g"), None)
+            }
+            other => panic!("no change of a group: {other:?}"),
+        })
+        .collect()
+}
+
 fn key(group: &str) -> GroupKey {
     GroupKey { service: "planner".into(), group: group.into(), filter: "acme/+/telemetry/#".into() }
 }
@@ -372,27 +391,30 @@ async fn a_groups_cursor_stands_before_all_that_is_not_done() {
     let groups = Groups::new(log.tail.clone());
     log.append(6).await;
     let member = groups.join(&key("g"), "a", Position(0));
-    assert_eq!(groups.moved(), [(key("g"), Some(Position(0)))]);
+    assert_eq!(moved(&groups), [(key("g"), Some(Position(0)))]);
     for position in 1..=4 {
         assert_eq!(given(&member).await, Position(position));
     }
     [1, 3, 4].into_iter().for_each(|position| member.done(Position(position)));
-    assert_eq!(groups.moved(), [(key("g"), Some(Position(1)))]);
-    assert_eq!(groups.moved(), []);
+    assert_eq!(moved(&groups), [(key("g"), Some(Position(1)))]);
+    assert_eq!(moved(&groups), []);
     member.leave(&BTreeSet::new(), true);
-    assert_eq!(groups.moved(), [], "the group waits for its member");
+    assert_eq!(moved(&groups), [], "the group waits for its member");
     // The server starts again: 2 was not done, 3 and 4 are repeated, nothing is skipped.
     let groups = Groups::new(log.tail.clone());
-    groups.restore(&key("g"), "a", Position(1));
+    groups
+        .restore([(key("g"), Position(1)), (key("old"), Position(1))], [(key("g"), "a".into(), Position(0))]);
+    let forgotten = Change::Forget { key: key("old").session_key() };
+    assert_eq!(groups.changes(), [forgotten], "nobody holds it any more");
     let member = groups.join(&key("g"), "a", Position(77));
     for position in 2..=6 {
         assert_eq!(given(&member).await, Position(position));
         member.done(Position(position));
     }
-    assert_eq!(groups.moved(), [(key("g"), Some(Position(6)))]);
+    assert_eq!(moved(&groups), [(key("g"), Some(Position(6)))]);
     member.leave(&BTreeSet::new(), true);
     groups.end("planner", "a");
-    assert_eq!(groups.moved(), [(key("g"), None)]);
+    assert_eq!(moved(&groups), [(key("g"), None)]);
     // A group of that name is a new one.
     log.append(1).await;
     let member = groups.join(&key("g"), "a", Position(6));
@@ -473,7 +495,7 @@ async fn members_come_and_go_and_each_message_is_done_once() {
             assert!(done.insert(position), "{position:?} is done with twice");
         }
         assert_eq!(done, (1..=stored).map(Position).collect());
-        assert_eq!(groups.moved(), [(key("g"), Some(Position(stored)))]);
+        assert_eq!(moved(&groups), [(key("g"), Some(Position(stored)))]);
         drop(last);
         log.close().await;
     }
