@@ -1,11 +1,12 @@
 //! Who may begin a handshake, and when: a handshake is the dearest thing a stranger can have done.
 //!
 //! ```text
-//! kernel's accept queue → place on a shard → its address's pace → the node's pace → TLS
+//! kernel's accept queue → place on a shard → its address's pace → the shard's line → the node's pace → TLS
 //! ```
 //!
-//! - Each handshake has a time of its own on the node's pace, given out in order of arrival. So a fleet that
-//!   comes back at once is served in order, at a rate that leaves the processors to those who are connected.
+//! - Those who wait stand in line, in order of arrival; the first of each line waits for its time on the
+//!   node's pace. So a fleet that comes back at once is served in order, at a rate that leaves the processors
+//!   to those who are connected. Whoever has gone when it is first takes nobody's time.
 //! - A handshake that begins later than its time says that the event loop is behind, and that those who are
 //!   connected wait as long. The pace then slows down, and comes back when the loop keeps up: a rate that is
 //!   right for one machine is too much for another.
@@ -25,7 +26,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::Mutex as Line,
+    time::{Instant, sleep_until},
+};
 
 use super::limits::{
     ADDRESS_SWEEP, ADDRESSES_MAX, HANDSHAKE_BURST, HANDSHAKE_LAG_MAX, HANDSHAKE_SLOWDOWN_MAX, Limits,
@@ -216,28 +220,33 @@ impl Admission {
         self.started.elapsed().as_micros() as u64
     }
 
+    /// Waits until then; `true` when that was not over yet.
     async fn until(&self, at_us: u64) -> bool {
-        let late = at_us <= self.now_us();
-        if !late {
+        let ahead = at_us > self.now_us();
+        if ahead {
             sleep_until(self.started + Duration::from_micros(at_us)).await;
         }
-        !late
+        ahead
     }
 }
 
 impl Visit {
-    /// Waits for its turn. `true` when it had to wait: its client may have gone meanwhile.
-    pub(super) async fn turn(&self) -> bool {
+    /// Waits for its turn, in the line of its shard. `false`: its client has gone meanwhile.
+    pub(super) async fn turn(&self, line: &Line<()>, has_gone: impl Fn() -> bool) -> bool {
         let door = &self.admission;
-        let behind_its_own = door.until(self.not_before_us).await;
-        // Not before: a time of the node's that an address could not use yet would be lost to the others.
+        // Not in line yet: who is too fast holds up nobody else.
+        door.until(self.not_before_us).await;
+        // The line is served first come, first served.
+        let _first = line.lock().await;
+        if has_gone() {
+            return false;
+        }
         let at_us = door.node.take(door.now_us());
-        let waited = door.until(at_us).await;
-        if waited {
+        if door.until(at_us).await {
             let now_us = door.now_us();
             door.node.begun(now_us.saturating_sub(at_us), now_us);
         }
-        waited || behind_its_own
+        true
     }
 }
 

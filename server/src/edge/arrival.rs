@@ -35,7 +35,7 @@ pub(super) async fn receive(
         node.facts.refused(&Claimed::Nobody, Code::AddressBusy, now_ms(), Some(client));
         return;
     };
-    if visit.turn().await && has_gone(&stream) {
+    if !visit.turn(&shard.line, || has_gone(&stream)).await {
         return;
     }
     connection::serve(shard, stream, client, Permit { _place: place, _visit: visit }).await;
@@ -51,7 +51,8 @@ async fn client(shard: &Shard, stream: &mut TcpStream, peer: SocketAddr) -> Resu
         node.facts.refused(&Claimed::Nobody, code, now_ms(), Some(peer));
         Err(())
     };
-    match timeout(node.limits.handshake, proxy::read(stream)).await {
+    // On the heap: whoever comes without a balancer carries no room for it.
+    match timeout(node.limits.handshake, Box::pin(proxy::read(stream))).await {
         Ok(Ok(Origin::Client(client))) => Ok(client),
         Ok(Ok(Origin::Balancer)) => Ok(peer),
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {

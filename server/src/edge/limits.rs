@@ -83,8 +83,9 @@ pub const HANDSHAKE_BURST: u32 = 50;
 /// How late a handshake may begin before the pace slows down: what a connected device's message waits behind
 /// the others' handshakes. Far below the 2 s that a device under attack of its neighbours is promised.
 pub const HANDSHAKE_LAG_MAX: Duration = Duration::from_millis(20);
-/// How many times slower than its rate the pace becomes at most: about thirty handshakes a second are left.
-pub const HANDSHAKE_SLOWDOWN_MAX: u32 = 64;
+/// How many times slower than its rate the pace becomes at most: 125 handshakes a second for each event loop,
+/// which a processor of a tenth of the speed that was measured still does.
+pub const HANDSHAKE_SLOWDOWN_MAX: u32 = 16;
 /// Least time between two changes of the pace: a few times the lag it is to notice.
 pub const PACE_ADJUST: Duration = Duration::from_millis(50);
 /// Addresses told apart at the door; beyond it strangers share one pace. About 5 MiB.

@@ -17,7 +17,7 @@ use muster_shared::Code;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::spawn_local,
     time::{sleep, timeout},
 };
@@ -80,6 +80,8 @@ pub(super) struct Shard {
     pub(super) scratch: RefCell<Scratch>,
     started: Instant,
     handshakes: Arc<Semaphore>,
+    /// Where those who have arrived wait for their handshake, in order.
+    pub(super) line: Mutex<()>,
     guests: Cell<usize>,
     guest_left: Notify,
 }
@@ -96,6 +98,7 @@ impl Shard {
             scratch: RefCell::new(scratch),
             started: Instant::now(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            line: Mutex::default(),
             guests: Cell::new(0),
             guest_left: Notify::new(),
         })

@@ -96,7 +96,7 @@ fn a_pace_slows_down_while_the_loop_is_behind_and_comes_back() {
     assert_eq!(in_a_tenth(0), 100);
     let behind: Vec<_> = (0..40).map(|_| in_a_tenth(60_000)).collect();
     assert!(behind.is_sorted_by(|before, after| after <= before), "{behind:?}");
-    assert!(behind[39] <= 2, "{behind:?}");
+    assert!((6..=8).contains(&behind[39]), "a sixteenth is left: {behind:?}");
     let again: Vec<_> = (0..200).map(|_| in_a_tenth(500)).collect();
     assert!(again[199] >= 99 && again.iter().all(|begun| *begun <= 101), "{again:?}");
     let so_so: Vec<_> = (0..10).map(|_| in_a_tenth(10_000)).collect();
@@ -116,14 +116,18 @@ fn without_a_number_the_pace_follows_from_the_event_loops() {
 async fn a_fleet_that_comes_back_at_once_is_served_in_order() {
     let limits = Limits { handshakes_per_address_per_s: 10, ..limits() };
     let door = Admission::new(&limits, 1);
+    let line = Arc::new(Line::default());
     let served = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..3000_u32 {
         for from in [address(0), address(1 + n)] {
             let Some(visit) = door.arrive(from) else { continue };
-            let (served, door) = (Arc::clone(&served), Arc::clone(&door));
+            let (served, door, line) = (Arc::clone(&served), Arc::clone(&door), Arc::clone(&line));
             tasks.spawn(async move {
-                visit.turn().await;
+                // Every third of the fleet gives up before it is served.
+                if !visit.turn(&line, || n % 3 == 2 && from != address(0)).await {
+                    return;
+                }
                 served.lock().push((from, door.now_us()));
             });
         }
@@ -133,13 +137,14 @@ async fn a_fleet_that_comes_back_at_once_is_served_in_order() {
     }
     let served = served.lock();
     let mut fleet: Vec<_> = served.iter().filter(|(from, _)| *from != address(0)).collect();
-    assert_eq!(fleet.len(), 3000);
+    assert_eq!(fleet.len(), 2000);
     fleet.sort_by_key(|(from, _)| *from);
     assert!(fleet.is_sorted_by_key(|(_, at_us)| *at_us), "in order of arrival");
     let last_us = fleet.last().unwrap().1;
-    // 3000 at 1000 a second, but for the burst; the hammering address has its ten a second of it.
-    assert!((2_900_000..=3_060_000).contains(&last_us), "{last_us}");
-    assert!(served.len() <= 3000 + 40, "{}", served.len());
+    // 2000 at 1000 a second, but for the burst; the hammering address has its ten a second of it, and those
+    // who have gone took nobody's time.
+    assert!((1_900_000..=2_060_000).contains(&last_us), "{last_us}");
+    assert!(served.len() <= 2000 + 40, "{}", served.len());
 }
 
 proptest! {
