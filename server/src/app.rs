@@ -1,7 +1,7 @@
 //! Ordered start and stop of everything `muster serve` runs.
 //!
 //! ```text
-//! start: data directory claimed → keys opened → registry → uplink log → bus → edge → API → addresses
+//! start: data directory claimed → keys opened → registry → bus, uplink log, sessions → edge → API → addresses
 //! stop:  API (no new decisions) → edge (DISCONNECT 0x8B; what the log holds is acknowledged)
 //!        → uplink log → bus → registry → data directory given back
 //! ```
@@ -12,6 +12,7 @@
 
 mod addresses;
 mod credentials;
+pub mod messages;
 
 use std::{io, net::SocketAddr, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
 
@@ -26,17 +27,16 @@ use tracing_subscriber::EnvFilter;
 pub use addresses::Addresses;
 use addresses::Claim;
 use credentials::{broker_credential, https_resolver, now_s};
+pub use messages::{Messages, MessagesError};
 
 use crate::{
     api::{self, error::Problem, serve::Server},
-    bus::{Bus as _, Latest, Rumqttd},
     certificate::Renewing,
     config::{Config, Log},
-    edge::{Doors, Edge, EdgeError, Limits, Roster, Trust, limits::DESCRIPTORS_KEPT},
+    edge::{Doors, Edge, EdgeError, Limits, Trust, limits::DESCRIPTORS_KEPT},
     init::open_bundle,
     registry::{Actor, Registry, now_ms},
     revocation::{Reconciler, Revocation},
-    uplink::{Reader, Writer},
 };
 
 /// How long answers under way may take when the server stops.
@@ -140,9 +140,7 @@ struct Node {
     addresses: Addresses,
     _claim: Claim,
     registry: Registry,
-    uplink: Writer,
-    bus: Arc<Rumqttd>,
-    latest: Latest,
+    messages: Messages,
     reconciler: Reconciler,
     edge: Arc<Edge>,
     renewal: JoinHandle<()>,
@@ -154,18 +152,11 @@ impl Node {
         let claim = claim(config)?;
         let bundle = bundle(config).await?;
         let registry = registry(config, &bundle).await?;
-        let bus = Rumqttd::start().map_err(|error| fault("the bus cannot be started", &error))?;
-        let tail = bus.clone();
-        let tail = Box::new(move |fresh| tail.publish(fresh));
-        let uplink = Writer::open(&config.data_dir, registry.verdicts(), Arc::new(()), tail)
+        let messages = Messages::open(&config.data_dir, &registry)
             .await
-            .map_err(|error| fault("the uplink log cannot be opened", &error))?;
-        let reader = Reader::open(&config.data_dir)
-            .await
-            .map_err(|error| fault("the uplink log cannot be read", &error))?;
-        let latest = Latest::start(registry.clone(), reader, &*bus);
-        let roster = Roster::new();
-        let revocation = Revocation::new(registry.clone(), roster.clone(), uplink.clone());
+            .map_err(|error| fault("messages cannot be stored", &error))?;
+        let Messages { uplink, bus, sessions, .. } = &messages;
+        let revocation = Revocation::new(registry.clone(), sessions.clone(), uplink.clone());
         let reconciler = revocation.start();
         let broker = Renewing::new(
             &bundle.broker,
@@ -173,12 +164,12 @@ impl Node {
             now_s(),
         );
         let broker = Arc::new(broker.map_err(|error| fault("no broker certificate", &error))?);
-        let edge = edge(config, &bundle, &registry, &uplink, &roster, &broker)?;
+        let edge = edge(config, &bundle, &registry, &messages, &revocation, &broker)?;
         let edge = Arc::new(edge);
         let (resolver, https) = https_resolver(config, &bundle)?;
         let doors = api::Doors {
             registry: registry.clone(),
-            roster,
+            roster: sessions.roster().clone(),
             revocation,
             uplink: uplink.clone(),
             bus: bus.clone(),
@@ -198,7 +189,7 @@ impl Node {
         let renewal = tokio::spawn(renew(broker, edge.clone(), https));
         let addresses = Addresses::new(api.local_addr(), edge.local_addr());
         claim.publish(&addresses).map_err(|error| fault("the addresses cannot be written", &error))?;
-        Ok(Self { addresses, _claim: claim, registry, uplink, bus, latest, reconciler, edge, renewal, api })
+        Ok(Self { addresses, _claim: claim, registry, messages, reconciler, edge, renewal, api })
     }
 
     async fn stop(self) {
@@ -210,9 +201,7 @@ impl Node {
             edge.stop(EDGE_STOP).await;
         }
         self.reconciler.stop().await;
-        self.uplink.close().await;
-        self.latest.stop().await;
-        self.bus.stop().await;
+        self.messages.close().await;
         self.registry.close().await;
     }
 }
@@ -270,14 +259,17 @@ fn edge(
     config: &Config,
     bundle: &ServerBundle,
     registry: &Registry,
-    uplink: &Writer,
-    roster: &Arc<Roster>,
+    messages: &Messages,
+    revocation: &Revocation,
     broker: &Renewing,
 ) -> Result<Edge, Problem> {
     let doors = Doors {
         registry: registry.clone(),
-        uplink: uplink.clone(),
-        roster: roster.clone(),
+        uplink: messages.uplink.clone(),
+        tail: messages.tail.clone(),
+        roster: messages.sessions.roster().clone(),
+        sessions: messages.sessions.clone(),
+        revocation: revocation.clone(),
         broker: broker_credential(&broker.current()),
         trust: Arc::new(trust(config, bundle)),
         limits: Limits {

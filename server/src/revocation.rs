@@ -4,8 +4,8 @@
 //! 2. **Flip** the verdict in memory, before anything else is decided.
 //! 3. **Barrier**: the uplink's batches begun before the flip end; later ones read the new verdict.
 //! 4. **Answer.** Nothing of the device is accepted any more.
-//! 5. **Close** its session (MQTT 5 DISCONNECT 0x98 with the reason); no will is sent, what waits for the
-//!    device goes with the session.
+//! 5. **Close** its session (MQTT 5 DISCONNECT 0x98 with the reason); no will is sent, and what waits for the
+//!    device or is retained of it is purged.
 //! 6. **Mark** the decision enforced, with the time.
 //!
 //! Every step can be repeated. What a crash or a slow socket left undone, a reconciler does: at the start and
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    edge::roster::Roster,
+    edge::Sessions,
     registry::{Act, Actor, Decided, DisconnectReason, Reason, Registry, RegistryError, Target, now_ms},
     uplink::Writer,
 };
@@ -83,7 +83,7 @@ impl Answer {
 #[derive(Clone)]
 pub struct Revocation {
     registry: Registry,
-    roster: Arc<Roster>,
+    sessions: Arc<Sessions>,
     uplink: Writer,
     /// Decisions being enforced now: the reconciler leaves them alone.
     busy: Arc<Mutex<HashSet<Generation>>>,
@@ -92,8 +92,8 @@ pub struct Revocation {
 impl Revocation {
     /// Over this node's registry, sessions and uplink log.
     #[must_use]
-    pub fn new(registry: Registry, roster: Arc<Roster>, uplink: Writer) -> Self {
-        Self { registry, roster, uplink, busy: Arc::default() }
+    pub fn new(registry: Registry, sessions: Arc<Sessions>, uplink: Writer) -> Self {
+        Self { registry, sessions, uplink, busy: Arc::default() }
     }
 
     /// Decides about a device. When this returns `Ok`, nothing the decision forbids is accepted any more;
@@ -124,7 +124,7 @@ impl Revocation {
         let this = self.clone();
         let claim = Claim::new(&this.busy, decided.generation);
         async move {
-            let done = enforce(&this.registry, &this.roster, &this.uplink, decided).await;
+            let done = enforce(&this.registry, &this.sessions, &this.uplink, decided).await;
             drop(claim);
             done
         }
@@ -146,7 +146,7 @@ impl Revocation {
                     .await
                     .map_err(|_| NotEnforced::NotRecorded)
             } else {
-                enforce(&self.registry, &self.roster, &self.uplink, open.decided).await.map(drop)
+                enforce(&self.registry, &self.sessions, &self.uplink, open.decided).await.map(drop)
             };
             match enforced {
                 Ok(()) => done += 1,
@@ -213,15 +213,17 @@ impl Drop for Claim {
 /// [`NotEnforced`]: it is to be tried again.
 pub async fn enforce(
     registry: &Registry,
-    roster: &Roster,
+    sessions: &Sessions,
     uplink: &Writer,
     decided: Decided,
 ) -> Result<Enforced, NotEnforced> {
     // Not needed for what the device may do, which the flip decided; but a message accepted before the flip
     // is acknowledged before its session is closed.
     uplink.barrier().await;
-    let closing = roster.close(decided.device, farewell(decided.act));
+    let closing = sessions.roster().close(decided.device, farewell(decided.act));
     let closed = timeout(CLOSE_MAX, closing).await.map_err(|_| NotEnforced::Slow)?;
+    // Of a device that was away, too.
+    sessions.purge(decided.device);
     let enforced_at_ms = closed.map_or_else(now_ms, |closed| closed.at_ms);
     let enforced = Enforced {
         closed_sessions: u64::from(closed.is_some()),

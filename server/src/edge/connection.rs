@@ -5,8 +5,13 @@
 //!   → verdict → seat on the roster (whoever sat there is closed first) → verdict again → CONNACK → run
 //! ```
 //!
-//! What a session decides is in [`super::mqtt::session`]; here are the socket, the clock and the waiting.
+//! What a session decides is in [`super::mqtt::session`]; here are the socket, the clock and the waiting:
+//! `enter` lets it in, `turn` and `outlet` serve it, `leave` ends it.
 
+mod enter;
+mod leave;
+mod outlet;
+pub(super) mod shares;
 mod turn;
 
 use std::{
@@ -15,6 +20,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -29,22 +35,23 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
+use self::outlet::Outlet;
 use super::{
     arrival::Permit,
     farewell::Farewell,
-    gate::{self, Pass, Refusal},
-    guard::Newcomer,
+    feed::Groups,
+    gate::Refusal,
     identity::Visitor,
-    limits::{LINGER, TAKEOVER_WAIT},
+    limits::LINGER,
     mqtt::session::{Request, Session},
     pace::Pace,
-    roster::{Arrival, Protocol, Receipt, Seat},
+    roster::{Owner, Seat},
     shard::{Scratch, Shard},
     tls::Tls,
 };
 use crate::{
-    registry::{Claimed, Connected, DeviceState, DisconnectReason, SessionId, now_ms},
-    uplink::Ticket,
+    registry::{Claimed, DisconnectReason, SessionId, now_ms},
+    uplink::{Message, Publisher, Ticket},
 };
 
 /// Serves one connection until it is closed.
@@ -164,20 +171,43 @@ struct Connection {
     unsent: Vec<u8>,
     /// Messages handed to the uplink log, oldest first.
     tickets: VecDeque<Ticket>,
-    /// Messages on their way to the device, and who asks about them.
-    receipts: Vec<(u64, Receipt)>,
-    receipt_last: u64,
     pace: Pace,
     timer: Pin<Box<Sleep>>,
     /// When the timer fires, on the shard's clock.
     armed_ms: u64,
-    seated: Option<(Seat, SessionId)>,
+    /// Set when the client was let in.
+    seated: Option<Box<Seated>>,
     /// The certificate's last good second, Unix seconds.
     not_after_s: i64,
     /// Too fast, and not read for a while.
     paused: bool,
     /// A stop: nothing is read any more, what was handed over is waited for and acknowledged.
     draining: bool,
+}
+
+/// What a client that was let in stands on.
+struct Seated {
+    seat: Seat,
+    /// A device's session in the registry.
+    record: Option<SessionId>,
+    /// As whom it publishes.
+    publisher: Publisher,
+    outlet: Outlet,
+    /// Its session is held and saved: it goes on without the connection, or did before this one.
+    durable: bool,
+    /// Its will, and the milliseconds it is held back.
+    will: Option<(u64, Message)>,
+    /// Since when its state differs from the saved one, on the shard's clock.
+    changed_ms: Option<u64>,
+}
+
+impl Seated {
+    /// Takes part in the shared subscriptions the session holds now. Devices have none.
+    fn follow_shares(&mut self, groups: &Arc<Groups>, session: &Session) {
+        if let Owner::Service(client) = &self.outlet.owner {
+            self.outlet.shares.follow(groups, client, session.subscriptions());
+        }
+    }
 }
 
 /// What a connection cannot do within a turn.
@@ -206,8 +236,6 @@ impl Connection {
             unread: early,
             unsent: Vec::new(),
             tickets: VecDeque::new(),
-            receipts: Vec::new(),
-            receipt_last: 0,
             pace: Pace::new(shard.node.limits.messages_per_s),
             timer: Box::pin(sleep(Duration::MAX)),
             armed_ms: u64::MAX,
@@ -222,7 +250,7 @@ impl Connection {
         let farewell = loop {
             match poll_fn(|cx| self.turn(cx)).await {
                 Event::Close(farewell) => break farewell,
-                Event::Connect(request) => match self.gate(request).await {
+                Event::Connect(request) => match self.enter(request).await {
                     Ok(()) => {}
                     Err(refusal) => {
                         self.refuse(&refusal);
@@ -234,108 +262,10 @@ impl Connection {
         self.finish(farewell).await;
     }
 
-    /// CONNECT has come. Lets the client in, or says why not.
-    async fn gate(&mut self, request: Box<Request>) -> Result<(), Box<Refusal>> {
-        let shard = Rc::clone(&self.shard);
-        let node = &shard.node;
-        let Pass::Device { device, name, state, not_after_s } = self.verdict()? else {
-            return Err(Box::new(Refusal { code: Code::ServerBusy, who: Claimed::Nobody }));
-        };
-        let refused = |code| Box::new(Refusal { code, who: Claimed::Device(device) });
-        if let Some(code) = request.objection {
-            return Err(refused(code));
-        }
-        let newcomer = Newcomer { device, name: &name, peer: self.peer, token: None };
-        node.guard.vet(&newcomer, now_ms()).map_err(refused)?;
-        let (seat, before) = node.roster.enter(Arrival {
-            owner: device.into(),
-            certificate: self.visitor.certificate,
-            peer: self.peer,
-            protocol: request.protocol,
-            keep_alive_s: request.keep_alive_s,
-        });
-        // The one that sat there hands over nothing more once its socket is closed; so what the log
-        // takes is in order across a takeover.
-        if timeout(TAKEOVER_WAIT, before).await.is_err() {
-            warn!(device = self.visitor.principal.label(), "the session before does not end");
-            return Err(refused(Code::ServerBusy));
-        }
-        // Whoever decides from here on finds the seat; what was decided before is seen now.
-        self.verdict()?;
-        if state == DeviceState::Registered {
-            node.registry.first_connection(device, now_ms()).await.map_err(|error| {
-                debug!(%error, "first connection is not recorded");
-                // A decision that came between says why; trouble with the disk is ours.
-                self.verdict().err().map_or(refused(Code::NotStored), |refusal| refusal)
-            })?;
-        }
-        if let Some(farewell) = seat.ordered_to_close() {
-            return Err(refused(farewell.code));
-        }
-        if shard.stopping() {
-            return Err(refused(Code::ServerStopping));
-        }
-        let session = node.facts.connected(Connected {
-            device,
-            at_ms: now_ms(),
-            remote: self.peer,
-            protocol: match request.protocol {
-                Protocol::V3 => 4,
-                Protocol::V5 => 5,
-            },
-            keep_alive_s: request.keep_alive_s,
-        });
-        info!(device = self.visitor.principal.label(), peer = %self.peer, "connected");
-        self.seated = Some((seat, session));
-        self.not_after_s = not_after_s;
-        self.admit();
-        Ok(())
-    }
-
-    fn verdict(&self) -> Result<Pass, Box<Refusal>> {
-        let node = &self.shard.node;
-        gate::verdict(&node.verdicts, &node.trust, &self.visitor, (now_ms() / 1000) as i64)
-    }
-
-    /// Closes the socket and tells everybody who has to know, in this order: the record, the client, the
-    /// roster.
-    async fn finish(mut self, farewell: Farewell) {
-        let node = &self.shard.node;
-        let name = self.visitor.principal.label();
-        match &self.seated {
-            Some((seat, session)) => {
-                if let Some(device) = seat.owner().device() {
-                    node.facts.disconnected(device, *session, now_ms(), farewell.why);
-                }
-                info!(device = %name, peer = %self.peer, why = %farewell.why, code = %farewell.code, "disconnected");
-            }
-            None if farewell.why == DisconnectReason::ProtocolError => {
-                let who = match self.verdict() {
-                    Ok(Pass::Device { device, .. }) => Claimed::Device(device),
-                    Ok(Pass::Service { .. }) => Claimed::Nobody,
-                    Err(refusal) => refusal.who,
-                };
-                node.facts.refused(&who, farewell.code, now_ms(), Some(self.peer));
-            }
-            // Refused at the gate, where it is recorded, or gone before CONNECT.
-            None => {}
-        }
-        self.say_goodbye();
-        if self.seated.is_none() || farewell.why == DisconnectReason::ServerShutdown {
-            let mut unsent = std::mem::take(&mut self.unsent);
-            let _ = timeout(LINGER, flush(&mut self.stream, &mut unsent)).await;
-        }
-        // From here on nothing that arrives is looked at, and nothing more is sent.
-        let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
-        let Self { shard, stream, seated, .. } = self;
-        drop(seated);
-        linger(&shard, stream).await;
-    }
-
     fn refuse(&mut self, refusal: &Refusal) {
         let node = &self.shard.node;
         node.facts.refused(&refusal.who, refusal.code, now_ms(), Some(self.peer));
-        info!(device = self.visitor.principal.label(), peer = %self.peer, code = %refusal.code, "refused");
+        info!(who = self.visitor.principal.label(), peer = %self.peer, code = %refusal.code, "refused");
         let shard = Rc::clone(&self.shard);
         let mut scratch = shard.scratch.borrow_mut();
         self.session.refuse(refusal.code, &mut scratch.out);

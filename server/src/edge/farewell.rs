@@ -53,6 +53,19 @@ impl Farewell {
     }
 }
 
+impl Farewell {
+    /// Does nothing of the session stay? Not of a device that may not talk any more: what waits for it and
+    /// what is retained of it go, too.
+    #[must_use]
+    pub fn purges(self) -> bool {
+        use DisconnectReason as Why;
+        matches!(
+            self.why,
+            Why::CertificateRevoked | Why::CertificateExpired | Why::DeviceSuspended | Why::DeviceQuarantined
+        )
+    }
+}
+
 impl From<DisconnectReason> for Farewell {
     /// With the code a session ends with when nobody names a better one.
     fn from(why: DisconnectReason) -> Self {

@@ -134,9 +134,6 @@ pub const MAIL_BYTES_MAX: usize = 256 * 1024;
 pub const QUEUE_MAX: usize = 1000;
 /// Octets that wait for a device's durable session, on disk.
 pub const QUEUE_BYTES_MAX: usize = 1 << 20;
-/// Sessions of one service that go on without a connection: one for each client id. A client that invents a
-/// new id each time and never ends its sessions is stopped here.
-pub const SERVICE_SESSIONS_MAX: usize = 1024;
 /// Retained messages of one device: its topics have a dozen kinds, and a few streams.
 pub const RETAINED_DEVICE_MAX: usize = 64;
 /// Octets of the retained messages of one device: two of the largest size, or all of them at 2 KiB.
@@ -163,6 +160,17 @@ pub const PROPERTIES_MAX: usize = 64;
 pub const CLIENT_ID_MAX: usize = 256;
 /// A will's topic, payload and properties together, octets.
 pub const WILL_MAX: usize = 8 * 1024;
+/// Longest a device's session goes on without a connection, seconds: 30 days. What waits for it is bounded,
+/// what it costs meanwhile is not worth longer.
+pub const SESSION_EXPIRY_MAX_S: u32 = 30 * 86_400;
+/// How long a session's state may differ from the saved one when nothing waits for it, milliseconds.
+pub const SAVE_AFTER_MS: u64 = 200;
+/// How often wills and sessions that are due are looked for.
+pub const SESSIONS_TICK: Duration = Duration::from_millis(250);
+/// Octets written to one client in one turn, before the others have theirs.
+pub const OUTBOUND_TURN_MAX: usize = 2 * PACKET_MAX;
+/// Retained messages looked up at a time for a subscription.
+pub const REPLAY_PAGE: usize = 64;
 /// Keep-alive grace: a client is given one and a half times its interval [MQTT-3.1.2-22]. In halves.
 pub const KEEP_ALIVE_HALVES: u64 = 3;
 /// How long a session that takes over waits for the one before it to close its socket.

@@ -22,6 +22,8 @@
 //! | [`principal`] | what it may publish, subscribe to and be handed |
 //! | `guard`, [`continuity`], [`clones`] | whether it is the device it was before, and the only one |
 //! | [`roster`] | who is here; how to reach and how to close them |
+//! | [`sessions`] | what is kept of who is not: sessions, queues, wills |
+//! | `presence` | what services are told of who is here |
 //! | [`mqtt`] | the protocol, without sockets and clocks |
 //! | [`farewell`] | how sessions end |
 //! | `pace`, [`limits`] | how fast a device may send; every other bound |
@@ -33,7 +35,6 @@ mod connection;
 pub mod continuity;
 pub mod farewell;
 pub mod feed;
-
 pub mod gate;
 pub mod guard;
 pub mod identity;
@@ -41,9 +42,11 @@ pub mod limits;
 mod listener;
 pub mod mqtt;
 mod pace;
+mod presence;
 pub mod principal;
 mod proxy;
 pub mod roster;
+pub mod sessions;
 mod shard;
 pub mod tls;
 pub mod trust;
@@ -60,16 +63,19 @@ use rustls::ServerConfig;
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     sync::{oneshot, watch},
-    time::{Instant, timeout_at},
+    task::spawn_local,
+    time::{Instant, sleep, timeout_at},
 };
 
 use self::{
     admission::Admission,
     guard::{Guard, Tally},
+    limits::SESSIONS_TICK,
     shard::{Node, Phase, Shard},
 };
 pub use self::{
     farewell::Farewell,
+    feed::Tail,
     guard::Seen,
     limits::Limits,
     principal::{Principal, Service},
@@ -77,11 +83,12 @@ pub use self::{
     roster::{
         Arrival, CloseWait, Closed, DeliverError, Delivered, Downlink, Owner, Protocol, Roster, SessionInfo,
     },
+    sessions::Sessions,
     tls::{BrokerCredential, CredentialError},
     trust::{Trust, Verify},
 };
 use crate::{
-    registry::{DisconnectReason, Registry, Verdicts},
+    registry::{DisconnectReason, Registry, Verdicts, now_ms},
     revocation::Revocation,
     uplink::Writer,
 };
@@ -92,8 +99,14 @@ pub struct Doors {
     pub registry: Registry,
     /// Where messages are stored.
     pub uplink: Writer,
+    /// Where services read them.
+    pub tail: Arc<Tail>,
     /// Where sessions sit.
     pub roster: Arc<Roster>,
+    /// What is kept of those that do not.
+    pub sessions: Arc<Sessions>,
+    /// How a decision of the edge's own is seen through.
+    pub revocation: Revocation,
     /// What the edge shows to devices.
     pub broker: BrokerCredential,
     /// Whom it believes beyond the registry.
@@ -126,8 +139,8 @@ pub struct Edge {
     addr: SocketAddr,
     roster: Arc<Roster>,
     verdicts: Arc<Verdicts>,
-    tally: Arc<Tally>,
     trust: Arc<Trust>,
+    tally: Arc<Tally>,
     phase: watch::Sender<Phase>,
     config: watch::Sender<Arc<ServerConfig>>,
     shards: Vec<oneshot::Receiver<()>>,
@@ -149,17 +162,18 @@ impl Edge {
         let addr = listeners[0].local_addr().map_err(listen)?;
         let limits = listener::within_descriptors(doors.limits);
         let tally = Arc::<Tally>::default();
-        let revocation =
-            Revocation::new(doors.registry.clone(), Arc::clone(&doors.roster), doors.uplink.clone());
         let roster = Arc::clone(&doors.roster);
         let node = Arc::new(Node {
             admission: Admission::new(&limits, listeners.len()),
-            guard: Guard::new(&doors.registry, roster, revocation, limits.clones, Arc::clone(&tally)),
+            guard: Guard::new(&doors.registry, roster, doors.revocation, limits.clones, Arc::clone(&tally)),
             tally: Arc::clone(&tally),
             verdicts: Arc::clone(&verdicts),
             facts: doors.registry.facts(),
             registry: doors.registry,
             uplink: doors.uplink,
+            groups: doors.sessions.groups(),
+            tail: doors.tail,
+            sessions: doors.sessions,
             roster: Arc::clone(&doors.roster),
             trust: Arc::clone(&trust),
             limits,
@@ -168,7 +182,7 @@ impl Edge {
             config: config_seen,
         });
         let mut edge =
-            Self { addr, roster: doors.roster, verdicts, tally, trust, phase, config, shards: Vec::new() };
+            Self { addr, roster: doors.roster, verdicts, trust, tally, phase, config, shards: Vec::new() };
         for (number, listener) in listeners.into_iter().enumerate() {
             // What was started before ends when `edge` is dropped here.
             let shard = start_shard(number, listener, Arc::clone(&node)).map_err(EdgeError::Shard)?;
@@ -236,6 +250,9 @@ fn start_shard(
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let _ = started.send(Ok(()));
+                if number == 0 {
+                    spawn_local(keep_time(Arc::clone(&node.sessions)));
+                }
                 Shard::new(node).run(listener).await;
                 Ok(())
             })
@@ -247,5 +264,13 @@ fn start_shard(
     match start.recv() {
         Ok(started) => started.map(|()| end),
         Err(_) => Err(io::Error::other("the thread ended at once")),
+    }
+}
+
+/// What is due of sessions that are away, as long as the runtime lives.
+async fn keep_time(sessions: Arc<Sessions>) {
+    loop {
+        sleep(SESSIONS_TICK).await;
+        sessions.tick(now_ms());
     }
 }

@@ -31,7 +31,10 @@ use tokio::sync::oneshot;
 use self::seat::Shared;
 pub use self::seat::{Mail, Parcel, Receipt, Seat};
 use super::farewell::Farewell;
-use crate::registry::{DeviceKey, DisconnectReason, now_ms};
+use crate::{
+    registry::{DeviceKey, DisconnectReason, now_ms},
+    uplink::{Position, StoredMessage},
+};
 
 /// The live sessions of this node.
 #[derive(Debug, Default)]
@@ -41,7 +44,7 @@ pub struct Roster {
 }
 
 /// Whose session it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
     /// A device's: it has one.
     Device(DeviceKey),
@@ -50,7 +53,7 @@ pub enum Owner {
 }
 
 /// One client of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceClient {
     /// The service, by the name in its certificate.
     pub name: Arc<str>,
@@ -161,6 +164,20 @@ impl Downlink {
             received_ms: now_ms(),
             position: 0,
             from_self: false,
+        }
+    }
+
+    /// A message of the uplink log.
+    pub(super) fn stored(position: Position, message: &StoredMessage, from_self: bool) -> Self {
+        Self {
+            topic: String::from_utf8_lossy(&message.topic).into(),
+            payload: message.payload.clone(),
+            qos: message.qos,
+            retain: message.retain,
+            properties: message.properties.clone(),
+            received_ms: message.received_ms,
+            position: position.0,
+            from_self,
         }
     }
 }

@@ -26,10 +26,12 @@ use tracing::{debug, info, warn};
 use super::{
     admission::Admission,
     arrival,
+    feed::{Groups, Tail},
     guard::{Guard, Tally},
     limits::{ACCEPT_PAUSE, HANDSHAKES_MAX, LINGER_AT_STOP, Limits, READ_BUFFER},
     mqtt::session::Output,
     roster::Roster,
+    sessions::Sessions,
     tls::{self, Wire},
     trust::Trust,
 };
@@ -54,6 +56,9 @@ pub(super) struct Node {
     pub(super) verdicts: Arc<Verdicts>,
     pub(super) facts: Facts,
     pub(super) uplink: Writer,
+    pub(super) tail: Arc<Tail>,
+    pub(super) groups: Arc<Groups>,
+    pub(super) sessions: Arc<Sessions>,
     pub(super) roster: Arc<Roster>,
     pub(super) trust: Arc<Trust>,
     pub(super) limits: Limits,

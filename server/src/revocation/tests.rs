@@ -9,7 +9,11 @@ use muster_shared::Code;
 
 use super::*;
 use crate::{
-    edge::roster::{Arrival, Mail, Protocol, Seat},
+    app::Messages,
+    edge::{
+        Roster,
+        roster::{Arrival, Mail, Protocol, Seat},
+    },
     registry::{
         DeviceState,
         testing::{Device, Fleet, ana, now_s},
@@ -22,6 +26,7 @@ struct Node {
     roster: Arc<Roster>,
     uplink: Writer,
     revocation: Revocation,
+    _messages: Messages,
 }
 
 async fn node(devices: usize) -> Node {
@@ -29,12 +34,10 @@ async fn node(devices: usize) -> Node {
 }
 
 async fn on(fleet: Fleet) -> Node {
-    let roster = Roster::new();
-    let uplink = Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Arc::new(()), Box::new(|_| {}))
-        .await
-        .unwrap();
-    let revocation = Revocation::new(fleet.registry.clone(), roster.clone(), uplink.clone());
-    Node { fleet, roster, uplink, revocation }
+    let messages = Messages::open(fleet.dir.path(), &fleet.registry).await.unwrap();
+    let (roster, uplink) = (messages.sessions.roster().clone(), messages.uplink.clone());
+    let revocation = Revocation::new(fleet.registry.clone(), messages.sessions.clone(), uplink.clone());
+    Node { fleet, roster, uplink, revocation, _messages: messages }
 }
 
 impl Node {

@@ -15,10 +15,11 @@ use muster_pki::{
     testing::{self, Credential},
 };
 use muster_server::{
+    app::Messages,
     edge::{BrokerCredential, Doors, Edge, Limits, Roster, Trust},
     registry::{Act, Actor, DeviceDetail, DeviceKey, Reason, Registry, RegistryError, Role, now_ms},
     revocation::{Answer, Revocation},
-    uplink::{Cursor, Reader, StoredMessage, Writer},
+    uplink::{Cursor, StoredMessage, StoredPublisher, Writer},
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -56,7 +57,7 @@ pub(crate) struct Site {
     dir: TempDir,
     pub(crate) registry: Registry,
     pub(crate) uplink: Writer,
-    pub(crate) reader: Reader,
+    messages: Messages,
     pub(crate) roster: Arc<Roster>,
     revocation: Revocation,
     pub(crate) edge: Option<Edge>,
@@ -126,22 +127,24 @@ impl Site {
             let manifest = testing::manifest(&HIERARCHY, "B-0001", &devices, now_ms());
             registry.import_manifest(&ana(), &manifest).await.unwrap();
         }
-        let uplink =
-            Writer::open(dir.path(), registry.verdicts(), Arc::new(()), Box::new(|_| {})).await.unwrap();
-        let reader = Reader::open(dir.path()).await.unwrap();
-        let roster = Roster::new();
-        let revocation = Revocation::new(registry.clone(), roster.clone(), uplink.clone());
+        let messages = Messages::open(dir.path(), &registry).await.unwrap();
+        let (uplink, sessions) = (messages.uplink.clone(), messages.sessions.clone());
+        let roster = sessions.roster().clone();
+        let revocation = Revocation::new(registry.clone(), sessions.clone(), uplink.clone());
         let doors = Doors {
             registry: registry.clone(),
             uplink: uplink.clone(),
+            tail: messages.tail.clone(),
             roster: roster.clone(),
+            sessions,
+            revocation: revocation.clone(),
             broker: broker(),
             trust: Arc::new(trust),
             limits,
         };
         let edge = Edge::start(doors, ([127, 0, 0, 1], 0).into(), 2).unwrap();
         let addr = edge.local_addr();
-        Self { dir, registry, uplink, reader, roster, revocation, edge: Some(edge), addr, devices }
+        Self { dir, registry, uplink, messages, roster, revocation, edge: Some(edge), addr, devices }
     }
 
     /// The key of a device, from 0.
@@ -166,11 +169,13 @@ impl Site {
         let mut all = Vec::new();
         let mut from = Cursor::default();
         loop {
-            let read = self.reader.read(&from, 1000).await.unwrap();
+            let read = self.messages.reader.read(&from, 1000).await.unwrap();
             if read.messages.is_empty() {
                 return all;
             }
-            all.extend(read.messages.into_iter().map(|(_, message)| message));
+            // What devices and services have published; not what the server says of them.
+            let published = read.messages.into_iter().map(|(_, message)| message);
+            all.extend(published.filter(|one| !matches!(one.publisher, StoredPublisher::Server { .. })));
             from = read.next;
         }
     }
@@ -185,8 +190,8 @@ impl Site {
             edge.stop(Duration::from_secs(5)).await;
         }
         drop(self.revocation);
-        self.uplink.close().await;
-        self.reader.close().await;
+        drop(self.uplink);
+        self.messages.close().await;
         self.registry.close().await;
         assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a connection panicked");
         (self.dir, self.devices)

@@ -21,16 +21,12 @@ use tracing::debug;
 use super::{Connection, Event};
 use crate::{
     edge::{
-        limits::{OUTBOUND_BYTES_MAX, READS_PER_TURN},
-        mqtt::{
-            packet::Qos,
-            session::{Admission, Command, Delivery, Fate, Output, Session, Uplink, Via},
-        },
-        roster::{Mail, Parcel, Receipt},
+        limits::{OUTBOUND_BYTES_MAX, READS_PER_TURN, SAVE_AFTER_MS},
+        mqtt::session::{Command, Fate, Kept, Output, Uplink},
         shard::Scratch,
     },
     registry::{Claimed, DisconnectReason, now_ms},
-    uplink::{Message, Outcome, Publisher, Ticket},
+    uplink::{Change, Message, Outcome, Ticket},
 };
 
 /// 9999-12-31T23:59:59Z: a certificate without an end (RFC 5280 §4.1.2.5).
@@ -54,17 +50,9 @@ impl Connection {
         }
     }
 
-    /// What CONNACK says, and the first turn after it.
-    pub(super) fn admit(&mut self) {
-        let shard = Rc::clone(&self.shard);
-        let principal = self.visitor.principal.clone();
-        let admission = Admission { client_id: principal.label(), ..Admission::default() };
-        self.session.admit(shard.now_ms(), admission, &mut shard.scratch.borrow_mut().out);
-    }
-
     fn work(&mut self, now_ms: u64, scratch: &mut Scratch, cx: &mut Context<'_>) -> Option<Event> {
         for _ in 0..READS_PER_TURN {
-            self.mail(&mut scratch.out, cx);
+            self.outbound(&mut scratch.out, cx);
             self.answers(now_ms, &mut scratch.out, cx);
             self.read_on(now_ms, &mut scratch.out);
             let done = self.obey(now_ms, &mut scratch.out);
@@ -88,40 +76,15 @@ impl Connection {
         None
     }
 
-    fn mail(&mut self, out: &mut Output, cx: &mut Context<'_>) {
-        let Some((seat, _)) = &self.seated else { return };
-        while !self.draining {
-            match seat.poll_mail(self.session.has_room(), cx) {
-                Poll::Pending => return,
-                Poll::Ready(Mail::Close(farewell)) if farewell.why == DisconnectReason::ServerShutdown => {
-                    self.draining = true;
-                }
-                Poll::Ready(Mail::Close(farewell)) => return self.session.end(farewell, out),
-                Poll::Ready(Mail::Deliver(parcel)) => {
-                    let token = self.receipt_last + 1;
-                    self.receipt_last = token;
-                    deliver(&mut self.session, &mut self.receipts, token, parcel, out);
-                    seat.count_sent();
-                }
-            }
-        }
-    }
-
     /// What became of the messages handed over, oldest first.
     fn answers(&mut self, now_ms: u64, out: &mut Output, cx: &mut Context<'_>) {
         while let Some(ticket) = self.tickets.front_mut() {
             let Poll::Ready(outcome) = Pin::new(ticket).poll(cx) else { return };
             self.tickets.pop_front();
-            let fate = match outcome {
-                // A repeated message is on disk: that is all PUBACK says.
-                Outcome::Stored(_) | Outcome::Duplicate(_) => Fate::Stored,
-                Outcome::Refused(code) => {
-                    self.record_refusal(code);
-                    Fate::Refused(code)
-                }
-                Outcome::Failed => Fate::Failed,
-            };
-            self.session.settled(now_ms, fate, out);
+            if let Outcome::Refused(code) = outcome {
+                self.record_refusal(code);
+            }
+            self.session.settled(now_ms, fate(outcome), out);
         }
         if self.tickets.capacity() > TICKETS_KEPT {
             // An idle connection gives back what a burst took.
@@ -166,6 +129,7 @@ impl Connection {
                 return false;
             }
         };
+        self.session.mark(self.shard.node.uplink.committed().borrow().0);
         let (session, unread) = (&mut self.session, &mut self.unread);
         let received = self.tls.receive(&mut read[..end], wire, |plain| {
             let mut plain = plain;
@@ -204,9 +168,10 @@ impl Connection {
             self.session.tick(now_ms, out);
         }
         let look_ms = self.expiry(now_ms, out);
+        let save_ms = self.save_due(now_ms);
         // A deadline that has moved away since is found when the timer fires: that costs one turn now and
         // then, and not a timer operation a message.
-        let waits = [paused_until.or(self.session.deadline_ms()), look_ms];
+        let waits = [paused_until.or(self.session.deadline_ms()), look_ms, save_ms];
         let Some(deadline) = waits.into_iter().flatten().min() else { return };
         loop {
             if deadline < self.armed_ms {
@@ -240,22 +205,30 @@ impl Connection {
                     self.tickets.push_back(ticket);
                     self.pace.count(clock_ms);
                 }
-                // It is handed over; nobody is there to be told.
-                Command::AppendWill(uplink) | Command::HoldWill { will: uplink, .. } => {
-                    drop(self.append(uplink));
+                Command::AppendWill(will) => drop(self.append(will)),
+                Command::HoldWill { will, delay_s } => self.hold_will(will, delay_s),
+                Command::Save(kept) => {
+                    if let Some(change) = self.change(*kept) {
+                        self.tickets.push_back(self.shard.node.uplink.change(change));
+                    }
                 }
-                // No session goes on without its connection here, and nothing is retained.
-                Command::Save(_) | Command::Changed | Command::Replay(_) => {}
+                Command::Changed => {
+                    if let Some(seated) = &mut self.seated {
+                        seated.changed_ms.get_or_insert(clock_ms);
+                    }
+                }
+                Command::Replay(replay) => {
+                    if let Some(seated) = &mut self.seated {
+                        seated.outlet.replay(*replay);
+                    }
+                }
                 Command::Subscriptions(count) => {
-                    if let Some((seat, _)) = &self.seated {
-                        seat.set_subscriptions(count);
+                    if let Some(seated) = &mut self.seated {
+                        seated.seat.set_subscriptions(count);
+                        seated.follow_shares(&self.shard.node.groups, &self.session);
                     }
                 }
-                Command::Delivered(token, outcome) => {
-                    if let Some(at) = self.receipts.iter().position(|(of, _)| *of == token) {
-                        self.receipts.swap_remove(at).1.answer(outcome);
-                    }
-                }
+                Command::Delivered(token, outcome) => self.delivered(token, outcome),
                 Command::Refused(code) => self.record_refusal(code),
                 Command::Connect(request) => event = Some(Event::Connect(request)),
                 Command::Close(farewell) => event = Some(Event::Close(farewell)),
@@ -275,30 +248,57 @@ impl Connection {
         Some(shard_ms + wait_ms)
     }
 
-    fn record_refusal(&self, code: Code) {
-        if let Some(device) = self.seated.as_ref().and_then(|(seat, _)| seat.owner().device()) {
-            let who = Claimed::Device(device);
-            self.shard.node.facts.refused(&who, code, now_ms(), Some(self.peer));
+    /// Saves a state that has changed, some time after it did; else when that is, on the shard's clock.
+    fn save_due(&mut self, clock_ms: u64) -> Option<u64> {
+        let due_ms = self.seated.as_ref()?.changed_ms? + SAVE_AFTER_MS;
+        if due_ms > clock_ms {
+            return Some(due_ms);
         }
+        self.save();
+        None
     }
 
-    fn append(&self, uplink: Uplink) -> Ticket {
-        let (seat, _) = self.seated.as_ref().expect("a session runs only when it is seated");
-        seat.count_received();
-        self.shard.node.uplink.append(Message {
-            publisher: Publisher::Device {
-                device: seat.owner().device().expect("only devices pass the gate"),
-                certificate: self.visitor.certificate,
-            },
+    fn record_refusal(&self, code: Code) {
+        let device = self.seated.as_ref().and_then(|seated| seated.outlet.owner.device());
+        let who = device.map_or(Claimed::Nobody, Claimed::Device);
+        self.shard.node.facts.refused(&who, code, now_ms(), Some(self.peer));
+    }
+
+    /// The state of a session that goes on, for the log.
+    fn change(&mut self, kept: Kept) -> Option<Change> {
+        let seated = self.seated.as_mut()?;
+        seated.changed_ms = None;
+        Some(self.shard.node.sessions.save(&seated.outlet.owner, kept, seated.outlet.progress()))
+    }
+
+    fn append(&mut self, uplink: Uplink) -> Ticket {
+        let state = uplink.state.clone().and_then(|kept| self.change(*kept)).map(Box::new);
+        let seated = self.seated.as_ref().expect("a session runs only when it is seated");
+        seated.seat.count_received();
+        let message = Message { state, ..self.message(uplink) };
+        self.shard.node.uplink.append(message)
+    }
+
+    fn message(&self, uplink: Uplink) -> Message {
+        let seated = self.seated.as_ref().expect("a session runs only when it is seated");
+        Message {
+            publisher: seated.publisher.clone(),
             topic: uplink.topic,
             payload: uplink.payload,
             qos: uplink.qos as u8,
-            retain: false,
+            retain: uplink.retain,
             name: uplink.name,
             properties: uplink.properties,
             received_ms: now_ms(),
             state: None,
-        })
+        }
+    }
+
+    fn hold_will(&mut self, will: Uplink, delay_s: u32) {
+        let will = self.message(will);
+        if let Some(seated) = &mut self.seated {
+            seated.will = Some((u64::from(delay_s) * 1000, will));
+        }
     }
 
     /// Encrypts what the session said and writes as much as the socket takes.
@@ -353,29 +353,13 @@ fn until_expiry_ms(not_after_s: i64, wall_ms: u64) -> Option<u64> {
     Some(end_ms.saturating_sub(wall_ms).min(EXPIRY_LOOK_MS))
 }
 
-fn deliver(
-    session: &mut Session,
-    receipts: &mut Vec<(u64, Receipt)>,
-    token: u64,
-    parcel: Parcel,
-    out: &mut Output,
-) {
-    let (message, receipt) = parcel.open();
-    let delivery = Delivery {
-        topic: &message.topic,
-        payload: &message.payload,
-        qos: if message.qos == 0 { Qos::AtMostOnce } else { Qos::AtLeastOnce },
-        retain: message.retain,
-        via: Via::Filters,
-        properties: &message.properties,
-        waited_s: (now_ms().saturating_sub(message.received_ms) / 1000) as u32,
-        from_self: message.from_self,
-        position: if message.position == 0 { u64::MAX } else { message.position },
-    };
-    match session.deliver(token, &delivery, out) {
-        Ok(None) => receipts.push((token, receipt)),
-        Ok(Some(delivered)) => receipt.answer(Ok(delivered)),
-        Err(error) => receipt.answer(Err(error)),
+/// What the session is told of a message or a state that was handed over.
+pub(super) fn fate(outcome: Outcome) -> Fate {
+    match outcome {
+        // A repeated message is on disk: that is all PUBACK says.
+        Outcome::Stored(_) | Outcome::Duplicate(_) => Fate::Stored,
+        Outcome::Refused(code) => Fate::Refused(code),
+        Outcome::Failed => Fate::Failed,
     }
 }
 

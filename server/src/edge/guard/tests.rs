@@ -4,6 +4,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::{
+    app::Messages,
     edge::{
         clones::Policy,
         roster::{Arrival, Mail, Protocol, Seat},
@@ -18,6 +19,7 @@ struct Node {
     uplink: Writer,
     guard: Guard,
     tally: Arc<Tally>,
+    _messages: Messages,
 }
 
 fn peer() -> SocketAddr {
@@ -29,13 +31,12 @@ async fn node(devices: usize, policy: Policy) -> Node {
 }
 
 async fn on(fleet: Fleet, policy: Policy) -> Node {
-    let (roster, tally) = (Roster::new(), Arc::<Tally>::default());
-    let uplink = Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Arc::new(()), Box::new(|_| {}))
-        .await
-        .unwrap();
-    let revocation = Revocation::new(fleet.registry.clone(), roster.clone(), uplink.clone());
+    let tally = Arc::<Tally>::default();
+    let messages = Messages::open(fleet.dir.path(), &fleet.registry).await.unwrap();
+    let (roster, uplink) = (messages.sessions.roster().clone(), messages.uplink.clone());
+    let revocation = Revocation::new(fleet.registry.clone(), messages.sessions.clone(), uplink.clone());
     let guard = Guard::new(&fleet.registry, roster.clone(), revocation, policy, tally.clone());
-    Node { fleet, roster, uplink, guard, tally }
+    Node { fleet, roster, uplink, guard, tally, _messages: messages }
 }
 
 impl Node {

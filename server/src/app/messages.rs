@@ -1,0 +1,75 @@
+//! What a message passes through, wired: the log, the bus that carries its fresh end, who reads it, and the
+//! sessions it is kept for.
+//!
+//! ```text
+//! edge ─append─► log ─commit─┬─► bus ─► latest readings, tail ─► services
+//!                            └─► sessions ─► devices
+//! ```
+
+use std::{path::Path, sync::Arc};
+
+use crate::{
+    bus::{Bus as _, Latest, Rumqttd, StartError},
+    edge::{Roster, Sessions, Tail, feed::Groups},
+    registry::Registry,
+    uplink::{OpenError, ReadError, Reader, Writer},
+};
+
+/// The parts, running.
+pub struct Messages {
+    /// Where messages are stored.
+    pub uplink: Writer,
+    /// Where they are read.
+    pub reader: Reader,
+    /// Who carries the fresh ones.
+    pub bus: Arc<Rumqttd>,
+    /// Where services find them.
+    pub tail: Arc<Tail>,
+    /// The sessions, live and away.
+    pub sessions: Arc<Sessions>,
+    latest: Latest,
+}
+
+/// Why they cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum MessagesError {
+    /// The bus.
+    #[error("the bus cannot be started")]
+    Bus(#[from] StartError),
+    /// The log.
+    #[error("the uplink log cannot be opened")]
+    Open(#[from] OpenError),
+    /// The log's readers.
+    #[error("the uplink log cannot be read")]
+    Read(#[from] ReadError),
+}
+
+impl Messages {
+    /// Opens the log in `data_dir`, with the sessions it has kept, and starts the rest on this runtime.
+    ///
+    /// # Errors
+    /// [`MessagesError`]; nothing runs then.
+    pub async fn open(data_dir: &Path, registry: &Registry) -> Result<Self, MessagesError> {
+        let bus = Rumqttd::start()?;
+        let sessions = Sessions::new(Roster::new(), registry.verdicts());
+        let publish = {
+            let bus = Arc::clone(&bus);
+            Box::new(move |fresh| bus.publish(fresh))
+        };
+        let uplink = Writer::open(data_dir, registry.verdicts(), sessions.clone(), publish).await?;
+        let reader = Reader::open(data_dir).await?;
+        let latest = Latest::start(registry.clone(), reader.clone(), &*bus);
+        let tail = Tail::start(&*bus, reader.clone());
+        sessions.begin(uplink.clone(), Groups::new(Arc::clone(&tail)), uplink.take_sessions());
+        Ok(Self { uplink, reader, bus, tail, sessions, latest })
+    }
+
+    /// Stores what was handed over, and ends. Nobody hands over anything any more.
+    pub async fn close(self) {
+        self.uplink.close().await;
+        self.latest.stop().await;
+        self.tail.stop().await;
+        self.bus.stop().await;
+        self.reader.close().await;
+    }
+}

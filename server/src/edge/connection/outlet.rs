@@ -1,0 +1,331 @@
+//! What goes to the client: its mail, what waits for it in its queue or in the uplink log, and what is
+//! retained on what it has just subscribed to.
+//!
+//! Each message has a token, which comes back when its fate is known. A message of the log has its position
+//! for one, so that a session that goes on knows it again; the others are marked by a high bit, and are
+//! given up when the connection ends.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use muster_shared::Code;
+use tracing::error;
+
+use super::{
+    Connection,
+    shares::{self, Shares},
+};
+use crate::{
+    edge::{
+        feed::{Feed, FeedError},
+        identity::Visitor,
+        limits::{OUTBOUND_TURN_MAX, REPLAY_PAGE},
+        mqtt::{
+            packet::Qos,
+            session::{Delivery, Output, Replay, Via},
+        },
+        principal::Principal,
+        roster::{DeliverError, Delivered, Downlink, Mail, Owner, Parcel, Receipt},
+    },
+    registry::{DisconnectReason, now_ms},
+    uplink::{Position, Retained, RetainedMessage, StoredMessage, StoredPublisher},
+};
+
+/// Marks the token of a message from the mail.
+const PARCEL: u64 = 1 << 63;
+/// Marks the token of a retained message.
+const RETAINED: u64 = 1 << 62;
+/// Marks the token of a message that came by a shared subscription: which one, then its position.
+pub(super) const SHARED: u64 = 1 << 61;
+
+/// Where a client's messages come from.
+pub(super) struct Outlet {
+    pub(super) owner: Owner,
+    /// Messages of the log up to here were offered to the session.
+    pub(super) seen: Position,
+    /// A service reads the log; a device is sent to.
+    pub(super) feed: Option<Box<Feed>>,
+    /// A service's part in shared subscriptions.
+    pub(super) shares: Shares,
+    /// Retained messages that are due, by subscription.
+    replays: VecDeque<Replaying>,
+    /// Who asks what becomes of a message from the mail.
+    receipts: Vec<(u64, Receipt)>,
+    /// Counts messages that have no position.
+    last: u64,
+}
+
+/// A subscription whose retained messages are being sent.
+struct Replaying {
+    replay: Replay,
+    page: VecDeque<RetainedMessage>,
+    /// The topic the last page ended with; `None` before the first.
+    after: Option<String>,
+    last_page: bool,
+}
+
+impl Outlet {
+    pub(super) fn new(owner: Owner, seen: Position, feed: Option<Box<Feed>>) -> Self {
+        let (shares, replays, receipts) = (Shares::default(), VecDeque::new(), Vec::new());
+        Self { owner, seen, feed, shares, replays, receipts, last: 0 }
+    }
+
+    pub(super) fn replay(&mut self, replay: Replay) {
+        self.replays.push_back(Replaying { replay, page: VecDeque::new(), after: None, last_page: false });
+    }
+
+    /// How far a service has read. A device's queue is offered anew to its next connection.
+    pub(super) fn progress(&self) -> Position {
+        if self.feed.is_some() { self.seen } else { Position::default() }
+    }
+
+    fn token(&mut self, mark: u64) -> u64 {
+        self.last += 1;
+        mark | self.last
+    }
+
+    /// Did this client publish it?
+    fn is_own(&self, publisher: &StoredPublisher) -> bool {
+        match (&self.owner, publisher) {
+            (Owner::Service(own), StoredPublisher::Service { name, client_id, .. }) => {
+                (&*own.name, &*own.client_id) == (&**name, &**client_id)
+            }
+            // A device hears of its own only what it was routed, and that says so.
+            _ => false,
+        }
+    }
+}
+
+/// The token of a message that is in the log.
+pub(super) fn position(token: u64) -> Option<Position> {
+    (token & (PARCEL | RETAINED | SHARED) == 0).then_some(Position(token))
+}
+
+/// Where in the log the message of a token stands, if it does.
+pub(super) fn stored(token: u64) -> Option<Position> {
+    if token & SHARED != 0 { Some(shares::at(token)) } else { position(token) }
+}
+
+impl Connection {
+    /// Everything there is for the client, as far as it takes it; and whether it was ordered to close.
+    pub(super) fn outbound(&mut self, out: &mut Output, cx: &mut Context<'_>) {
+        self.mail(out, cx);
+        if self.draining || self.session.ended() || self.seated.is_none() {
+            return;
+        }
+        self.retained(out);
+        self.queue(out);
+        self.follow(out, cx);
+        self.share(out, cx);
+        if out.bytes.len() >= OUTBOUND_TURN_MAX && self.unsent.is_empty() {
+            // There is more; the socket has its turn first.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// May one more message be written now? What the socket does not take waits where it is.
+    pub(super) fn takes_more(&self, out: &Output) -> bool {
+        self.session.has_room() && self.unsent.is_empty() && out.bytes.len() < OUTBOUND_TURN_MAX
+    }
+
+    fn mail(&mut self, out: &mut Output, cx: &mut Context<'_>) {
+        while !self.draining {
+            let Some(seated) = &mut self.seated else { return };
+            match seated.seat.poll_mail(self.session.has_room(), cx) {
+                Poll::Pending => return,
+                Poll::Ready(Mail::Close(farewell)) if farewell.why == DisconnectReason::ServerShutdown => {
+                    self.draining = true;
+                }
+                Poll::Ready(Mail::Close(farewell)) => return self.session.end(farewell, out),
+                Poll::Ready(Mail::Deliver(parcel)) => self.parcel(parcel, out),
+            }
+        }
+    }
+
+    fn parcel(&mut self, parcel: Parcel, out: &mut Output) {
+        let Some(seated) = &mut self.seated else { return };
+        let token = seated.outlet.token(PARCEL);
+        let (message, receipt) = parcel.open();
+        seated.seat.count_sent();
+        match self.session.deliver(token, &of_mail(&message), out) {
+            Ok(None) => seated.outlet.receipts.push((token, receipt)),
+            Ok(Some(delivered)) => receipt.answer(Ok(delivered)),
+            Err(error) => receipt.answer(Err(error)),
+        }
+    }
+
+    /// What is retained on the topics of a subscription that was just made.
+    fn retained(&mut self, out: &mut Output) {
+        while self.takes_more(out) {
+            let Some(seated) = &mut self.seated else { return };
+            let Some(replaying) = seated.outlet.replays.front_mut() else { return };
+            let Some(next) = replaying.page.pop_front() else {
+                if replaying.last_page {
+                    seated.outlet.replays.pop_front();
+                } else {
+                    replaying.turn_page(&self.shard.node.uplink.retained());
+                }
+                continue;
+            };
+            if next.position.0 > replaying.replay.up_to {
+                // It comes as a fresh one.
+                continue;
+            }
+            let replay = replaying.replay.clone();
+            let token = seated.outlet.token(RETAINED);
+            let delivery = of_log(next.position, &next.message, Via::Replay(&replay), false);
+            let Some(delivery) = delivery else { continue };
+            if self.session.deliver(token, &delivery, out).is_ok() {
+                seated.seat.count_sent();
+            }
+        }
+    }
+
+    /// What waits for a device in its queue.
+    fn queue(&mut self, out: &mut Output) {
+        let shard = self.shard.clone();
+        while self.takes_more(out) {
+            let Some(seated) = &mut self.seated else { return };
+            if !seated.durable || seated.outlet.feed.is_some() {
+                return;
+            }
+            let outlet = &mut seated.outlet;
+            let Some((at, message)) = shard.node.sessions.next(&outlet.owner, outlet.seen) else { return };
+            outlet.seen = at;
+            self.hand_over(at, &message, out);
+        }
+    }
+
+    /// What comes in the log for a service.
+    fn follow(&mut self, out: &mut Output, cx: &mut Context<'_>) {
+        while self.takes_more(out) {
+            let Some(seated) = &mut self.seated else { return };
+            let Some(feed) = &mut seated.outlet.feed else { return };
+            let next = feed.poll_next(cx);
+            seated.outlet.seen = feed.position();
+            match next {
+                Poll::Pending => return,
+                Poll::Ready(Ok(entry)) => self.hand_over(entry.position, &entry, out),
+                Poll::Ready(Err(error)) => return self.unreadable(&error, out),
+            }
+        }
+    }
+
+    /// A service is told that it missed something by the end of its connection: its next one goes on behind
+    /// what is lost, or where it was when the log can be read again.
+    pub(super) fn unreadable(&mut self, error: &FeedError, out: &mut Output) {
+        error!(who = self.visitor.principal.label(), %error, "a service cannot be told everything");
+        self.session.end((DisconnectReason::Administrative, Code::NotStored).into(), out);
+    }
+
+    /// A message of the log. What the client does not want, or cannot take, is done with.
+    fn hand_over(&mut self, at: Position, message: &StoredMessage, out: &mut Output) {
+        let Some(seated) = &mut self.seated else { return };
+        let outlet = &seated.outlet;
+        let from_self = outlet.is_own(&message.publisher) || is_of(&self.visitor, message);
+        let delivery = of_log(at, message, Via::Filters, from_self);
+        let sent = match &delivery {
+            Some(delivery) => self.session.deliver(at.0, delivery, out),
+            None => Err(DeliverError::NotSubscribed),
+        };
+        if sent.is_ok() {
+            seated.seat.count_sent();
+        }
+        if !matches!(sent, Ok(None)) {
+            self.done(at);
+        }
+    }
+
+    /// What became of a message.
+    pub(super) fn delivered(&mut self, token: u64, outcome: Result<Delivered, DeliverError>) {
+        let Some(seated) = &mut self.seated else { return };
+        if let Some(at) = position(token) {
+            return self.done(at);
+        }
+        if token & SHARED != 0 {
+            return seated.outlet.shares.done(token);
+        }
+        let receipts = &mut seated.outlet.receipts;
+        if let Some(at) = receipts.iter().position(|(of, _)| *of == token) {
+            receipts.swap_remove(at).1.answer(outcome);
+        }
+    }
+
+    /// Nothing more is to be done with this message for this client.
+    fn done(&self, at: Position) {
+        let Some(seated) = &self.seated else { return };
+        if seated.durable && seated.outlet.feed.is_none() {
+            self.shard.node.sessions.done(&seated.outlet.owner, vec![at]);
+        }
+    }
+
+    /// A session goes on: what it had in flight is sent again, under the same packet identifiers
+    /// [MQTT-4.4.0-1].
+    pub(super) fn redeliver(&mut self, again: &[(u64, Arc<StoredMessage>)], out: &mut Output) {
+        for (token, message) in again {
+            match position(*token) {
+                Some(at) => self.hand_over(at, message, out),
+                None => self.share_again(*token, message, out),
+            }
+        }
+        self.session.resumed(out);
+    }
+}
+
+impl Replaying {
+    fn turn_page(&mut self, retained: &Retained) {
+        let page = retained.matching(&self.replay.filter, self.after.as_deref(), REPLAY_PAGE, now_ms());
+        self.last_page = page.len() < REPLAY_PAGE;
+        self.after = page.last().map(|last| String::from_utf8_lossy(&last.message.topic).into_owned());
+        self.page = page.into();
+    }
+}
+
+fn is_of(visitor: &Visitor, message: &StoredMessage) -> bool {
+    match (&visitor.principal, message.device()) {
+        (Principal::Device(name), Some((tenant, id))) => (&name.tenant, &name.device_id) == (tenant, id),
+        _ => false,
+    }
+}
+
+fn waited_s(received_ms: u64) -> u32 {
+    u32::try_from(now_ms().saturating_sub(received_ms) / 1000).unwrap_or(u32::MAX)
+}
+
+fn of_mail(message: &Downlink) -> Delivery<'_> {
+    Delivery {
+        topic: &message.topic,
+        payload: &message.payload,
+        qos: Qos::from_bits(message.qos).unwrap_or(Qos::AtLeastOnce),
+        retain: message.retain,
+        via: Via::Filters,
+        properties: &message.properties,
+        waited_s: waited_s(message.received_ms),
+        from_self: message.from_self,
+        // One that is in no log is for whoever is subscribed now.
+        position: if message.position == 0 { u64::MAX } else { message.position },
+    }
+}
+
+/// `None`: its topic is not text, which no publisher can have sent.
+pub(super) fn of_log<'a>(
+    at: Position,
+    message: &'a StoredMessage,
+    via: Via<'a>,
+    from_self: bool,
+) -> Option<Delivery<'a>> {
+    Some(Delivery {
+        topic: std::str::from_utf8(&message.topic).ok()?,
+        payload: &message.payload,
+        qos: Qos::from_bits(message.qos)?,
+        retain: message.retain,
+        via,
+        properties: &message.properties,
+        waited_s: waited_s(message.received_ms),
+        from_self,
+        position: at.0,
+    })
+}

@@ -1,0 +1,141 @@
+//! From the uplink log to devices: which sessions a message is for, before its commit and after it.
+//!
+//! A message reaches a device when a service publishes it on one of the device's topics or on `~all`, or the
+//! device itself on its `app/`. A durable session that wants it at QoS 1 or 2 has it in its queue with the
+//! commit; a session that ends with its connection, and a message at QoS 0, go to whoever is connected.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
+
+use muster_shared::{
+    DeviceId, Tenant,
+    topic::{Direction, Topic},
+};
+
+use super::{Held, Sessions, owner};
+use crate::{
+    edge::roster::{Downlink, Owner},
+    registry::DeviceKey,
+    uplink::{Addressed, Downlinks, Message, Publisher, SessionKey},
+};
+
+/// Whom a message is for.
+enum Audience {
+    Device(DeviceKey),
+    Everyone(Tenant),
+}
+
+impl Sessions {
+    /// Whom a message on this topic is for, if for devices at all.
+    fn audience(&self, topic: &[u8]) -> Option<Audience> {
+        match Topic::parse(std::str::from_utf8(topic).ok()?).ok()? {
+            Topic::Everyone { tenant, .. } => Some(Audience::Everyone(Tenant::new(tenant).ok()?)),
+            Topic::Device { tenant, device, kind } => {
+                if !matches!(kind.direction(), Direction::Downlink | Direction::Both) {
+                    return None;
+                }
+                let (tenant, device) = (Tenant::new(tenant).ok()?, DeviceId::new(device).ok()?);
+                self.verdicts.by_id(&tenant, &device).map(Audience::Device)
+            }
+        }
+    }
+
+    /// What a commit did to queues, here as on disk.
+    fn requeue(&self, addressed: &Addressed) {
+        let mut inner = self.inner.lock();
+        for (key, position) in &addressed.dropped {
+            if let Some(held) = owner(&self.verdicts, key).and_then(|owner| inner.held.get_mut(&owner)) {
+                held.remove(&[*position]);
+            }
+        }
+        for key in &addressed.queued {
+            if let Some(held) = owner(&self.verdicts, key).and_then(|owner| inner.held.get_mut(&owner)) {
+                held.queue.push_back((addressed.position, Arc::clone(&addressed.message)));
+            }
+        }
+        drop(inner);
+        let lost = addressed.dropped.len() + addressed.missed.len();
+        self.dropped.fetch_add(lost as u64, Ordering::Relaxed);
+    }
+
+    /// Hands a message to a live session whose queue does not hold it.
+    fn post(&self, device: DeviceKey, addressed: &Addressed) {
+        let message = &addressed.message;
+        let from_self = message.device().is_some_and(|(tenant, device_id)| {
+            let name = self.verdicts.name(device);
+            (&name.tenant, &name.device_id) == (tenant, device_id)
+        });
+        if !self.roster.post(device, Downlink::stored(addressed.position, message, from_self)) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn hand_over(&self, addressed: &Addressed) {
+        let Some(audience) = self.audience(&addressed.message.topic) else { return };
+        self.requeue(addressed);
+        let concerned: Vec<_> = addressed.queued.iter().chain(&addressed.missed).collect();
+        let queued: HashSet<_> =
+            concerned.iter().filter_map(|key| owner(&self.verdicts, key)?.device()).collect();
+        match audience {
+            Audience::Device(device) if queued.contains(&device) => self.roster.nudge(device),
+            Audience::Device(device) => self.post(device, addressed),
+            Audience::Everyone(tenant) => {
+                for device in self.roster.devices() {
+                    if queued.contains(&device) {
+                        self.roster.nudge(device);
+                    } else if self.verdicts.name(device).tenant == tenant {
+                        self.post(device, addressed);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Downlinks for Sessions {
+    fn targets(&self, message: &Message, out: &mut Vec<SessionKey>) -> bool {
+        let from = match &message.publisher {
+            // Nearly everything is a device's, and for services alone.
+            Publisher::Device { .. } if !message.topic.windows(5).any(|part| part == b"/app/") => {
+                return false;
+            }
+            Publisher::Device { device, .. } => Some(*device),
+            Publisher::Service { .. } => None,
+            Publisher::Server { .. } => return false,
+        };
+        let Some(audience) = self.audience(&message.topic) else { return false };
+        let Ok(topic) = std::str::from_utf8(&message.topic) else { return false };
+        // At QoS 0 it is for whoever is connected.
+        if message.qos > 0 {
+            let inner = self.inner.lock();
+            let wants = |owner: &Owner, held: &Held| {
+                let from_self = from.is_some() && owner.device() == from;
+                held.kept.wants(topic, from_self).is_some_and(|qos| qos as u8 > 0)
+            };
+            match audience {
+                Audience::Device(device) => {
+                    let owner = device.into();
+                    if inner.held.get(&owner).is_some_and(|held| wants(&owner, held)) {
+                        out.push(self.key(&owner));
+                    }
+                }
+                Audience::Everyone(tenant) => {
+                    let of_tenant = |device| self.verdicts.name(device).tenant == tenant;
+                    let all = inner.held.iter().filter(|(owner, _)| owner.device().is_some_and(of_tenant));
+                    out.extend(
+                        all.filter(|(owner, held)| wants(owner, held)).map(|(owner, _)| self.key(owner)),
+                    );
+                }
+            }
+        }
+        true
+    }
+
+    fn committed(&self, messages: &[Addressed]) {
+        for addressed in messages {
+            self.hand_over(addressed);
+        }
+    }
+}
