@@ -134,6 +134,9 @@ pub const MAIL_BYTES_MAX: usize = 256 * 1024;
 pub const QUEUE_MAX: usize = 1000;
 /// Octets that wait for a device's durable session, on disk.
 pub const QUEUE_BYTES_MAX: usize = 1 << 20;
+/// Sessions of one service that go on without a connection: one for each client id. A client that invents a
+/// new id each time and never ends its sessions is stopped here.
+pub const SERVICE_SESSIONS_MAX: usize = 1024;
 /// Retained messages of one device: its topics have a dozen kinds, and a few streams.
 pub const RETAINED_DEVICE_MAX: usize = 64;
 /// Octets of the retained messages of one device: two of the largest size, or all of them at 2 KiB.

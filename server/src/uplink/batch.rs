@@ -87,6 +87,9 @@ impl Planner<'_> {
         for item in items {
             let outcome = match item {
                 Item::Message(message) => self.message(&mut plan, state, message, &mut targets),
+                Item::Change(change) if !self.has_place(change, state) => {
+                    Outcome::Refused(Code::SessionsFull)
+                }
                 Item::Change(change) => {
                     apply(change, state, &mut plan.delta);
                     Outcome::Stored(self.position(&plan))
@@ -111,6 +114,9 @@ impl Planner<'_> {
     ) -> Outcome {
         if let Some(code) = self.refusal(message) {
             return Outcome::Refused(code);
+        }
+        if message.state.as_ref().is_some_and(|change| !self.has_place(change, state)) {
+            return Outcome::Refused(Code::SessionsFull);
         }
         let named = named(message);
         if let Some((device, boot, seq)) = named
@@ -152,6 +158,14 @@ impl Planner<'_> {
                 let presence = std::str::from_utf8(&message.topic).is_ok_and(is_presence);
                 state.refusal().filter(|_| !presence)
             }
+        }
+    }
+
+    /// Whether a session that would begin with the change may.
+    fn has_place(&self, change: &Change, state: &State) -> bool {
+        match change {
+            Change::Session { key, .. } => state.queues.has_place(key, self.bounds.service_sessions),
+            Change::Forget { .. } | Change::Dequeue { .. } | Change::Purge { .. } => true,
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Bounds {
     pub(super) retained_bytes: usize,
     /// What waits for one session.
     pub(super) queue: Bound,
+    /// Sessions of one service.
+    pub(super) service_sessions: usize,
 }
 
 impl Default for Bounds {
@@ -35,6 +37,7 @@ impl Default for Bounds {
             },
             retained_bytes: limits::RETAINED_BYTES_MAX,
             queue: Bound { messages: limits::QUEUE_MAX, bytes: limits::QUEUE_BYTES_MAX },
+            service_sessions: limits::SERVICE_SESSIONS_MAX,
         }
     }
 }

@@ -7,7 +7,10 @@
 //! - A queue is bounded in messages and octets. A full one lets go of messages whose time is over, then of
 //!   its oldest ones of QoS 0; when that is not enough the new message is the one that is not taken.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use muster_shared::{DeviceId, Tenant};
@@ -49,6 +52,8 @@ struct Queue {
 #[derive(Debug, Default)]
 pub(super) struct Queues {
     sessions: HashMap<SessionKey, Queue>,
+    /// How many sessions each service has.
+    services: HashMap<Arc<str>, usize>,
     /// How many queues a held message waits in.
     holders: HashMap<Position, usize>,
     /// The number last given to a session.
@@ -109,6 +114,9 @@ impl Queues {
     /// A session that was read from the file.
     pub(super) fn load(&mut self, id: i64, key: SessionKey) {
         self.last_id = self.last_id.max(id);
+        if let SessionKey::Service { name, .. } = &key {
+            *self.services.entry(name.clone()).or_default() += 1;
+        }
         self.sessions.insert(key, Queue { id, entries: VecDeque::new(), size: 0 });
     }
 
@@ -118,6 +126,17 @@ impl Queues {
             queue.size += entry.size;
             queue.entries.push_back(entry);
             *self.holders.entry(entry.position).or_default() += 1;
+        }
+    }
+
+    /// Whether the session may be saved: it is there, or a device's, which has no second one, or its service
+    /// has fewer than `most`.
+    pub(super) fn has_place(&self, key: &SessionKey, most: usize) -> bool {
+        match key {
+            SessionKey::Device { .. } => true,
+            SessionKey::Service { name, .. } => {
+                self.sessions.contains_key(key) || self.services.get(name).is_none_or(|count| *count < most)
+            }
         }
     }
 
@@ -137,6 +156,11 @@ impl Queues {
     /// The session and its queue go.
     pub(super) fn forget(&mut self, key: &SessionKey, delta: &mut Delta) {
         let Some(queue) = self.sessions.remove(key) else { return };
+        if let SessionKey::Service { name, .. } = key
+            && let Some(count) = self.services.get_mut(name)
+        {
+            *count -= 1;
+        }
         delta.sessions.insert(queue.id, None);
         for entry in &queue.entries {
             let_go(&mut self.holders, queue.id, entry.position, delta);

@@ -66,7 +66,8 @@ impl FromStr for SessionKey {
 /// before it is committed before it or with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The session's state is now this; a session that was not there begins, with an empty queue.
+    /// The session's state is now this; a session that was not there begins, with an empty queue. Refused
+    /// when its service has too many.
     Session {
         /// Whose.
         key: SessionKey,
@@ -139,7 +140,7 @@ pub struct Addressed {
     pub position: Position,
     /// The message.
     pub message: Arc<StoredMessage>,
-    /// The sessions whose queue holds it.
+    /// The sessions whose queue holds it; a change behind it may have taken it out again.
     pub queued: Vec<SessionKey>,
     /// The sessions whose queue had no room for it.
     pub missed: Vec<SessionKey>,

@@ -369,6 +369,33 @@ async fn the_bounds_of_what_is_retained_hold_for_each_owner_and_give_back_what_g
 }
 
 #[tokio::test]
+async fn a_service_that_invents_client_ids_is_stopped_and_others_are_not() {
+    let mut rig = Rig::open(SMALL).await;
+    let begin = |id: &str| Item::Change(save(service_key(id), "", &[]));
+    let full = Outcome::Refused(Code::SessionsFull);
+    assert_eq!(
+        rig.batch(&[begin("a"), begin("b"), begin("c"), begin("a")], 0).await,
+        [stored([0, 0]), vec![full], stored([0])].concat()
+    );
+    rig.reopen().await;
+    let other = SessionKey::Service { name: "other".into(), client_id: "c".into() };
+    let brought = Message {
+        state: Some(Box::new(save(service_key("c"), "", &[]))),
+        ..message(service(), "plant/a", "x")
+    };
+    let items = [
+        item(brought),
+        Item::Change(save(other, "", &[])),
+        Item::Change(save(device_key(0), "", &[])),
+        Item::Change(Change::Forget { key: service_key("a") }),
+        begin("c"),
+    ];
+    assert_eq!(rig.batch(&items, 0).await, [vec![full], stored([0, 0, 0, 0])].concat());
+    assert_eq!(rig.picture().await.sessions.len(), 4);
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn a_retained_message_whose_time_is_over_goes_with_the_next_commit() {
     let mut rig = Rig::open(SMALL).await;
     let mut short = retained(service(), "plant/a", "x");

@@ -76,10 +76,21 @@ impl Model {
     fn item(&mut self, item: &Item, now: u64) -> (Outcome, Option<Handed>) {
         match item {
             Item::Message(message) => self.message(message, now),
+            Item::Change(change) if !self.has_place(change) => (Outcome::Refused(Code::SessionsFull), None),
             Item::Change(change) => {
                 self.change(change);
                 (Outcome::Stored(self.position()), None)
             }
+        }
+    }
+
+    fn has_place(&self, change: &Change) -> bool {
+        let of_service = |key: &&SessionKey| matches!(key, SessionKey::Service { .. });
+        match change {
+            Change::Session { key, .. } if of_service(&key) && !self.sessions.contains_key(key) => {
+                self.sessions.keys().filter(of_service).count() < SMALL.service_sessions
+            }
+            _ => true,
         }
     }
 
@@ -117,6 +128,9 @@ impl Model {
                 return (Outcome::Refused(Code::DeviceSuspended), None);
             }
             _ => {}
+        }
+        if message.state.as_ref().is_some_and(|change| !self.has_place(change)) {
+            return (Outcome::Refused(Code::SessionsFull), None);
         }
         if let (Publisher::Device { device, .. }, Some((_, seq))) = (&message.publisher, message.name)
             && let Some((seen, newest)) = self.named.get(&device.0)
@@ -245,7 +259,7 @@ fn make_room(queue: &[Waits], size: usize, now: u64) -> Option<(Vec<Waits>, Vec<
 }
 
 fn key() -> impl Strategy<Value = SessionKey> {
-    prop_oneof![4 => (0..DEVICES).prop_map(device_key), 1 => "[12]".prop_map(|id| service_key(&id))]
+    prop_oneof![4 => (0..DEVICES).prop_map(device_key), 1 => "[1-4]".prop_map(|id| service_key(&id))]
 }
 
 fn positions() -> impl Strategy<Value = Vec<u64>> {

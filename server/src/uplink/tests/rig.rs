@@ -27,6 +27,7 @@ pub(super) const SMALL: Bounds = Bounds {
     retained_service: Bound { messages: 3, bytes: 300 },
     retained_bytes: 500,
     queue: Bound { messages: 3, bytes: 250 },
+    service_sessions: 2,
 };
 
 /// What the file holds, as a reader would see it.
