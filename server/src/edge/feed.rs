@@ -98,14 +98,14 @@ pub struct Feed {
     /// A page on its way, and up to where the log is known to go.
     reading: Option<(Reading, Position)>,
     page: usize,
+    /// The log has been asked whether the position is one of its own: memory cannot tell.
+    known: bool,
 }
 
 impl Feed {
     fn new(tail: Arc<Tail>, from: Position) -> Self {
         let number = tail.number();
-        // The log is asked first, whatever is in memory: it knows when a position is none of its own.
-        let reading = Some((tail.read(from, PAGE_FIRST), from));
-        Self { tail, number, at: from, run: None, reading, page: PAGE_FIRST }
+        Self { tail, number, at: from, run: None, reading: None, page: PAGE_FIRST, known: false }
     }
 
     /// The last position handed out or passed over: a feed from there goes on with the next.
@@ -125,6 +125,10 @@ impl Feed {
             }
             if self.reading.is_some() {
                 ready!(self.poll_page(cx))?;
+                continue;
+            }
+            if !self.known {
+                self.read(self.at);
                 continue;
             }
             match self.tail.after(self.at, self.number, cx.waker()) {
@@ -188,6 +192,7 @@ impl Feed {
         messages: Vec<(Position, StoredMessage)>,
         end: Position,
     ) -> Result<(), FeedError> {
+        self.known = true;
         let bytes: usize = messages.iter().map(|(_, message)| message.payload.len()).sum();
         self.page = (PAGE_BYTES * messages.len().max(1) / bytes.max(1)).clamp(PAGE.0, PAGE.1);
         match Run::read(messages) {
@@ -226,6 +231,7 @@ impl Feed {
                 Ok(())
             }
             ReadError::Ahead { asked, last } => {
+                self.known = true;
                 self.at = Position(last);
                 Err(FeedError::SetBack { asked, last })
             }
