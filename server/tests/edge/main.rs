@@ -12,3 +12,4 @@ mod refused;
 mod revoke;
 mod services;
 mod site;
+mod twice;
