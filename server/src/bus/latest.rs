@@ -1,10 +1,11 @@
-//! The one reader there is today: keeps the newest value of each sensor of each device in the registry.
+//! The one reader there is today: keeps what is newest of each device in the registry's memory.
 //!
 //! It reads the uplink log from a durable cursor and is woken by the bus. What it heard in time it takes
-//! from the bus; a gap, a restart or a lost wake-up it fills from the log. Readings and cursor are stored in
-//! one transaction, so after a crash it repeats a little and skips nothing.
+//! from the bus; a gap, a restart or a lost wake-up it fills from the log. What it took is shown at once and
+//! stored by the registry from time to time, with the cursor, so after a crash it repeats a little and skips
+//! nothing.
 
-use std::{collections::HashMap, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use muster_shared::{
     telemetry::TelemetryBatch,
@@ -18,17 +19,15 @@ use tokio::{
 
 use super::{Bus, Subscription};
 use crate::{
-    registry::{DeviceKey, Latest as Reading, Registry, RegistryError},
+    registry::{Newest, Registry, RegistryError, Verdicts},
     uplink::{Cursor, Fresh, Position, ReadError, Reader, StoredMessage},
 };
 
 /// Its name beside its cursor.
 const NAME: &str = "latest";
-/// How long readings gather before they are stored: what an operator sees is at most this old.
-const GATHER: Duration = Duration::from_millis(200);
 /// How often it looks by itself, should every wake-up be lost.
 const LOOK: Duration = Duration::from_secs(1);
-/// Messages read at a time, and how many may gather before they are stored.
+/// Messages read from the log at a time.
 const MESSAGES: usize = 4096;
 /// Wait after something failed.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -54,8 +53,8 @@ impl Latest {
         let (stop, stopped) = watch::channel(false);
         // Subscribed before the log is first read: nothing falls between.
         let subscription = bus.subscribe();
-        let projection =
-            Projection { registry, reader, gathered: HashMap::new(), cursor: Cursor::default(), count: 0 };
+        let (verdicts, newest) = (registry.verdicts(), registry.newest());
+        let projection = Projection { registry, verdicts, newest, reader, cursor: Cursor::default() };
         Self { stop, task: tokio::spawn(projection.run(subscription, stopped)) }
     }
 
@@ -70,13 +69,11 @@ impl Latest {
 
 struct Projection {
     registry: Registry,
+    verdicts: Arc<Verdicts>,
+    newest: Arc<Newest>,
     reader: Reader,
-    /// The newest value of each sensor since the last store.
-    gathered: HashMap<(DeviceKey, String), Reading>,
-    /// Up to where `gathered` and the registry together have come.
+    /// Up to where `newest` has come.
     cursor: Cursor,
-    /// Messages since the last store.
-    count: usize,
 }
 
 impl Projection {
@@ -107,23 +104,13 @@ impl Projection {
         }
         loop {
             self.catch_up().await?;
-            self.store().await?;
             if *stop.borrow() {
-                return Ok(());
+                return Ok(self.registry.store_newest().await?);
             }
-            let heard = tokio::select! {
-                heard = bus.next() => heard,
-                _ = stop.changed() => continue,
-                () = sleep_until(Instant::now() + LOOK) => None,
-            };
-            let Some(heard) = heard else {
-                // A bus that has stopped wakes nobody: look from time to time.
-                if bus.is_closed() {
-                    let _ = timeout_at(Instant::now() + LOOK, stop.changed()).await;
-                }
-                continue;
-            };
-            self.gather(heard, bus).await;
+            tokio::select! {
+                heard = self.hear(bus) => heard?,
+                _ = stop.changed() => {}
+            }
         }
     }
 
@@ -133,16 +120,30 @@ impl Projection {
         Ok(())
     }
 
-    /// Takes what the bus carries for a moment, as long as it continues what was read.
-    async fn gather(&mut self, first: Fresh, bus: &mut Subscription) {
-        let until = Instant::now() + GATHER;
-        let mut heard = Some(first);
-        while let Some(fresh) = heard {
-            if !self.take(&fresh) || self.count >= MESSAGES {
-                return;
+    /// Takes what the bus carries, until the log has to be looked at: because of a gap, or because nothing
+    /// has come for a while. Dropped between two commits, it has taken the first and not the second.
+    async fn hear(&mut self, bus: &mut Subscription) -> Result<(), Trouble> {
+        loop {
+            self.make_room().await?;
+            let until = Instant::now() + LOOK;
+            match timeout_at(until, bus.next()).await {
+                Ok(Some(fresh)) if self.take(&fresh) => {}
+                // A bus that has stopped says so at once, and wakes nobody.
+                Ok(None) => {
+                    sleep_until(until).await;
+                    return Ok(());
+                }
+                Ok(Some(_)) | Err(_) => return Ok(()),
             }
-            heard = timeout_at(until, bus.next()).await.unwrap_or(None);
         }
+    }
+
+    /// What does not fit into memory is stored early.
+    async fn make_room(&self) -> Result<(), Trouble> {
+        if self.newest.is_full() {
+            self.registry.store_newest().await?;
+        }
+        Ok(())
     }
 
     /// Takes one commit from the bus; `false` when the log has to be read instead.
@@ -153,7 +154,7 @@ impl Projection {
         }
         match fresh.messages() {
             Ok(messages) => {
-                self.add(messages.into_iter().filter(|(position, _)| *position > read));
+                self.add(messages.iter().filter(|(position, _)| *position > read));
                 true
             }
             Err(error) => {
@@ -166,6 +167,7 @@ impl Projection {
     /// Reads the log to its end.
     async fn catch_up(&mut self) -> Result<(), Trouble> {
         loop {
+            self.make_room().await?;
             let read = match self.reader.read(&self.cursor, MESSAGES).await {
                 Ok(read) => read,
                 Err(error) => {
@@ -176,10 +178,7 @@ impl Projection {
             if read.messages.is_empty() {
                 return Ok(());
             }
-            self.add(read.messages.into_iter());
-            if self.count >= MESSAGES {
-                self.store().await?;
-            }
+            self.add(read.messages.iter());
         }
     }
 
@@ -195,51 +194,30 @@ impl Projection {
         }
     }
 
-    fn add(&mut self, messages: impl Iterator<Item = (Position, StoredMessage)>) {
-        let verdicts = self.registry.verdicts();
-        let facts = self.registry.facts();
+    fn add<'m>(&mut self, messages: impl Iterator<Item = &'m (Position, StoredMessage)>) {
+        let mut newest = self.newest.gather();
         let mut last = None;
         for (position, message) in messages {
-            last = Some(position);
-            self.count += 1;
+            last = Some(*position);
             // What services and the server publish is no sign of a device, and no reading of it.
-            let device = message.device().and_then(|(tenant, id)| verdicts.by_id(tenant, id));
+            let device = message.device().and_then(|(tenant, id)| self.verdicts.by_id(tenant, id));
             let Some(device) = device else { continue };
-            facts.seen(device, message.received_ms);
-            for reading in readings(device, &message) {
-                self.gathered.insert((device, reading.sensor.clone()), reading);
-            }
+            let telemetry = telemetry(message);
+            let readings = telemetry.as_ref().map_or(&[][..], |batch| &batch.readings);
+            newest.message(device, message.received_ms, readings);
         }
         if let Some(last) = last {
             self.cursor = std::mem::take(&mut self.cursor).after(self.reader.node(), last);
+            newest.end(NAME, self.cursor.to_string());
         }
-    }
-
-    async fn store(&mut self) -> Result<(), Trouble> {
-        if self.count == 0 {
-            return Ok(());
-        }
-        let latest = self.gathered.values().cloned().collect();
-        self.registry.project(NAME, latest, self.cursor.to_string()).await?;
-        self.gathered.clear();
-        self.count = 0;
-        Ok(())
     }
 }
 
-/// The readings of a telemetry message; none of any other, and none of one in another format.
-fn readings(device: DeviceKey, message: &StoredMessage) -> Vec<Reading> {
+/// A telemetry message's batch; none of any other message, and none of one in another format.
+fn telemetry(message: &StoredMessage) -> Option<TelemetryBatch> {
     let topic = std::str::from_utf8(&message.topic).ok().and_then(|topic| Topic::parse(topic).ok());
-    let Some(Topic::Device { kind: Kind::Telemetry { .. }, .. }) = topic else { return Vec::new() };
-    let Ok(batch) = TelemetryBatch::read(&message.payload) else { return Vec::new() };
-    let reading = |reading: &muster_shared::telemetry::Reading| Reading {
-        device,
-        sensor: reading.sensor.as_str().to_owned(),
-        value: reading.value,
-        received_ms: message.received_ms,
-        uptime_ms: reading.uptime_ms,
-    };
-    batch.readings.iter().map(reading).collect()
+    let Some(Topic::Device { kind: Kind::Telemetry { .. }, .. }) = topic else { return None };
+    TelemetryBatch::read(&message.payload).ok()
 }
 
 #[cfg(test)]
@@ -291,13 +269,53 @@ mod tests {
         writer.append(telemetry(&fleet.devices[0], 2, 3.5)).await;
         shows(&fleet, 0, 3.5).await;
         latest.stop().await;
-        fleet.registry.facts().flush().await;
         let detail = fleet.registry.device(&fleet.devices[0].serial).await.unwrap();
         assert!(detail.row.last_seen_ms.is_some());
-        let cursor: Cursor = fleet.registry.projected(NAME).await.unwrap().unwrap().parse().unwrap();
-        assert_eq!(cursor.position(writer.node()), Position(4));
+        assert_eq!(position(&fleet, &writer).await, Position(4));
+        assert_eq!(fleet.count("SELECT count(*) FROM newest").await, 2, "the stop stores it");
         writer.close().await;
         reader.close().await;
+    }
+
+    async fn position(fleet: &Fleet, writer: &Writer) -> Position {
+        let cursor: Cursor = fleet.registry.projected(NAME).await.unwrap().unwrap().parse().unwrap();
+        cursor.position(writer.node())
+    }
+
+    #[tokio::test]
+    async fn a_crash_between_two_stores_repeats_a_little_and_skips_nothing() {
+        let fleet = Fleet::with(2).await;
+        let bus = Rumqttd::start().unwrap();
+        let open =
+            || Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Arc::new(()), Box::new(|_| {}));
+        let writer = open().await.unwrap();
+        let reader = Reader::open(fleet.dir.path()).await.unwrap();
+        let latest = Latest::start(fleet.registry.clone(), reader.clone(), &*bus);
+        writer.append(telemetry(&fleet.devices[0], 0, 1.0)).await;
+        writer.append(telemetry(&fleet.devices[1], 0, 1.0)).await;
+        shows(&fleet, 1, 1.0).await;
+        fleet.registry.store_newest().await.unwrap();
+        // The first device goes on, the second does not.
+        writer.append(telemetry(&fleet.devices[0], 1, 2.0)).await;
+        shows(&fleet, 0, 2.0).await;
+        let crashed = fleet.after_a_crash().await;
+        assert_eq!(position(&crashed, &writer).await, Position(2), "memory is gone");
+        writer.append(telemetry(&fleet.devices[0], 2, 3.0)).await;
+        let again = Latest::start(crashed.registry.clone(), reader.clone(), &*bus);
+        shows(&crashed, 0, 3.0).await;
+        shows(&crashed, 1, 1.0).await;
+        again.stop().await;
+        assert_eq!(position(&crashed, &writer).await, Position(4));
+        let seen = |fleet: &Fleet| {
+            let (registry, serial) = (fleet.registry.clone(), fleet.devices[0].serial.clone());
+            async move { registry.device(&serial).await.unwrap().row.last_seen_ms }
+        };
+        latest.stop().await;
+        assert!(seen(&crashed).await.is_some());
+        assert_eq!(seen(&crashed).await, seen(&fleet).await);
+        writer.close().await;
+        reader.close().await;
+        bus.stop().await;
     }
 
     #[tokio::test]

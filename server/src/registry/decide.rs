@@ -257,6 +257,9 @@ pub(super) async fn decide(
     if matches!(act, Act::Release | Act::Decommission) {
         inner.continuity.change(device, |_| None);
     }
+    if to == DeviceState::Decommissioned {
+        inner.newest.forget(device);
+    }
     for (certificate, not_after_s) in dead {
         inner.verdicts.put_certificate(&certificate, device, CertificateStatus::Revoked, not_after_s);
     }
@@ -371,12 +374,10 @@ async fn revoke_certificates(
 
 /// What a decommissioned device said and did. Its row, its certificates and the audit log stay.
 async fn remove_data(tx: &mut Connection, id: i64) -> Result<(), RegistryError> {
-    sqlx::query("DELETE FROM reading WHERE device = $1").bind(id).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM newest WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM session WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM refusal WHERE device = $1").bind(id).execute(&mut *tx).await?;
-    continuity::forget(tx, id).await?;
-    sqlx::query("UPDATE device SET last_seen_ms = NULL WHERE id = $1").bind(id).execute(tx).await?;
-    Ok(())
+    continuity::forget(tx, id).await
 }
 
 /// What a device is called, from its row.

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use super::{
     Inner, continuity,
     error::RegistryError,
+    newest::Newest,
     session::{DisconnectReason, SessionId},
     sqlite::{Connection, int},
     verdict::{DeviceKey, Verdicts},
@@ -68,6 +69,7 @@ const MINUTE_MS: u64 = 60_000;
 #[derive(Clone)]
 pub struct Facts {
     shared: Arc<Shared>,
+    newest: Arc<Newest>,
 }
 
 struct Shared {
@@ -105,7 +107,6 @@ struct Pending {
     sessions: Vec<SessionFact>,
     refusals: HashMap<RefusalKey, RefusalCount>,
     names: usize,
-    seen: HashMap<DeviceKey, u64>,
     /// Whose tokens have changed; what they are now is read when it is written.
     continuity: HashSet<DeviceKey>,
     tokens: HashMap<String, u64>,
@@ -114,7 +115,7 @@ struct Pending {
 }
 
 impl Facts {
-    pub(super) fn new(next_session: u64) -> Self {
+    pub(super) fn new(next_session: u64, newest: Arc<Newest>) -> Self {
         let shared = Shared {
             pending: Mutex::default(),
             some: Notify::new(),
@@ -122,26 +123,22 @@ impl Facts {
             next_session: AtomicU64::new(next_session),
             dropped: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), newest }
     }
 
     /// A session began.
     #[must_use]
     pub fn connected(&self, session: Connected) -> SessionId {
         let id = SessionId(self.shared.next_session.fetch_add(1, Ordering::Relaxed));
-        self.note(|pending| {
-            pending.see(session.device, session.at_ms);
-            pending.push(SessionFact::Began(id, session))
-        });
+        self.newest.see(session.device, session.at_ms);
+        self.note(|pending| pending.push(SessionFact::Began(id, session)));
         id
     }
 
     /// A session ended.
     pub fn disconnected(&self, device: DeviceKey, session: SessionId, at_ms: u64, why: DisconnectReason) {
-        self.note(|pending| {
-            pending.see(device, at_ms);
-            pending.push(SessionFact::Ended(session, at_ms, why))
-        });
+        self.newest.see(device, at_ms);
+        self.note(|pending| pending.push(SessionFact::Ended(session, at_ms, why)));
     }
 
     /// A connection, or a packet of one, was refused. Counted per device, code and minute.
@@ -162,14 +159,6 @@ impl Facts {
             let count =
                 pending.refusals.entry(key).or_insert(RefusalCount { count: 0, last_at_ms: 0, remote });
             count.add(&RefusalCount { count: 1, last_at_ms: at_ms, remote });
-            true
-        });
-    }
-
-    /// Something was heard of the device.
-    pub fn seen(&self, device: DeviceKey, at_ms: u64) {
-        self.note(|pending| {
-            pending.see(device, at_ms);
             true
         });
     }
@@ -245,11 +234,6 @@ impl RefusalCount {
 }
 
 impl Pending {
-    fn see(&mut self, device: DeviceKey, at_ms: u64) {
-        let last = self.seen.entry(device).or_insert(at_ms);
-        *last = at_ms.max(*last);
-    }
-
     fn push(&mut self, fact: SessionFact) -> bool {
         if self.sessions.len() >= WAITING_MAX {
             return false;
@@ -261,7 +245,6 @@ impl Pending {
     fn is_empty(&self) -> bool {
         self.sessions.is_empty()
             && self.refusals.is_empty()
-            && self.seen.is_empty()
             && self.continuity.is_empty()
             && self.tokens.is_empty()
     }
@@ -271,18 +254,16 @@ impl Pending {
         let sessions = std::mem::take(&mut self.sessions).into_iter().map(Fact::Session);
         let refusals =
             std::mem::take(&mut self.refusals).into_iter().map(|(key, count)| Fact::Refusal(key, count));
-        let seen = std::mem::take(&mut self.seen).into_iter().map(|(device, at)| Fact::Seen(device, at));
         let continuity = std::mem::take(&mut self.continuity).into_iter().map(Fact::Continuity);
         let tokens = std::mem::take(&mut self.tokens).into_iter().map(|(id, at)| Fact::Token(id, at));
         self.names = 0;
-        sessions.chain(refusals).chain(seen).chain(continuity).chain(tokens).collect()
+        sessions.chain(refusals).chain(continuity).chain(tokens).collect()
     }
 }
 
 enum Fact {
     Session(SessionFact),
     Refusal(RefusalKey, RefusalCount),
-    Seen(DeviceKey, u64),
     Continuity(DeviceKey),
     Token(String, u64),
 }
@@ -366,7 +347,6 @@ fn put_back(shared: &Shared, rows: Vec<Fact>, flushes: Vec<oneshot::Sender<()>>)
             Fact::Refusal(key, count) => {
                 pending.refusals.entry(key).and_modify(|now| now.add(&count)).or_insert(count);
             }
-            Fact::Seen(device, at_ms) => pending.see(device, at_ms),
             Fact::Continuity(device) => drop(pending.continuity.insert(device)),
             Fact::Token(id, at_ms) => {
                 let last = pending.tokens.entry(id).or_insert(at_ms);
@@ -401,16 +381,6 @@ async fn write(inner: &Inner, rows: &[Fact]) -> Result<(), RegistryError> {
                 .await?;
             }
             Fact::Refusal(key, count) => refused(&mut tx, &inner.verdicts, key, count).await?,
-            Fact::Seen(device, at_ms) => {
-                sqlx::query(
-                    "UPDATE device SET last_seen_ms = $1
-                     WHERE id = $2 AND (last_seen_ms IS NULL OR last_seen_ms < $1)",
-                )
-                .bind(int(*at_ms))
-                .bind(inner.verdicts.row(*device))
-                .execute(&mut *tx)
-                .await?;
-            }
             Fact::Continuity(device) => {
                 continuity::write(&mut tx, &inner.continuity, &inner.verdicts, *device).await?;
             }

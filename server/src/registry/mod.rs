@@ -2,8 +2,8 @@
 //!
 //! **Decisions** (lifecycle, import, operators) are one transaction each, with one audit row, one more
 //! generation and one [`Change`]; the in-memory [`Verdicts`] flip before the decision is answered.
-//! **Facts** (sessions, last seen, refusals, readings) go through [`Facts`]: coalesced, bounded, unaudited,
-//! and never in the way of a device.
+//! **Facts** (sessions, refusals) go through [`Facts`], and what is newest of each device through [`Newest`]:
+//! coalesced, bounded, unaudited, and never in the way of a device.
 //!
 //! # Invariants
 //!
@@ -28,7 +28,8 @@
 //! | [`enforce`] | which decisions still have to end live sessions |
 //! | [`orders`] | what is ordered of a device without changing its state |
 //! | [`operator`] | operators and their tokens |
-//! | [`readings`], [`query`] | the newest readings; listings and one device's page |
+//! | [`newest`], [`readings`] | when a device was last heard of and what its sensors said, in memory and in its row |
+//! | [`query`] | listings and one device's page |
 //! | `load` | the file's word, into the verdicts |
 //! | `sqlite` | the backend: how the file is opened, written and upgraded |
 
@@ -56,6 +57,7 @@ pub mod facts;
 pub mod import;
 mod index;
 mod load;
+pub mod newest;
 pub mod operator;
 pub mod orders;
 pub mod query;
@@ -79,10 +81,10 @@ pub use enforce::Unenforced;
 pub use error::RegistryError;
 pub use facts::{Claimed, Connected, Facts};
 pub use import::{ImportReport, RowRefused};
+pub use newest::Newest;
 pub use operator::{Actor, NewToken, Role};
 pub use orders::{Order, Ordered};
 pub use query::{DeviceDetail, DeviceFilter, DeviceRow, Page};
-pub use readings::Latest;
 pub use session::{DisconnectReason, SessionId};
 pub use station::{StationRow, Trusted};
 pub use verdict::{DeviceKey, DeviceName, Verdicts};
@@ -105,7 +107,9 @@ struct Inner {
     continuity: continuity::Continuity,
     changes: broadcast::Sender<Change>,
     facts: Facts,
-    facts_writer: parking_lot::Mutex<Option<JoinHandle<()>>>,
+    newest: Arc<Newest>,
+    /// What writes the facts, and the newest.
+    writers: parking_lot::Mutex<Vec<JoinHandle<()>>>,
     runtime: Handle,
 }
 
@@ -158,6 +162,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.facts.close();
+        self.newest.close();
     }
 }
 
@@ -200,13 +205,16 @@ impl Registry {
             .fetch_one(writer.connection()?)
             .await?;
         drop(writer);
+        let verdicts = Arc::new(Verdicts::empty());
+        let newest = Arc::new(Newest::new(verdicts.clone()));
         let inner = Arc::new(Inner {
             database,
-            verdicts: Arc::new(Verdicts::empty()),
             continuity,
+            verdicts,
             changes: broadcast::channel(CHANGES_MAX).0,
-            facts: Facts::new(sqlite::uint(last_session) + 1),
-            facts_writer: parking_lot::Mutex::new(None),
+            facts: Facts::new(sqlite::uint(last_session) + 1, newest.clone()),
+            newest: newest.clone(),
+            writers: parking_lot::Mutex::default(),
             runtime: Handle::current(),
         });
         {
@@ -214,17 +222,19 @@ impl Registry {
             inner.load(&mut connection).await?;
         }
         let facts = tokio::spawn(facts::run(inner.facts.clone(), Arc::downgrade(&inner)));
-        *inner.facts_writer.lock() = Some(facts);
+        let newest = tokio::spawn(newest::run(newest, Arc::downgrade(&inner)));
+        *inner.writers.lock() = vec![facts, newest];
         Ok(Self { inner })
     }
 
     /// Writes what is pending and closes the files. Later calls fail with [`RegistryError::Closed`].
     pub async fn close(&self) {
         self.inner.facts.close();
-        let facts = self.inner.facts_writer.lock().take();
-        if let Some(facts) = facts {
+        self.inner.newest.close();
+        let writers = std::mem::take(&mut *self.inner.writers.lock());
+        for writer in writers {
             // It ends by itself after the last write; a panic in it has been reported by the runtime.
-            let _ = facts.await;
+            let _ = writer.await;
         }
         self.inner.database.close().await;
     }
@@ -412,18 +422,19 @@ impl Registry {
         station::stations(self.inner.database.readers()).await
     }
 
-    /// Stores the newest readings of a projection of the uplink log, and the cursor they end at, in one
-    /// transaction. Unaudited.
+    /// What is newest of every device: what a projection of the uplink log fills.
+    #[must_use]
+    pub fn newest(&self) -> Arc<Newest> {
+        self.inner.newest.clone()
+    }
+
+    /// Stores what is newest of every device, and the cursor it ends at, now. It is stored without this too,
+    /// from time to time and when the registry closes. Unaudited.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn project(
-        &self,
-        projection: &'static str,
-        latest: Vec<Latest>,
-        cursor: String,
-    ) -> Result<(), RegistryError> {
-        self.run(|inner| async move { readings::store(&inner, projection, &latest, &cursor).await }).await
+    pub async fn store_newest(&self) -> Result<(), RegistryError> {
+        self.run(|inner| async move { newest::store(&inner).await }).await
     }
 
     /// How far a projection has come; `None` when it never ran.
@@ -431,7 +442,10 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn projected(&self, projection: &str) -> Result<Option<String>, RegistryError> {
-        readings::cursor(&self.inner, projection).await
+        match self.inner.newest.cursor(projection) {
+            Some(cursor) => Ok(Some(cursor)),
+            None => newest::stored_cursor(&self.inner, projection).await,
+        }
     }
 
     /// Rows of the audit log after number `after`, oldest first.

@@ -1,9 +1,7 @@
 //! Listings, and one device's page.
 
-use muster_shared::{
-    BatchId, CertificateId, Code, DeviceId, SerialNumber, StationId, Tenant, telemetry::Value,
-};
-use sqlx::{QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
+use muster_shared::{BatchId, CertificateId, Code, DeviceId, SerialNumber, StationId, Tenant};
+use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
 
 use super::{
     Inner,
@@ -12,10 +10,13 @@ use super::{
     device::DeviceState,
     error::RegistryError,
     now_ms,
+    readings::{Malformed, Readings},
     session::{DisconnectReason, SessionId},
     sqlite::{Connection, digest, int, parse, uint},
     verdict::{CertificateStatus, DeviceKey},
 };
+
+pub use super::readings::ReadingRow;
 
 /// Which devices a listing is about; empty is all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -146,19 +147,6 @@ pub struct RefusalRow {
     pub remote: Option<String>,
 }
 
-/// The newest value of one sensor.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ReadingRow {
-    /// Its name, with the unit last.
-    pub sensor: String,
-    /// What it said.
-    pub value: Value,
-    /// When the message that held it was received, Unix milliseconds.
-    pub received_ms: u64,
-    /// The device's uptime when it was measured, milliseconds.
-    pub uptime_ms: u64,
-}
-
 /// How a decision that ends sessions went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnforcementRow {
@@ -178,7 +166,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What every listing of devices reads; `since` is bound first.
 const DEVICES: &str = "SELECT device.id, device.tenant, device.device_id, device.serial, device.state,
-    device.registered_at_ms, device.first_connected_ms, device.changed_at_ms, device.last_seen_ms,
+    device.registered_at_ms, device.first_connected_ms, device.changed_at_ms, newest.seen_ms AS last_seen_ms,
     batch.name AS batch, batch.product, station.name AS station,
     certificate.id AS certificate, certificate.not_after_s,
     session.id AS session, session.began_at_ms, session.remote, session.protocol, session.ended_at_ms, session.reason,
@@ -189,6 +177,7 @@ const DEVICES_FROM: &str = ") AS refused_24h
     JOIN station ON station.id = batch.station
     JOIN certificate ON certificate.id = (SELECT c.id FROM certificate c WHERE c.device = device.id
         ORDER BY c.added_at_ms DESC, c.not_after_s DESC LIMIT 1)
+    LEFT JOIN newest ON newest.device = device.id
     LEFT JOIN session ON session.id = (SELECT max(s.id) FROM session s WHERE s.device = device.id)
     WHERE ";
 
@@ -277,12 +266,18 @@ fn device_row(inner: &Inner, row: &SqliteRow) -> Result<DeviceRow, RegistryError
             ended: ended(maybe("ended_at_ms")?, row.try_get("reason")?)?,
         }),
     };
+    let state = parse(&text("state")?, "a device's state")?;
+    // What memory has is never let go of, so it may be asked after the row.
+    let last_seen_ms = match state {
+        DeviceState::Decommissioned => None,
+        _ => maybe("last_seen_ms")?.max(inner.newest.seen_ms(key)),
+    };
     Ok(DeviceRow {
         key,
         tenant: parse(&text("tenant")?, "a device's tenant")?,
         device_id: parse(&text("device_id")?, "a device's id")?,
         serial: parse(&text("serial")?, "a device's serial")?,
-        state: parse(&text("state")?, "a device's state")?,
+        state,
         batch: parse(&text("batch")?, "a batch's name")?,
         station: parse(&text("station")?, "a station's name")?,
         product: text("product")?,
@@ -291,7 +286,7 @@ fn device_row(inner: &Inner, row: &SqliteRow) -> Result<DeviceRow, RegistryError
         registered_at_ms: number("registered_at_ms")?,
         first_connected_ms: maybe("first_connected_ms")?,
         changed_at_ms: number("changed_at_ms")?,
-        last_seen_ms: maybe("last_seen_ms")?,
+        last_seen_ms,
         session,
         refused_24h: number("refused_24h")?,
         last_refusal: None,
@@ -309,19 +304,26 @@ fn ended(
 }
 
 pub(super) async fn device(inner: &Inner, target: &Target) -> Result<DeviceDetail, RegistryError> {
-    let mut snapshot = inner.database.readers().begin().await?;
-    let id = decide::find(&mut snapshot, target).await?;
+    let mut connection = inner.database.readers().acquire().await?;
+    let id = decide::find(&mut connection, target).await?;
+    // Before the row is read.
+    let newest = inner.verdicts.by_row(id).map(|device| inner.newest.readings(device)).unwrap_or_default();
+    let mut snapshot = connection.begin().await?;
     let mut query = select(now_ms().saturating_sub(DAY_MS));
     query.push("device.id = ").push_bind(id);
     let mut row = device_row(inner, &query.build().fetch_one(&mut *snapshot).await?)?;
     let refusals = refusals(&mut snapshot, Some(id), LATEST).await?;
     row.last_refusal = refusals.first().cloned();
     let history = audit::about(&mut snapshot, &format!("{}/{}", row.tenant, row.serial), LATEST).await?;
+    let readings = match row.state {
+        DeviceState::Decommissioned => Vec::new(),
+        _ => newest.onto(readings(&mut snapshot, id).await?).sorted(),
+    };
     Ok(DeviceDetail {
         why: why(&mut snapshot, id).await?,
         certificates: certificates(&mut snapshot, id).await?,
         sessions: sessions(&mut snapshot, id).await?,
-        readings: readings(&mut snapshot, id).await?,
+        readings,
         enforcement: enforcement(&mut snapshot, id).await?,
         row,
         refusals,
@@ -413,27 +415,15 @@ async fn refusals(
         .collect()
 }
 
-async fn readings(connection: &mut Connection, id: i64) -> Result<Vec<ReadingRow>, RegistryError> {
-    type Row = (String, String, Option<i64>, Option<f64>, i64, i64);
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT sensor, kind, number, measure, received_ms, uptime_ms FROM reading WHERE device = $1 ORDER BY sensor",
-    )
-    .bind(id)
-    .fetch_all(connection)
-    .await?;
-    rows.into_iter()
-        .map(|(sensor, kind, number, measure, received, uptime)| {
-            let value = match (kind.as_str(), number, measure) {
-                ("bool", Some(number), _) => Value::Bool(number != 0),
-                ("int", Some(number), _) => Value::Int(number),
-                ("float", _, Some(measure)) => Value::Float(measure as f32),
-                // A value that is no number has no place in SQL: it is kept as absent.
-                ("float", _, None) => Value::Float(f32::NAN),
-                _ => return Err(RegistryError::Damaged(format!("reading {sensor:?} is of kind {kind:?}"))),
-            };
-            Ok(ReadingRow { sensor, value, received_ms: uint(received), uptime_ms: uint(uptime) })
-        })
-        .collect()
+/// What the row has of its sensors.
+async fn readings(connection: &mut Connection, id: i64) -> Result<Readings, RegistryError> {
+    let kept: Option<(Option<Vec<u8>>,)> = sqlx::query_as("SELECT readings FROM newest WHERE device = $1")
+        .bind(id)
+        .fetch_optional(connection)
+        .await?;
+    let kept = kept.and_then(|(readings,)| readings).map(|kept| Readings::read(&kept)).transpose();
+    let damaged = |error: Malformed| RegistryError::Damaged(format!("device row {id}: {error}"));
+    Ok(kept.map_err(damaged)?.unwrap_or_default())
 }
 
 async fn enforcement(connection: &mut Connection, id: i64) -> Result<Option<EnforcementRow>, RegistryError> {

@@ -36,6 +36,7 @@ pub(crate) type Step = (i64, &'static str, &'static str);
 const REGISTRY: &[Step] = &[
     (1, "registry", include_str!("../../migrations/sqlite/registry/0001_registry.sql")),
     (2, "continuity", include_str!("../../migrations/sqlite/registry/0002_continuity.sql")),
+    (3, "newest", include_str!("../../migrations/sqlite/registry/0003_newest.sql")),
 ];
 
 impl From<sqlx::Error> for RegistryError {

@@ -6,7 +6,10 @@ use muster_pki::{
     hierarchy::Hierarchy,
     testing::{self, Credential},
 };
-use muster_shared::{CertificateId, SerialNumber};
+use muster_shared::{
+    CertificateId, SerialNumber,
+    telemetry::{Reading, Value},
+};
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
 
@@ -87,11 +90,51 @@ impl Fleet {
     pub(crate) async fn reopened(mut self) -> Self {
         self.registry.close().await;
         self.registry = Registry::open(self.dir.path()).await.unwrap();
+        self.find_keys();
+        self
+    }
+
+    /// Takes values a device said, as the projection of the log does, up to a cursor.
+    pub(crate) fn said(&self, device: usize, values: &[(&str, Value)], received_ms: u64, cursor: &str) {
+        let reading = |(sensor, value): &(&str, Value)| Reading {
+            sensor: (*sensor).try_into().unwrap(),
+            uptime_ms: 1,
+            value: *value,
+        };
+        let readings: Vec<_> = values.iter().map(reading).collect();
+        let newest = self.registry.newest();
+        let mut gathering = newest.gather();
+        gathering.message(self.devices[device].key, received_ms, &readings);
+        gathering.end("latest", cursor.to_owned());
+    }
+
+    /// What would be there had the process ended now: the files as they are, in another folder, opened.
+    pub(crate) async fn after_a_crash(&self) -> Self {
+        let dir = TempDir::new().unwrap();
+        for file in std::fs::read_dir(self.dir.path()).unwrap() {
+            let file = file.unwrap();
+            // The index of the write-ahead log is memory that processes share, and made anew.
+            if !file.file_name().to_string_lossy().ends_with("-shm") {
+                std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+            }
+        }
+        let registry = Registry::open(dir.path()).await.unwrap();
+        let mut fleet = Self { dir, registry, devices: self.devices.clone() };
+        fleet.find_keys();
+        fleet
+    }
+
+    fn find_keys(&mut self) {
         let verdicts = self.registry.verdicts();
         for device in &mut self.devices {
             device.key = verdicts.certificate(&device.certificate).unwrap().device;
         }
-        self
+    }
+
+    /// A number the file has.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        let (count,) = sqlx::query_as(sql).fetch_one(self.registry.inner.database.readers()).await.unwrap();
+        count
     }
 
     /// Runs SQL on the file behind the registry's back, as one with the disk in hand would.

@@ -100,8 +100,15 @@ struct Device {
 struct Names {
     devices: Vec<Device>,
     by_row: HashMap<i64, DeviceKey>,
-    by_id: HashMap<(Tenant, DeviceId), DeviceKey>,
+    /// In two steps: a name that is borrowed is found without a copy of it.
+    by_id: HashMap<Tenant, HashMap<DeviceId, DeviceKey>>,
     by_serial: HashMap<(Tenant, SerialNumber), DeviceKey>,
+}
+
+impl Names {
+    fn by_id(&self, tenant: &Tenant, id: &DeviceId) -> Option<DeviceKey> {
+        self.by_id.get(tenant)?.get(id).copied()
+    }
 }
 
 #[derive(Default)]
@@ -142,14 +149,14 @@ impl Verdicts {
     #[must_use]
     pub fn device(&self, tenant: &Tenant, id: &DeviceId, serial: &SerialNumber) -> Option<DeviceKey> {
         let names = self.names.read();
-        let by_id = names.by_id.get(&(tenant.clone(), id.clone()));
-        by_id.or_else(|| names.by_serial.get(&(tenant.clone(), serial.clone()))).copied()
+        let by_serial = || names.by_serial.get(&(tenant.clone(), serial.clone())).copied();
+        names.by_id(tenant, id).or_else(by_serial)
     }
 
     /// The device with this name on topics.
     #[must_use]
     pub fn by_id(&self, tenant: &Tenant, id: &DeviceId) -> Option<DeviceKey> {
-        self.names.read().by_id.get(&(tenant.clone(), id.clone())).copied()
+        self.names.read().by_id(tenant, id)
     }
 
     /// Whether this device may talk now with this certificate.
@@ -238,7 +245,7 @@ impl Verdicts {
             key
         } else {
             let key = DeviceKey(u32::try_from(names.devices.len()).expect("fewer than 2^32 devices"));
-            names.by_id.insert((name.tenant.clone(), name.device_id.clone()), key);
+            names.by_id.entry(name.tenant.clone()).or_default().insert(name.device_id.clone(), key);
             names.by_serial.insert((name.tenant.clone(), name.serial.clone()), key);
             names.by_row.insert(row, key);
             names.devices.push(Device { row, name: Arc::new(name) });

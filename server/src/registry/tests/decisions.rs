@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use muster_shared::{Code, Generation};
+use muster_shared::{Code, Generation, telemetry::Value};
 
 use crate::registry::{
     Act, Actor, DeviceFilter, DeviceState, Reason, RegistryError, RevocationReason, Target,
@@ -185,24 +185,22 @@ async fn a_decision_runs_to_its_end_when_nobody_waits_for_it() {
 async fn decommissioning_removes_the_data_and_keeps_the_record() {
     let fleet = Fleet::with(1).await;
     let (serial, key) = (&fleet.devices[0].serial, fleet.devices[0].key);
-    let latest = crate::registry::Latest {
-        device: key,
-        sensor: "temperature_c".to_owned(),
-        value: muster_shared::telemetry::Value::Float(21.5),
-        received_ms: 5,
-        uptime_ms: 1,
-    };
-    fleet.registry.project("latest", vec![latest.clone()], "a".to_owned()).await.unwrap();
+    fleet.said(0, &[("temperature_c", Value::Float(21.5))], 5, "a1");
+    fleet.registry.store_newest().await.unwrap();
+    fleet.said(0, &[("humidity_pct", Value::Int(40))], 6, "a2");
     let reason = Reason { text: "stolen".to_owned(), code: Some(RevocationReason::KeyCompromise) };
     fleet.registry.decide(&ana(), serial, Act::Revoke, &reason).await.unwrap();
     let detail = fleet.registry.device(serial).await.unwrap();
-    assert_eq!(detail.readings.len(), 1);
+    assert_eq!((detail.readings.len(), detail.row.last_seen_ms), (2, Some(6)));
     assert_eq!(detail.certificates[0].revoked.unwrap().0, RevocationReason::KeyCompromise);
     fleet.act(0, Act::Decommission).await.unwrap();
-    fleet.registry.project("latest", vec![latest], "a".to_owned()).await.unwrap();
+    // What was on its way still comes.
+    fleet.said(0, &[("temperature_c", Value::Float(22.5))], 7, "a3");
     let detail = fleet.registry.device(serial).await.unwrap();
     assert_eq!(detail.row.state, DeviceState::Decommissioned);
-    assert!(detail.readings.is_empty(), "and none comes back");
+    assert_eq!((detail.readings, detail.row.last_seen_ms), (Vec::new(), None));
+    fleet.registry.store_newest().await.unwrap();
+    assert_eq!(fleet.count("SELECT count(*) FROM newest").await, 0, "and none comes back");
     assert_eq!(detail.history.len(), 2);
     let verdicts = fleet.registry.verdicts();
     assert_eq!(verdicts.may_talk(key, &fleet.devices[0].certificate, 0), Err(Code::DeviceDecommissioned));

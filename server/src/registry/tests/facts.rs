@@ -1,10 +1,8 @@
 use std::net::SocketAddr;
 
-use muster_shared::{Code, telemetry::Value};
+use muster_shared::Code;
 
-use crate::registry::{
-    Claimed, Connected, DisconnectReason, Latest, SessionId, now_ms, readings::SENSORS_MAX, testing::Fleet,
-};
+use crate::registry::{Claimed, Connected, DisconnectReason, SessionId, now_ms, testing::Fleet};
 
 const REMOTE: &str = "10.0.4.17:51522";
 
@@ -103,41 +101,4 @@ async fn facts_survive_a_write_that_failed() {
     fleet.registry.facts().flush().await;
     let detail = fleet.registry.device(&fleet.devices[0].serial).await.unwrap();
     assert_eq!(detail.sessions[0].ended, Some((2000, DisconnectReason::ClientInitiated)));
-}
-
-#[tokio::test]
-async fn readings_are_the_newest_of_each_sensor_and_bounded() {
-    let fleet = Fleet::with(1).await;
-    let device = fleet.devices[0].key;
-    let latest = |sensor: &str, value, received_ms| Latest {
-        device,
-        sensor: sensor.to_owned(),
-        value,
-        received_ms,
-        uptime_ms: 1,
-    };
-    let readings = vec![
-        latest("door_open", Value::Bool(true), 1),
-        latest("count", Value::Int(i64::MIN), 1),
-        latest("temperature_c", Value::Float(21.25), 1),
-        latest("broken_c", Value::Float(f32::NAN), 1),
-        latest("temperature_c", Value::Float(-4.5), 2),
-    ];
-    fleet.registry.project("latest", readings, "a1".to_owned()).await.unwrap();
-    assert_eq!(fleet.registry.projected("latest").await.unwrap().as_deref(), Some("a1"));
-    assert_eq!(fleet.registry.projected("other").await.unwrap(), None);
-    let rows = fleet.registry.device(&fleet.devices[0].serial).await.unwrap().readings;
-    let names: Vec<_> = rows.iter().map(|row| row.sensor.as_str()).collect();
-    assert_eq!(names, ["broken_c", "count", "door_open", "temperature_c"]);
-    assert!(matches!(rows[0].value, Value::Float(value) if value.is_nan()));
-    assert_eq!((rows[1].value, rows[2].value), (Value::Int(i64::MIN), Value::Bool(true)));
-    assert_eq!((rows[3].value, rows[3].received_ms), (Value::Float(-4.5), 2));
-
-    let flood = (0..1000).map(|n| latest(&format!("s{n}"), Value::Int(n), 3)).collect();
-    fleet.registry.project("latest", flood, "a2".to_owned()).await.unwrap();
-    let known = vec![latest("count", Value::Int(7), 4)];
-    fleet.registry.project("latest", known, "a3".to_owned()).await.unwrap();
-    let rows = fleet.registry.device(&fleet.devices[0].serial).await.unwrap().readings;
-    assert_eq!(rows.len() as i64, SENSORS_MAX, "names are the device's own, so they are bounded");
-    assert_eq!(rows.iter().find(|row| row.sensor == "count").unwrap().value, Value::Int(7));
 }

@@ -4,4 +4,5 @@ mod audit;
 mod decisions;
 mod facts;
 mod import;
+mod newest;
 mod operators;

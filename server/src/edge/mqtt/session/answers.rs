@@ -57,13 +57,12 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) packet: Vec<u8>,
-    pub(super) replays: Vec<Replay>,
+    pub(super) replays: Vec<Box<Replay>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     queue: VecDeque<Answer>,
-    #[expect(clippy::box_collection, reason = "a pointer, where most sessions hold none")]
     prepared: Option<Box<VecDeque<Prepared>>>,
     /// Counts, wrapping: what was handed over, and fates that came back.
     handed: u32,

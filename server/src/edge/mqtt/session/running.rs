@@ -4,7 +4,7 @@ use muster_shared::Code;
 
 use super::{
     answers::{Answers, Kind, Prepared, Wait},
-    command::{Command, Fate, Output, Replay},
+    command::{Command, Fate, Output},
     inbound::Inbound,
     kept::Kept,
     outbound::Outbound,
@@ -185,7 +185,7 @@ impl Running {
                 Kind::Prepared => {
                     if let Some(Prepared { packet, replays }) = self.answers.take_prepared() {
                         out.bytes.extend_from_slice(&packet);
-                        out.commands.extend(replays.into_iter().map(replay));
+                        out.commands.extend(replays.into_iter().map(Command::Replay));
                     }
                     continue;
                 }
@@ -256,11 +256,7 @@ impl Running {
             return Ok(());
         }
         out.bytes.extend_from_slice(&prepared.packet);
-        out.commands.extend(prepared.replays.into_iter().map(replay));
+        out.commands.extend(prepared.replays.into_iter().map(Command::Replay));
         Ok(())
     }
-}
-
-fn replay(replay: Replay) -> Command {
-    Command::Replay(Box::new(replay))
 }
