@@ -158,6 +158,21 @@ impl Fresh {
         Position(self.first.0 + u64::from(self.count) - 1)
     }
 
+    /// Whether `next` comes right behind it and is written as it is: then the records of both in one body
+    /// read as one commit.
+    #[must_use]
+    pub fn is_continued_by(&self, next: &Self) -> bool {
+        next.node == self.node
+            && next.first.0 == self.last().0 + 1
+            && segment::split(&self.body).0 == segment::split(&next.body).0
+    }
+
+    /// The body without its version.
+    #[must_use]
+    pub fn records(&self) -> &[u8] {
+        segment::split(&self.body).1
+    }
+
     /// The messages.
     ///
     /// # Errors

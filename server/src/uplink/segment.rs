@@ -123,6 +123,14 @@ pub(super) fn push(out: &mut Vec<u8>, message: &Message, name: impl Fn(DeviceKey
     octets(out, &message.payload);
 }
 
+/// A body's version, and the records behind it.
+pub(super) fn split(body: &[u8]) -> (Option<u8>, &[u8]) {
+    match body.split_first() {
+        Some((version, records)) => (Some(*version), records),
+        None => (None, &[]),
+    }
+}
+
 /// Most octets [`push`] adds beside topic, properties, payload, and the name and client id of a service.
 pub(super) const OVERHEAD: usize = 160;
 
