@@ -264,11 +264,14 @@ impl Session {
     }
 
     /// After the end: the state of a session that goes on; `None`, once and for all, of one that does not.
-    /// Ask when nothing is [outstanding](Self::outstanding) any more: a message that was handed over and
-    /// not stored must be taken from the client when it sends it again.
+    /// Ask when nothing is [outstanding](Self::outstanding) any more: a QoS 2 message whose fate is not known
+    /// counts as not stored, and is taken from the client when it sends it again.
     pub fn close_state(&mut self) -> Option<Kept> {
         match &mut self.state {
-            State::Ended(running) => running.take().map(|running| running.kept()),
+            State::Ended(running) => running.take().map(|mut running| {
+                running.forget_unsettled();
+                running.kept()
+            }),
             State::Fresh(_) | State::Gate(..) | State::Running(_) => None,
         }
     }

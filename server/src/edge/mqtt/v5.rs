@@ -140,7 +140,13 @@ pub(super) fn refused(out: &mut Vec<u8>, first: u8, id: u16, code: Code, limits:
 
 /// SUBACK or UNSUBACK by its first octet: a reason for each filter; one string for the first refused.
 pub(super) fn suback(out: &mut Vec<u8>, first: u8, id: u16, reasons: &[u8], limits: &Limits) {
-    let refused = reasons.contains(&Reason::NOT_AUTHORIZED.0);
+    let code = reasons.iter().find_map(|reason| match Reason(*reason) {
+        Reason::NOT_AUTHORIZED => Some(Code::TopicNotIts),
+        Reason::TOPIC_FILTER_INVALID => Some(Code::FilterMalformed),
+        Reason::QUOTA_EXCEEDED => Some(Code::SubscriptionsFull),
+        Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED => Some(Code::SharedForServices),
+        _ => None,
+    });
     let start = out.len();
     let write = |out: &mut Vec<u8>, code: Option<Code>| {
         super::packet(out, first, |out| {
@@ -149,7 +155,7 @@ pub(super) fn suback(out: &mut Vec<u8>, first: u8, id: u16, reasons: &[u8], limi
             out.extend_from_slice(reasons);
         });
     };
-    write(out, (refused && limits.problem_info).then_some(Code::TopicNotIts));
+    write(out, code.filter(|_| limits.problem_info));
     if out.len() - start > limits.packet_max as usize {
         out.truncate(start);
         write(out, None);

@@ -57,12 +57,13 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) packet: Vec<u8>,
-    pub(super) replays: Vec<Box<Replay>>,
+    pub(super) replays: Vec<Replay>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     queue: VecDeque<Answer>,
+    #[expect(clippy::box_collection, reason = "a pointer, where most sessions hold none")]
     prepared: Option<Box<VecDeque<Prepared>>>,
     /// Counts, wrapping: what was handed over, and fates that came back.
     handed: u32,
@@ -127,6 +128,16 @@ impl Answers {
         if let Some(one) = self.queue.iter_mut().find(of) {
             one.wait = Wait::HandedToRefuse(count, code);
         }
+    }
+
+    /// QoS 2 messages of the client whose fate is not known.
+    pub(super) fn unsettled_pubrecs(&self) -> Vec<u16> {
+        let told = self.told;
+        let unknown = |one: &&Answer| {
+            let waits = |count: u32| (count.wrapping_sub(told) as i32) > 0;
+            one.kind == Kind::PubRec && matches!(one.wait, Wait::Handed(count) if waits(count))
+        };
+        self.queue.iter().filter(unknown).map(|one| one.id).collect()
     }
 
     /// The next answer that may leave.

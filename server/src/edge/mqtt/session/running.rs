@@ -4,7 +4,7 @@ use muster_shared::Code;
 
 use super::{
     answers::{Answers, Kind, Prepared, Wait},
-    command::{Command, Fate, Output},
+    command::{Command, Fate, Output, Replay},
     inbound::Inbound,
     kept::Kept,
     outbound::Outbound,
@@ -174,6 +174,15 @@ impl Running {
         }
     }
 
+    /// Better a message twice than none: one whose fate is not known is taken again.
+    pub(super) fn forget_unsettled(&mut self) {
+        for id in self.answers.unsettled_pubrecs() {
+            if let Some(inbound) = &mut self.inbound {
+                inbound.forget(id);
+            }
+        }
+    }
+
     /// Lets the answers leave that wait for nothing any more.
     pub(super) fn flush(&mut self, out: &mut Output) {
         while let Some(answer) = self.answers.next() {
@@ -185,7 +194,7 @@ impl Running {
                 Kind::Prepared => {
                     if let Some(Prepared { packet, replays }) = self.answers.take_prepared() {
                         out.bytes.extend_from_slice(&packet);
-                        out.commands.extend(replays.into_iter().map(Command::Replay));
+                        out.commands.extend(replays.into_iter().map(replay));
                     }
                     continue;
                 }
@@ -256,7 +265,11 @@ impl Running {
             return Ok(());
         }
         out.bytes.extend_from_slice(&prepared.packet);
-        out.commands.extend(prepared.replays.into_iter().map(Command::Replay));
+        out.commands.extend(prepared.replays.into_iter().map(replay));
         Ok(())
     }
+}
+
+fn replay(replay: Replay) -> Command {
+    Command::Replay(Box::new(replay))
 }

@@ -126,7 +126,7 @@ fn topic_at(filter: &str) -> Option<usize> {
 /// What became of one filter of a SUBSCRIBE.
 pub(super) struct Granted {
     pub(super) reason: Reason,
-    pub(super) replay: Option<Box<Replay>>,
+    pub(super) replay: Option<Replay>,
 }
 
 /// All subscriptions of a session.
@@ -210,8 +210,7 @@ impl Subscriptions {
             RetainHandling::Never => false,
         };
         // No retained message goes to a new shared subscription (MQTT 5.0 §4.8.2).
-        let replay =
-            (due && topic_at == 0).then(|| Box::new(Replay { filter: asked.filter.into(), up_to: mark }));
+        let replay = (due && topic_at == 0).then(|| Replay { filter: asked.filter.into(), up_to: mark });
         Granted { reason: Reason(asked.options.qos as u8), replay }
     }
 
