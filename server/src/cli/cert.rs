@@ -5,7 +5,7 @@
 //! DIR/                  0700
 //!   NAME.pem            certificate and authority, to show
 //!   NAME.key.pem        0600, PKCS #8: the one copy of the key
-//!   broker-ca.pem       what the service trusts
+//!   broker-ca.pem       what the service trusts: the broker CA, self-signed, as OpenSSL wants an anchor to be
 //! ```
 
 use std::{
@@ -53,7 +53,8 @@ fn issue(args: &CertIssue, config: &Config, screen: &Screen) -> Result<Done, Pro
     })?;
     let (bundle, _) = open_bundle(&config.keys.bundle, &config.keys.passphrase_file)?;
     let files = Files::of(&args.out, &name);
-    files.make(bundle.broker.certificate().pem().as_bytes()).map_err(|error| unwritable(&error))?;
+    let anchor = bundle.broker.anchor((now_ms() / 1000).cast_signed()).map_err(|error| fault(&error))?;
+    files.make(anchor.as_bytes()).map_err(|error| unwritable(&error))?;
     let key = SoftKey::generate().map_err(|error| fault(&error))?;
     // The key is on disk before there is a certificate for it.
     keyfile::write_open_key(&files.key, &key).map_err(|error| unwritable(&error))?;
@@ -141,10 +142,7 @@ impl Files {
                 return Err(FileError::Exists(path.clone()));
             }
         }
-        match fs::read(&self.broker) {
-            Ok(there) if there == broker => Ok(()),
-            _ => keyfile::write(&self.broker, broker, 0o644),
-        }
+        keyfile::write(&self.broker, broker, 0o644)
     }
 }
 

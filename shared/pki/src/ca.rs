@@ -250,6 +250,19 @@ impl Ca {
         Self::new(CaCertificate::issuing(&der, purpose, root)?, key)
     }
 
+    /// This CA as a trust anchor for clients whose TLS library ends every chain in a self-signed certificate
+    /// (OpenSSL, unless told otherwise): its name and key under a signature of its own, PEM. It trusts what
+    /// this CA signs and nothing else, which the root in its place would not.
+    ///
+    /// # Errors
+    /// [`CaError::Key`].
+    pub fn anchor(&self, now_s: i64) -> Result<String, CaError> {
+        let CaCertificate { owner, purpose, name, .. } = &self.certificate;
+        let own = profile::issuer(owner, *purpose, name, &*self.key);
+        let der = sign_ca(&own, owner, *purpose, name, self.key.public_key(), now_s)?;
+        Ok(crate::keyfile::pem("CERTIFICATE", &der))
+    }
+
     /// The public part.
     #[must_use]
     pub fn certificate(&self) -> &CaCertificate {

@@ -4,8 +4,8 @@ use std::{cell::RefCell, sync::Arc};
 
 use muster_pki::{
     Authority, Ca, CertificateSerial, DeviceIdentity, Intent, Issued, Ledger, MemoryLedger, Profile,
-    PublicKey, Request, Signer, SoftKey, VerifiedCsr, authority::IssueError, key::KeyError,
-    profile::ServerName, testing,
+    PublicKey, Request, Signer, SoftKey, VerifiedCsr, authority::IssueError, ca::CaCertificate,
+    key::KeyError, profile::ServerName, testing,
 };
 use muster_shared::factory::Subject;
 
@@ -201,6 +201,30 @@ fn operational_certificates_follow_one_another() {
     assert_eq!(identity.not_after_s, NOW_S + 150 * DAY_S);
     let renewed = birth(ca, &two, &mut ledger, NOW_S + 151 * DAY_S).unwrap();
     assert!(!renewed.again, "an ended certificate is not handed out again");
+}
+
+#[test]
+fn an_anchor_is_the_ca_by_its_own_signature() {
+    use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+    let hierarchy = testing::hierarchy(NOW_S);
+    let anchor = hierarchy.broker.anchor(NOW_S).unwrap();
+    let anchor = CertificateDer::from_pem_slice(anchor.as_bytes()).unwrap();
+    // Signed by the key it holds, under the name the CA issues by.
+    hierarchy.broker.certificate().vouches_for(&anchor).unwrap();
+    assert!(hierarchy.root.certificate().vouches_for(&anchor).is_err());
+    assert!(CaCertificate::root(&anchor).is_err(), "and no root");
+    let trusted = webpki::anchor_from_trusted_cert(&anchor).unwrap();
+    let name: ServerName = "localhost".parse().unwrap();
+    let server = testing::server(&hierarchy.broker, &[name], NOW_S);
+    let leaf = CertificateDer::from(server.chain[0].clone());
+    let leaf = webpki::EndEntityCert::try_from(&leaf).unwrap();
+    let now = rustls_pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(NOW_S as u64));
+    let verify = |anchor| {
+        let usage = webpki::KeyUsage::server_auth();
+        let algorithms = [webpki::aws_lc_rs::ECDSA_P256_SHA256];
+        leaf.verify_for_usage(&algorithms, &[anchor], &[], now, usage, None, None).is_ok()
+    };
+    assert!(verify(trusted));
 }
 
 #[test]
