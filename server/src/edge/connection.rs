@@ -45,6 +45,7 @@ use super::{
     limits::LINGER,
     mqtt::session::{Request, Session},
     pace::Pace,
+    principal::Principal,
     roster::{Owner, Seat},
     shard::{Scratch, Shard},
     tls::Tls,
@@ -226,6 +227,11 @@ impl Connection {
         session: Session,
         early: Vec<u8>,
     ) -> Self {
+        let pace = match &visitor.principal {
+            Principal::Device(_) => Pace::new(shard.node.limits.messages_per_s),
+            // A service speaks for a fleet; the log's own queue holds it back.
+            Principal::Service(_) => Pace::unlimited(),
+        };
         Self {
             shard: Rc::clone(shard),
             stream,
@@ -236,7 +242,7 @@ impl Connection {
             unread: early,
             unsent: Vec::new(),
             tickets: VecDeque::new(),
-            pace: Pace::new(shard.node.limits.messages_per_s),
+            pace,
             timer: Box::pin(sleep(Duration::MAX)),
             armed_ms: u64::MAX,
             seated: None,

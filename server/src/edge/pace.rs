@@ -16,6 +16,11 @@ impl Pace {
         Self { due_us: 0, interval_us: 1_000_000 / u64::from(messages_per_s.max(1)) }
     }
 
+    /// As fast as it is read.
+    pub(super) fn unlimited() -> Self {
+        Self { due_us: 0, interval_us: 0 }
+    }
+
     /// One message came.
     pub(super) fn count(&mut self, now_ms: u64) {
         self.due_us = self.due_us.max(now_ms * 1000) + self.interval_us;
@@ -55,6 +60,15 @@ mod tests {
         assert_eq!(pace.wait_until_ms(0), Some(3000));
         assert_eq!(pace.wait_until_ms(2999), Some(3000));
         assert_eq!(pace.wait_until_ms(3000), None);
+    }
+
+    #[test]
+    fn without_a_limit_nobody_waits() {
+        let mut pace = Pace::unlimited();
+        for _ in 0..1_000_000 {
+            pace.count(0);
+        }
+        assert_eq!(pace.wait_until_ms(0), None);
     }
 
     #[test]
