@@ -248,7 +248,7 @@ pub(super) enum Cert {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct CertIssue {
-    /// Its name, as in its [[service]] entry
+    /// Its name, as in its `[[service]]` entry
     #[arg(long, value_name = "NAME")]
     pub(super) service: String,
     /// Folder for the certificate, its key and what the service trusts

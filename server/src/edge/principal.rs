@@ -4,7 +4,7 @@
 //! `[[service]]` entry in the configuration:
 //!
 //! - it may publish on a topic that one of its publish filters matches,
-//! - it may hold a subscription that one of its subscribe filters [covers](covers),
+//! - it may hold a subscription that one of its subscribe filters [covers],
 //! - it is handed what one of its subscribe filters matches, and nothing else.
 //!
 //! # Invariants

@@ -109,8 +109,10 @@ impl Sessions {
         let mut inner = self.inner.lock();
         for one in saved.iter().filter(|one| GroupKey::of_saved(one).is_none()) {
             let read = Held::read(one, &self.verdicts, now_ms);
-            // A device that is not in the registry any more has no session.
-            let (Some(owner), Ok(held)) = (owner(&self.verdicts, &one.key), &read) else {
+            // A device that is not in the registry any more has no session, and one that was to end with its
+            // connection has ended.
+            let ended = matches!(&read, Ok(held) if held.kept.expiry_s == 0);
+            let (Some(owner), Ok(held), false) = (owner(&self.verdicts, &one.key), &read, ended) else {
                 if let Err(error) = read {
                     error!(key = %one.key, %error, "a kept session cannot be read and is dropped");
                 }

@@ -1,6 +1,6 @@
 //! CONNECT has come: the gate, the seat, the session that goes on or begins, CONNACK.
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
 use muster_shared::Code;
 use tokio::time::timeout;
@@ -39,7 +39,7 @@ struct Before {
     kept: Option<Kept>,
     seen: Position,
     /// By token.
-    again: Vec<(u64, Arc<StoredMessage>)>,
+    again: VecDeque<(u64, Arc<StoredMessage>)>,
 }
 
 impl Connection {
@@ -197,8 +197,8 @@ impl Connection {
     }
 
     /// What a service had in flight, from the log. What is there no more is given up.
-    async fn in_flight(&self, kept: Option<&Kept>) -> Vec<(u64, Arc<StoredMessage>)> {
-        let mut again = Vec::new();
+    async fn in_flight(&self, kept: Option<&Kept>) -> VecDeque<(u64, Arc<StoredMessage>)> {
+        let mut again = VecDeque::new();
         for token in kept.into_iter().flat_map(Kept::inflight) {
             let Some(at) = outlet::stored(token) else { continue };
             match self.shard.node.tail.fetch(at).await {
@@ -229,6 +229,7 @@ impl Connection {
             Owner::Service(_) => u32::MAX,
         };
         let goes_on = before.kept.is_some();
+        let nothing_again = goes_on && before.again.is_empty();
         self.not_after_s = not_after_s;
         // A device's queue is offered from its start: what was in flight has been taken care of by then.
         let seen = before.seen;
@@ -236,7 +237,7 @@ impl Connection {
             seat,
             record,
             publisher,
-            outlet: Outlet::new(owner.clone(), seen, feed),
+            outlet: Outlet::new(owner, seen, feed, before.again),
             durable: false,
             will: None,
             changed_ms: None,
@@ -255,10 +256,12 @@ impl Connection {
             seated.seat.set_subscriptions(self.session.subscriptions().count());
             seated.follow_shares(&shard.node.groups, &self.session);
         }
-        if goes_on {
-            self.redeliver(&before.again, &mut scratch.out);
+        if nothing_again {
+            // What was in flight is not to be had any more.
+            self.session.resumed(&mut scratch.out);
         }
-        if durable {
+        if durable || goes_on {
+            // One that ends with this connection is saved as that: a crash must not bring it back.
             self.save();
         }
     }

@@ -50,6 +50,8 @@ pub(super) struct Outlet {
     pub(super) feed: Option<Box<Feed>>,
     /// A service's part in shared subscriptions.
     pub(super) shares: Shares,
+    /// What a session that goes on had in flight, by token: sent again before anything else.
+    again: VecDeque<(u64, Arc<StoredMessage>)>,
     /// Retained messages that are due, by subscription.
     replays: VecDeque<Replaying>,
     /// Who asks what becomes of a message from the mail.
@@ -68,9 +70,14 @@ struct Replaying {
 }
 
 impl Outlet {
-    pub(super) fn new(owner: Owner, seen: Position, feed: Option<Box<Feed>>) -> Self {
+    pub(super) fn new(
+        owner: Owner,
+        seen: Position,
+        feed: Option<Box<Feed>>,
+        again: VecDeque<(u64, Arc<StoredMessage>)>,
+    ) -> Self {
         let (shares, replays, receipts) = (Shares::default(), VecDeque::new(), Vec::new());
-        Self { owner, seen, feed, shares, replays, receipts, last: 0 }
+        Self { owner, seen, feed, shares, again, replays, receipts, last: 0 }
     }
 
     pub(super) fn replay(&mut self, replay: Replay) {
@@ -116,10 +123,12 @@ impl Connection {
         if self.draining || self.session.ended() || self.seated.is_none() {
             return;
         }
-        self.retained(out);
-        self.queue(out);
-        self.follow(out, cx);
-        self.share(out, cx);
+        if self.redeliver(out) {
+            self.retained(out);
+            self.queue(out);
+            self.follow(out, cx);
+            self.share(out, cx);
+        }
         if out.bytes.len() >= OUTBOUND_TURN_MAX && self.unsent.is_empty() {
             // There is more; the socket has its turn first.
             cx.waker().wake_by_ref();
@@ -262,16 +271,22 @@ impl Connection {
         }
     }
 
-    /// A session goes on: what it had in flight is sent again, under the same packet identifiers
-    /// [MQTT-4.4.0-1].
-    pub(super) fn redeliver(&mut self, again: &[(u64, Arc<StoredMessage>)], out: &mut Output) {
-        for (token, message) in again {
-            match position(*token) {
-                Some(at) => self.hand_over(at, message, out),
-                None => self.share_again(*token, message, out),
+    /// What a session that goes on had in flight, under the same packet identifiers [MQTT-4.4.0-1], as the
+    /// client takes it [MQTT-3.3.4-9]; `true` when that is done.
+    fn redeliver(&mut self, out: &mut Output) -> bool {
+        while self.takes_more(out) {
+            let Some(seated) = &mut self.seated else { return false };
+            let Some((token, message)) = seated.outlet.again.pop_front() else { return true };
+            match position(token) {
+                Some(at) => self.hand_over(at, &message, out),
+                None => self.share_again(token, &message, out),
+            }
+            if self.seated.as_ref().is_some_and(|seated| seated.outlet.again.is_empty()) {
+                // What was not found again is given up.
+                self.session.resumed(out);
             }
         }
-        self.session.resumed(out);
+        self.seated.as_ref().is_some_and(|seated| seated.outlet.again.is_empty())
     }
 }
 
