@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     edge::Sessions,
     registry::{Act, Actor, Decided, DisconnectReason, Reason, Registry, RegistryError, Target, now_ms},
-    uplink::Writer,
+    uplink::{Outcome, Writer},
 };
 
 /// How long a socket may take to close before the reconciler takes over.
@@ -50,6 +50,9 @@ pub enum NotEnforced {
     /// The socket did not close in time.
     #[error("the session did not close within {} s", CLOSE_MAX.as_secs())]
     Slow,
+    /// It is closed, but what waited for the device or was retained of it could not be purged.
+    #[error("what was kept of the device could not be purged")]
+    NotPurged,
     /// It is closed, but that could not be recorded.
     #[error("it could not be recorded")]
     NotRecorded,
@@ -222,8 +225,11 @@ pub async fn enforce(
     uplink.barrier().await;
     let closing = sessions.roster().close(decided.device, farewell(decided.act));
     let closed = timeout(CLOSE_MAX, closing).await.map_err(|_| NotEnforced::Slow)?;
-    // Of a device that was away, too.
-    sessions.purge(decided.device);
+    // Of a device that was away, too. On disk before the decision counts as enforced: nobody would purge
+    // it after a crash that came between.
+    if !matches!(sessions.purge(decided.device).await, Outcome::Stored(_)) {
+        return Err(NotEnforced::NotPurged);
+    }
     let enforced_at_ms = closed.map_or_else(now_ms, |closed| closed.at_ms);
     let enforced = Enforced {
         closed_sessions: u64::from(closed.is_some()),

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     registry::{DeviceKey, Verdicts, now_ms},
-    uplink::{Change, Message, Position, SavedSession, SessionKey, StoredMessage, Writer},
+    uplink::{Change, Message, Position, SavedSession, SessionKey, StoredMessage, Ticket, Writer},
 };
 
 /// The durable sessions of this node.
@@ -221,8 +221,9 @@ impl Sessions {
     }
 
     /// Nothing of a device's stays: its session, what waits for it, what is retained on its topics. Its
-    /// presence does, as the server says it.
-    pub fn purge(&self, device: DeviceKey) {
+    /// presence does, as the server says it. The ticket tells when that is so on disk too; dropping it
+    /// changes nothing.
+    pub fn purge(&self, device: DeviceKey) -> Ticket {
         let owner = device.into();
         let mut inner = self.inner.lock();
         inner.undue(&owner);
@@ -230,7 +231,7 @@ impl Sessions {
         drop(inner);
         let name = self.verdicts.name(device);
         let (tenant, device_id) = (name.tenant.clone(), name.device_id.clone());
-        drop(self.writer().change(Change::Purge { tenant, device_id }));
+        self.writer().change(Change::Purge { tenant, device_id })
     }
 
     fn forget(&self, owner: &Owner) {

@@ -76,7 +76,8 @@ impl Connection {
         let seen = outlet.progress();
         let (owner, shares) = (outlet.owner, outlet.shares);
         if let (true, Some(device)) = (farewell.purges(), owner.device()) {
-            node.sessions.purge(device);
+            // Whoever decided it purges too, and waits for that.
+            drop(node.sessions.purge(device));
         } else if durable {
             let kept = self.kept().await;
             shares.leave(kept.as_ref());
