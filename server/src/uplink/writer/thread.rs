@@ -147,9 +147,12 @@ impl Work<'_> {
         if !plan.addressed.is_empty() {
             self.files.downlinks.committed(&plan.addressed);
         }
+        if plan.count > 0 {
+            // Before the tickets: who subscribes behind an acknowledgement does not find its message again.
+            self.shared.committed.send_replace(log.last);
+        }
         tell(batch, plan.outcomes);
         if plan.count > 0 {
-            self.shared.committed.send_replace(log.last);
             (self.files.tail)(Fresh { node: log.node, first, count: plan.count, body });
         }
         Ok(())
