@@ -255,6 +255,19 @@ impl Running {
         outbound.inflight.push_back(Inflight { sent, here: true });
     }
 
+    /// A PUBLISH has left that waited for the disk. What was sent meanwhile is before it, when it is sent
+    /// again too [MQTT-4.6.0-1].
+    pub(super) fn sent_behind_others(&mut self, id: u16, out: &mut Output) {
+        let Some(outbound) = &mut self.outbound else { return };
+        let inflight = &mut outbound.inflight;
+        let Some(at) = inflight.iter().position(|one| one.sent.id == id) else { return };
+        if at + 1 < inflight.len() {
+            let one = inflight.remove(at);
+            inflight.extend(one);
+            self.changed(out);
+        }
+    }
+
     fn write_now(
         &mut self,
         message: &Delivery<'_>,

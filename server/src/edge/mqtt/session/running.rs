@@ -196,6 +196,7 @@ impl Running {
                         out.bytes.extend_from_slice(&packet);
                         out.commands.extend(replays.into_iter().map(replay));
                     }
+                    self.sent_behind_others(answer.id, out);
                     continue;
                 }
             };

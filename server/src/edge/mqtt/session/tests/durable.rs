@@ -95,6 +95,8 @@ fn a_qos_2_message_leaves_when_its_identifier_is_on_disk() {
         assert_eq!(client.commands(), [Command::Changed]);
         client.settle(Fate::Stored);
         assert_eq!(client.said(), publish(protocol, 2, 1, APP, b"do"));
+        assert_eq!(client.commands(), [Command::Changed], "it is behind the other now");
+        assert_eq!(client.session.kept().unwrap().inflight().collect::<Vec<_>>(), [6, 5]);
         client.send(&[0x50, 2, 0, 1]);
         assert_eq!(client.said(), NOTHING, "no PUBREL yet");
         let commands = client.commands();
