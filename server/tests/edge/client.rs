@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use muster_pki::testing::Credential;
 use rustls::{
-    AlertDescription, ClientConfig, RootCertStore,
+    AlertDescription, ClientConfig, HandshakeKind, RootCertStore,
     crypto::aws_lc_rs,
     sign::{CertifiedKey, SingleCertAndKey},
 };
@@ -96,6 +96,11 @@ impl Client {
     /// The certificate the server showed.
     pub(crate) fn server_leaf(&self) -> Vec<u8> {
         self.stream.get_ref().1.peer_certificates().expect("verified")[0].to_vec()
+    }
+
+    /// How the handshake went: in full, or with a ticket.
+    pub(crate) fn handshake_kind(&self) -> Option<HandshakeKind> {
+        self.stream.get_ref().1.handshake_kind()
     }
 
     /// Sends KeyUpdate, and asks for one (RFC 8446 §4.6.3).

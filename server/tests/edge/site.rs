@@ -54,7 +54,7 @@ pub(crate) fn now_s() -> i64 {
 }
 
 pub(crate) struct Site {
-    dir: TempDir,
+    pub(crate) dir: TempDir,
     pub(crate) registry: Registry,
     pub(crate) uplink: Writer,
     messages: Messages,
@@ -114,7 +114,8 @@ impl Site {
         site
     }
 
-    async fn on(dir: TempDir, count: usize, limits: Limits, trust: Trust) -> Self {
+    /// On what is in `dir` already, with so many more devices.
+    pub(crate) async fn on(dir: TempDir, count: usize, limits: Limits, trust: Trust) -> Self {
         watch_for_panics();
         let registry = Registry::open(dir.path()).await.unwrap();
         let root = CertificateDer::from(HIERARCHY.root.certificate().der());
@@ -185,7 +186,7 @@ impl Site {
     }
 
     /// Stops everything and leaves what is on disk.
-    async fn shut(mut self) -> (TempDir, Vec<Credential>) {
+    pub(crate) async fn shut(mut self) -> (TempDir, Vec<Credential>) {
         if let Some(edge) = self.edge.take() {
             edge.stop(Duration::from_secs(5)).await;
         }

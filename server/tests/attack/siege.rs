@@ -1,0 +1,186 @@
+//! How an attack is made and judged.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use muster_pki::testing::{self, Credential};
+use muster_server::edge::{Limits, Service, Trust, Verify};
+use tokio::{task::JoinHandle, time::sleep};
+
+use crate::{
+    client::{Client, V5, connect, tls_of},
+    site::{HIERARCHY, Site, now_s},
+};
+
+/// What an attack may leave behind, octets.
+const LEFT_MAX: u64 = 1024 * 1024;
+/// How long another device may wait for an acknowledgement, for 99 of 100 messages.
+const P99_MAX: Duration = Duration::from_secs(2);
+/// Made before the one that is judged: with them caches, pools and the allocator's own stores grow to what
+/// they are in use.
+const WARM_UPS: usize = 3;
+/// Attacks that are judged, until one leaves nothing: a leak is in each of them, a store that grows once more
+/// is not.
+const JUDGED: usize = 3;
+/// Looks for the memory to come back, and the time between two of them.
+const LOOKS: usize = 100;
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A site under attack.
+pub(crate) struct Siege {
+    pub(crate) site: Arc<Site>,
+    service: Credential,
+}
+
+/// Another device, publishing all the time.
+struct Bystander {
+    stop: Arc<AtomicBool>,
+    work: JoinHandle<Vec<Duration>>,
+}
+
+impl Bystander {
+    async fn start(site: &Arc<Site>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut client = Client::connected(site, &site.devices[0], V5).await;
+        let work = tokio::spawn({
+            let stop = Arc::clone(&stop);
+            async move {
+                let mut waits = Vec::new();
+                let mut id = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    id = id % 1000 + 1;
+                    let begun = Instant::now();
+                    assert_eq!(client.publish(id, "acme/MU-000001/telemetry/x", b"fine").await, 0);
+                    waits.push(begun.elapsed());
+                    sleep(Duration::from_millis(20)).await;
+                }
+                waits
+            }
+        });
+        Self { stop, work }
+    }
+
+    /// Ends it; it was served throughout.
+    async fn end(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut waits = self.work.await.expect("the bystander was served to the end");
+        waits.sort_unstable();
+        let p99 = waits[(waits.len() * 99).div_ceil(100) - 1];
+        assert!(p99 < P99_MAX, "{} messages, p99 {p99:?}", waits.len());
+    }
+}
+
+/// Memory of the process that is its own, octets.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("on Linux");
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+/// Waits for the memory to come back to this much; what it came to.
+async fn back_to(octets: u64) -> u64 {
+    let mut now = memory();
+    for _ in 0..LOOKS {
+        if now <= octets {
+            break;
+        }
+        sleep(LOOK).await;
+        now = memory();
+    }
+    now
+}
+
+/// Makes an attack as often as it takes to judge it. `attack` is told which round it is, from 0; device
+/// `round + 1` is its own.
+pub(crate) async fn withstands(attack: impl AsyncFn(&Siege, usize)) {
+    withstands_with(Limits::default(), attack).await;
+}
+
+/// The same with other limits.
+pub(crate) async fn withstands_with(limits: Limits, attack: impl AsyncFn(&Siege, usize)) {
+    let service = Service::new("watch".parse().unwrap(), None, ["#"], ["#"]).unwrap();
+    let trust = Trust::new(Verify::Pinned).services(HIERARCHY.service.certificate(), [Arc::new(service)], []);
+    let dir = tempfile::tempdir().unwrap();
+    let site = Arc::new(Site::on(dir, WARM_UPS + JUDGED + 1, limits, trust).await);
+    let siege = Siege { site, service: testing::named(&HIERARCHY.service, "watch", now_s()) };
+    let bystander = Bystander::start(&siege.site).await;
+    let mut left = Vec::new();
+    let mut before = 0;
+    for round in 0..WARM_UPS + JUDGED {
+        attack(&siege, round).await;
+        siege.over().await;
+        if round < WARM_UPS {
+            before = memory();
+            continue;
+        }
+        let after = back_to(before + LEFT_MAX).await;
+        if after <= before + LEFT_MAX {
+            left.clear();
+            break;
+        }
+        left.push(after - before);
+        before = after;
+    }
+    assert!(left.is_empty(), "octets left behind, each time: {left:?}");
+    bystander.end().await;
+    let site = Arc::into_inner(siege.site).expect("everybody else has gone");
+    site.stop().await;
+}
+
+impl Siege {
+    /// Waits until the bystander is alone again.
+    async fn over(&self) {
+        for _ in 0..LOOKS {
+            if self.site.roster.count() == 1 {
+                return;
+            }
+            sleep(LOOK).await;
+        }
+        panic!("sessions that do not end: {:?}", self.site.roster.list());
+    }
+
+    /// The attacker's certificate in this round.
+    pub(crate) fn attacker(&self, round: usize) -> &Credential {
+        &self.site.devices[round + 1]
+    }
+
+    /// The attacker's name in this round.
+    pub(crate) fn name(&self, round: usize) -> String {
+        format!("MU-{:06}", round + 2)
+    }
+
+    /// A topic of the attacker's own.
+    pub(crate) fn own(&self, round: usize) -> String {
+        format!("acme/{}/app/x", self.name(round))
+    }
+
+    /// The attacker's TLS connection; nothing said yet.
+    pub(crate) async fn open(&self, round: usize) -> Client {
+        Client::open(&self.site, tls_of(self.attacker(round)), V5).await.unwrap()
+    }
+
+    /// The attacker, let in.
+    pub(crate) async fn connected(&self, round: usize) -> Client {
+        Client::connected(&self.site, self.attacker(round), V5).await
+    }
+
+    /// A service that sees everything.
+    pub(crate) async fn watch(&self) -> Client {
+        let mut client = Client::open(&self.site, tls_of(&self.service), V5).await.unwrap();
+        client.send(&connect(V5, "watch")).await;
+        assert_eq!(client.packet().await.unwrap()[3], 0);
+        client
+    }
+
+    /// What the log holds on topics that begin so.
+    pub(crate) async fn stored(&self, prefix: &str) -> usize {
+        let all = self.site.stored().await;
+        all.iter().filter(|message| message.topic.starts_with(prefix.as_bytes())).count()
+    }
+}
