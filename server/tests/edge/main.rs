@@ -7,6 +7,7 @@ mod client;
 mod door;
 mod hostile;
 mod independent;
+mod kept;
 mod life;
 mod refused;
 mod revoke;

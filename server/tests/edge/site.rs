@@ -114,6 +114,14 @@ impl Site {
         site
     }
 
+    /// Stopped, and started again on what is on disk.
+    pub(crate) async fn restarted(self, trust: Trust) -> Self {
+        let (dir, devices) = self.shut().await;
+        let mut site = Self::on(dir, 0, Limits::default(), trust).await;
+        site.devices = devices;
+        site
+    }
+
     /// On what is in `dir` already, with so many more devices.
     pub(crate) async fn on(dir: TempDir, count: usize, limits: Limits, trust: Trust) -> Self {
         watch_for_panics();
