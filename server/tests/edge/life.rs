@@ -279,3 +279,16 @@ async fn a_client_may_change_its_keys() {
     }
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_comes_back_proves_itself_again() {
+    let site = Site::with(1).await;
+    // One configuration: a client library that was given a ticket would use it.
+    let config = tls_of(&site.devices[0]);
+    for _ in 0..3 {
+        let mut client = Client::open(&site, config.clone(), V5).await.unwrap();
+        assert_eq!(client.let_in().await, 0);
+        assert_eq!(client.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    }
+    site.stop().await;
+}
