@@ -170,6 +170,7 @@ impl Node {
         let doors = api::Doors {
             registry: registry.clone(),
             roster: sessions.roster().clone(),
+            sessions: sessions.clone(),
             revocation,
             uplink: uplink.clone(),
             bus: bus.clone(),
@@ -179,6 +180,7 @@ impl Node {
                 body_max: config.https.body_max,
                 request: config.https.request,
                 broker: broker.clone(),
+                tally: edge.tally(),
             }),
         };
         let tls = api::serve::tls(resolver).map_err(|error| fault("HTTPS cannot be set up", &error))?;

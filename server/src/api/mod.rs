@@ -41,7 +41,12 @@ mod tokens;
 pub mod view;
 
 use crate::{
-    bus::Bus, certificate::Renewing, edge::Roster, registry::Registry, revocation::Revocation, uplink::Writer,
+    bus::Bus,
+    certificate::Renewing,
+    edge::{Roster, Sessions, guard::Tally},
+    registry::Registry,
+    revocation::Revocation,
+    uplink::Writer,
 };
 use error::Problem;
 
@@ -58,6 +63,8 @@ pub struct Doors {
     pub registry: Registry,
     /// Who is connected.
     pub roster: Arc<Roster>,
+    /// What is kept of who is not.
+    pub sessions: Arc<Sessions>,
     /// Decisions that end sessions, seen through.
     pub revocation: Revocation,
     /// Whether messages can be stored.
@@ -81,6 +88,8 @@ pub struct Facts {
     pub request: Duration,
     /// The broker's certificate in use.
     pub broker: Arc<Renewing>,
+    /// What the guards at the devices' door see.
+    pub tally: Arc<Tally>,
 }
 
 const ROUTES: &[(&str, &str)] = &[

@@ -61,7 +61,7 @@ pub(super) async fn status(
         not_ready,
         started_at: time::from_ms(doors.facts.started_at_ms),
         devices: verdicts.devices() as u64,
-        sessions: doors.roster.count() as u64,
+        sessions: doors.roster.devices().len() as u64,
         generation: verdicts.generation().0,
         mqtt: doors.facts.mqtt.clone(),
         broker_certificate_ends_at: time::from_s(doors.facts.broker.ends_at_s()),
@@ -121,7 +121,14 @@ pub(super) async fn metrics(caller: Caller, State(doors): State<Doors>) -> Resul
     );
     gauge("muster_devices", "Devices in the registry.", verdicts.devices() as u64);
     gauge("muster_certificates", "Certificates in the registry.", verdicts.certificates() as u64);
-    gauge("muster_sessions", "Live device sessions.", doors.roster.count() as u64);
+    let (all, devices) = (doors.roster.count(), doors.roster.devices().len());
+    gauge("muster_sessions", "Live sessions of devices.", devices as u64);
+    gauge("muster_service_sessions", "Live sessions of services.", all.saturating_sub(devices) as u64);
+    gauge(
+        "muster_sessions_kept",
+        "Sessions that outlive their connection.",
+        doors.sessions.counts().0 as u64,
+    );
     gauge("muster_generation", "Decisions made.", verdicts.generation().0);
     gauge(
         "muster_start_time_seconds",
@@ -133,5 +140,20 @@ pub(super) async fn metrics(caller: Caller, State(doors): State<Doors>) -> Resul
         "End of the broker's certificate, Unix seconds.",
         u64::try_from(doors.facts.broker.ends_at_s()).unwrap_or(0),
     );
+    let seen = doors.facts.tally.read();
+    for (name, help, value) in [
+        ("dropped", "Messages to devices that found no room.", doors.sessions.counts().1),
+        ("takeovers", "Sessions that were taken over.", seen.takeovers),
+        ("takeovers_refused", "Takeovers that were refused.", seen.takeovers_refused),
+        ("takeovers_suspected", "Devices whose session was taken over too often.", seen.takeovers_suspected),
+        ("continuity_alerts", "Continuity tokens that were not the expected ones.", seen.continuity_alerts),
+        ("continuity_breaker_openings", "Times there were too many to act on.", seen.breaker_openings),
+        ("quarantined", "Devices quarantined by the server.", seen.quarantined),
+        ("addresses_busy", "Connections of addresses that had too many.", seen.addresses_busy),
+        ("proxy_headers_missing", "Connections of balancers without a header.", seen.headers_missing),
+    ] {
+        let name = format!("muster_{name}_total");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
+    }
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }

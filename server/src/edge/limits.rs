@@ -172,6 +172,8 @@ pub const SAVE_AFTER_MS: u64 = 200;
 pub const SESSIONS_TICK: Duration = Duration::from_millis(250);
 /// Octets written to one client in one turn, before the others have theirs.
 pub const OUTBOUND_TURN_MAX: usize = 2 * PACKET_MAX;
+/// Messages of the log looked at for one service in one turn.
+pub const FOLLOWED_TURN_MAX: usize = 1024;
 /// Retained messages looked up at a time for a subscription.
 pub const REPLAY_PAGE: usize = 64;
 /// Keep-alive grace: a client is given one and a half times its interval [MQTT-3.1.2-22]. In halves.

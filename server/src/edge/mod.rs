@@ -203,6 +203,12 @@ impl Edge {
         self.tally.read()
     }
 
+    /// The same, while it is counted.
+    #[must_use]
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
     /// Shows another certificate to every connection from now on; live ones stay.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use muster_shared::Code;
 use rustls::AlertDescription;
 
 use crate::{
-    client::{Client, End, V3, V5, code_in, connect, end, tls_of},
+    client::{Client, End, V3, V5, code_in, connect, end, packet, text, tls_of},
     site::{HIERARCHY, Site, now_s},
 };
 
@@ -83,5 +83,26 @@ async fn without_a_service_authority_there_are_no_services() {
     let site = Site::with(1).await;
     assert_eq!(ends(&site, &of("historian")).await, End::Alert(AlertDescription::UnknownCA));
     drop(Client::connected(&site, &site.devices[0], V5).await);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_reads_slowly_gets_everything_at_qos_0() {
+    let trust = Trust::default().services(HIERARCHY.service.certificate(), [service("historian")], []);
+    let site = Site::trusting(1, trust).await;
+    let (mut slow, connack) = Client::connecting(&site, &of("historian"), V3).await;
+    assert_eq!(connack, [0x20, 2, 0, 0]);
+    slow.send(&packet(0x82, &[&[0, 1], &text("acme/+/app/#"), &[0]])).await;
+    assert_eq!(slow.packet().await.unwrap()[0], 0x90);
+    let mut device = Client::connected(&site, &site.devices[0], V3).await;
+    // Far more than the sockets between hold.
+    let payload = vec![7; 32 * 1024];
+    for id in 1..=400 {
+        assert_eq!(device.publish(id, "acme/MU-000001/app/blob", &payload).await, 0);
+    }
+    for n in 1..=400 {
+        let got = slow.packet().await.unwrap();
+        assert_eq!((got[0], got.len() > payload.len()), (0x30, true), "message {n}");
+    }
     site.stop().await;
 }

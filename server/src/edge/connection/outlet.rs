@@ -22,7 +22,7 @@ use crate::{
     edge::{
         feed::{Feed, FeedError},
         identity::Visitor,
-        limits::{OUTBOUND_TURN_MAX, REPLAY_PAGE},
+        limits::{FOLLOWED_TURN_MAX, OUTBOUND_TURN_MAX, REPLAY_PAGE},
         mqtt::{
             packet::Qos,
             session::{Delivery, Output, Replay, Via},
@@ -210,7 +210,10 @@ impl Connection {
 
     /// What comes in the log for a service.
     fn follow(&mut self, out: &mut Output, cx: &mut Context<'_>) {
-        while self.takes_more(out) {
+        for _ in 0..FOLLOWED_TURN_MAX {
+            if !self.takes_more(out) {
+                return;
+            }
             let Some(seated) = &mut self.seated else { return };
             let Some(feed) = &mut seated.outlet.feed else { return };
             let next = feed.poll_next(cx);
@@ -221,6 +224,8 @@ impl Connection {
                 Poll::Ready(Err(error)) => return self.unreadable(&error, out),
             }
         }
+        // There is more of the log, wanted or not; the others have their turn first.
+        cx.waker().wake_by_ref();
     }
 
     /// A service is told that it missed something by the end of its connection: its next one goes on behind

@@ -41,8 +41,13 @@ impl Connection {
         let shard = Rc::clone(&self.shard);
         let mut scratch = shard.scratch.borrow_mut();
         let now_ms = shard.now_ms();
+        let blocked = !self.unsent.is_empty();
         let event = self.work(now_ms, &mut scratch, cx);
         self.transmit(&mut scratch, cx);
+        if blocked && self.unsent.is_empty() {
+            // What waited for the socket to take this is looked at in the next turn.
+            cx.waker().wake_by_ref();
+        }
         // Writing may have found the connection broken, or its reader too slow.
         match event.or(self.obey(now_ms, &mut scratch.out)) {
             Some(event) => Poll::Ready(event),
