@@ -16,7 +16,8 @@ use std::{
 };
 
 use muster_pki::{
-    Authority, CertificateSerial, Intent, Issued, Ledger, Profile, Request, Signer as _, SoftKey,
+    Authority, CaCertificate, CertificateSerial, Intent, Issued, Ledger, Profile, Request, Signer as _,
+    SoftKey,
     keyfile::{self, FileError},
 };
 use muster_shared::{Code, ServiceName, factory::Subject, id::IdError};
@@ -54,7 +55,7 @@ fn issue(args: &CertIssue, config: &Config, screen: &Screen) -> Result<Done, Pro
     let (bundle, _) = open_bundle(&config.keys.bundle, &config.keys.passphrase_file)?;
     let files = Files::of(&args.out, &name);
     let anchor = bundle.broker.anchor((now_ms() / 1000).cast_signed()).map_err(|error| fault(&error))?;
-    files.make(anchor.as_bytes()).map_err(|error| unwritable(&error))?;
+    files.make(&anchor, bundle.broker.certificate()).map_err(|error| unwritable(&error))?;
     let key = SoftKey::generate().map_err(|error| fault(&error))?;
     // The key is on disk before there is a certificate for it.
     keyfile::write_open_key(&files.key, &key).map_err(|error| unwritable(&error))?;
@@ -135,14 +136,19 @@ impl Files {
 
     /// Makes the folder and what is the same for every service; refuses to replace the rest, before anything
     /// is signed.
-    fn make(&self, broker: &[u8]) -> Result<(), FileError> {
+    fn make(&self, anchor: &str, broker: &CaCertificate) -> Result<(), FileError> {
         keyfile::make_folder(&self.dir)?;
         for path in [&self.certificate, &self.key] {
             if path.exists() {
                 return Err(FileError::Exists(path.clone()));
             }
         }
-        keyfile::write(&self.broker, broker, 0o644)
+        let there = fs::read(&self.broker).ok().and_then(|pem| keyfile::certificate_from_pem(&pem));
+        if there.is_some_and(|there| broker.vouches_for(&there).is_ok()) {
+            // Another service's, of the same broker CA.
+            return Ok(());
+        }
+        keyfile::write(&self.broker, anchor.as_bytes(), 0o644)
     }
 }
 
