@@ -140,10 +140,7 @@ impl<'a> Topic<'a> {
     /// # Errors
     /// [`TopicError`] says what is wrong with it.
     pub fn parse(text: &'a str) -> Result<Self, TopicError> {
-        check_text(text)?;
-        if let Some(c) = text.chars().find(|c| matches!(c, '+' | '#')) {
-            return Err(TopicError::Character(c as u32));
-        }
+        check_name(text)?;
         let (tenant, rest) = text.split_once('/').ok_or(TopicError::Unknown)?;
         let (device, rest) = rest.split_once('/').ok_or(TopicError::Unknown)?;
         Tenant::new(tenant)?;
@@ -336,6 +333,18 @@ pub fn matches(filter: &str, topic: &str) -> bool {
             (Some(f), Some(t)) if f == t => {}
             _ => return false,
         }
+    }
+}
+
+/// Checks a topic name, anybody's: well-formed, and without wildcards [MQTT-3.3.2-2].
+///
+/// # Errors
+/// [`TopicError`] says what is wrong with it.
+pub fn check_name(text: &str) -> Result<(), TopicError> {
+    check_text(text)?;
+    match text.chars().find(|c| matches!(c, '+' | '#')) {
+        Some(wildcard) => Err(TopicError::Character(wildcard as u32)),
+        None => Ok(()),
     }
 }
 

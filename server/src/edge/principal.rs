@@ -194,7 +194,7 @@ impl Service {
     }
 
     fn may_publish(&self, topic: &str) -> Result<(), Forbidden> {
-        check_name(topic)?;
+        topic::check_name(topic)?;
         if topic.starts_with('$') {
             return Err(Forbidden::NotItsTopic);
         }
@@ -219,15 +219,6 @@ impl Service {
 /// The first level, and one behind it: `acme` alone is no topic of anybody's.
 fn begins_with(filter: &str, tenant: &Tenant) -> bool {
     matches!(filter.split_once('/'), Some((first, rest)) if first == tenant.as_str() && !rest.is_empty())
-}
-
-/// A well-formed topic name: a filter without wildcards (MQTT 5.0 §4.7.1) [MQTT-3.3.2-2].
-fn check_name(topic: &str) -> Result<(), TopicError> {
-    topic::check_filter(topic)?;
-    match topic.chars().find(|c| matches!(c, '+' | '#')) {
-        Some(wildcard) => Err(TopicError::Character(wildcard as u32)),
-        None => Ok(()),
-    }
 }
 
 /// Does `own` match every topic that `asked` matches? Both are well-formed filters. A filter that is
