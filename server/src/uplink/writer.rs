@@ -226,6 +226,12 @@ impl Writer {
         self.shared.committed.subscribe()
     }
 
+    /// Position of the last message on disk, now.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        *self.shared.committed.borrow()
+    }
+
     /// Which node's log this is, as cursors name it.
     #[must_use]
     pub fn node(&self) -> u64 {

@@ -141,7 +141,7 @@ impl Connection {
         self.still_welcome(&seat).map_err(refused)?;
         let mut before = self.before(&entrant, request);
         if before.kept.is_none() {
-            before.seen = *node.uplink.committed().borrow();
+            before.seen = node.uplink.position();
         }
         before.again = self.in_flight(before.kept.as_ref()).await;
         let feed = node.tail.feed(before.seen);

@@ -134,7 +134,7 @@ impl Connection {
                 return false;
             }
         };
-        self.session.mark(self.shard.node.uplink.committed().borrow().0);
+        self.session.mark(self.shard.node.uplink.position().0);
         let (session, unread) = (&mut self.session, &mut self.unread);
         let received = self.tls.receive(&mut read[..end], wire, |plain| {
             let mut plain = plain;
