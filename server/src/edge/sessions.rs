@@ -170,11 +170,7 @@ impl Sessions {
 
     /// A client connects and wants none of what was: the session before has ended, its will is due.
     pub(super) fn discard(&self, owner: &Owner) {
-        let held = {
-            let mut inner = self.inner.lock();
-            inner.undue(owner);
-            inner.held.remove(owner)
-        };
+        let held = self.inner.lock().take_out(owner);
         let Some(held) = held else { return };
         self.forget(owner);
         if let Some((_, will)) = held.away.and_then(|away| away.will) {
@@ -210,11 +206,7 @@ impl Sessions {
 
     /// A session has ended with its connection, or was purged.
     pub(super) fn end(&self, owner: &Owner) {
-        let held = {
-            let mut inner = self.inner.lock();
-            inner.undue(owner);
-            inner.held.remove(owner)
-        };
+        let held = self.inner.lock().take_out(owner);
         if held.is_some() {
             self.forget(owner);
         }
@@ -224,11 +216,7 @@ impl Sessions {
     /// presence does, as the server says it. The ticket tells when that is so on disk too; dropping it
     /// changes nothing.
     pub fn purge(&self, device: DeviceKey) -> Ticket {
-        let owner = device.into();
-        let mut inner = self.inner.lock();
-        inner.undue(&owner);
-        inner.held.remove(&owner);
-        drop(inner);
+        self.inner.lock().take_out(&device.into());
         let name = self.verdicts.name(device);
         let (tenant, device_id) = (name.tenant.clone(), name.device_id.clone());
         self.writer().change(Change::Purge { tenant, device_id })
@@ -349,8 +337,15 @@ impl Inner {
         }
     }
 
+    /// The owner has no session any more; nothing is due of it.
+    fn take_out(&mut self, owner: &Owner) -> Option<Held> {
+        self.undue(owner);
+        self.held.remove(owner)
+    }
+
     fn take_due(&mut self, now_ms: u64) -> Option<(Owner, Due)> {
-        let (_, owner) = self.due.pop_first_if(now_ms)?;
+        self.due.first().filter(|(due_ms, _)| *due_ms <= now_ms)?;
+        let (_, owner) = self.due.pop_first()?;
         let held = self.held.get_mut(&owner).expect("what is due is held");
         let away = held.away.as_mut().expect("what is due is away");
         // A will goes before the end of its session, or with it [MQTT-3.1.2-8].
@@ -359,16 +354,6 @@ impl Inner {
         }
         self.held.remove(&owner);
         Some((owner, Due::Expired))
-    }
-}
-
-trait PopDue {
-    fn pop_first_if(&mut self, now_ms: u64) -> Option<(u64, Owner)>;
-}
-
-impl PopDue for BTreeSet<(u64, Owner)> {
-    fn pop_first_if(&mut self, now_ms: u64) -> Option<(u64, Owner)> {
-        if self.first()?.0 > now_ms { None } else { self.pop_first() }
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use muster_shared::{CertificateId, Code, DeviceId, Tenant, telemetry::Boot};
 
 use super::{Change, SegmentError, segment};
-use crate::registry::DeviceKey;
+use crate::registry::{DeviceKey, DeviceName};
 
 /// Where a message stands in this node's log: dense, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -135,6 +135,12 @@ impl StoredMessage {
             StoredPublisher::Device { tenant, device_id } => Some((tenant, device_id)),
             StoredPublisher::Service { .. } | StoredPublisher::Server { .. } => None,
         }
+    }
+
+    /// Did the device of this name send it?
+    #[must_use]
+    pub fn is_from(&self, name: &DeviceName) -> bool {
+        self.device() == Some((&name.tenant, &name.device_id))
     }
 }
 

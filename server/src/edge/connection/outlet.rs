@@ -21,7 +21,6 @@ use super::{
 use crate::{
     edge::{
         feed::{Feed, FeedError},
-        identity::Visitor,
         limits::{FOLLOWED_TURN_MAX, OUTBOUND_TURN_MAX, REPLAY_PAGE},
         mqtt::{
             packet::Qos,
@@ -92,17 +91,6 @@ impl Outlet {
     fn token(&mut self, mark: u64) -> u64 {
         self.last += 1;
         mark | self.last
-    }
-
-    /// Did this client publish it?
-    fn is_own(&self, publisher: &StoredPublisher) -> bool {
-        match (&self.owner, publisher) {
-            (Owner::Service(own), StoredPublisher::Service { name, client_id, .. }) => {
-                (&*own.name, &*own.client_id) == (&**name, &**client_id)
-            }
-            // A device hears of its own only what it was routed, and that says so.
-            _ => false,
-        }
     }
 }
 
@@ -238,8 +226,7 @@ impl Connection {
     /// A message of the log. What the client does not want, or cannot take, is done with.
     fn hand_over(&mut self, at: Position, message: &StoredMessage, out: &mut Output) {
         let Some(seated) = &mut self.seated else { return };
-        let outlet = &seated.outlet;
-        let from_self = outlet.is_own(&message.publisher) || is_of(&self.visitor, message);
+        let from_self = is_own(&seated.outlet.owner, &self.visitor.principal, message);
         let delivery = of_log(at, message, Via::Filters, from_self);
         let sent = match &delivery {
             Some(delivery) => self.session.deliver(at.0, delivery, out),
@@ -304,9 +291,13 @@ impl Replaying {
     }
 }
 
-fn is_of(visitor: &Visitor, message: &StoredMessage) -> bool {
-    match (&visitor.principal, message.device()) {
-        (Principal::Device(name), Some((tenant, id))) => (&name.tenant, &name.device_id) == (tenant, id),
+/// Did this client publish it?
+fn is_own(owner: &Owner, principal: &Principal, message: &StoredMessage) -> bool {
+    match (owner, principal, &message.publisher) {
+        (_, Principal::Device(name), _) => message.is_from(name),
+        (Owner::Service(own), _, StoredPublisher::Service { name, client_id, .. }) => {
+            (&*own.name, &*own.client_id) == (&**name, &**client_id)
+        }
         _ => false,
     }
 }

@@ -61,32 +61,32 @@ impl Sessions {
     }
 
     /// Hands a message to a live session whose queue does not hold it.
-    fn post(&self, device: DeviceKey, addressed: &Addressed) {
-        let message = &addressed.message;
-        let from_self = message.device().is_some_and(|(tenant, device_id)| {
-            let name = self.verdicts.name(device);
-            (&name.tenant, &name.device_id) == (tenant, device_id)
-        });
-        if !self.roster.post(device, Downlink::stored(addressed.position, message, from_self)) {
+    fn post(&self, device: DeviceKey, downlink: Downlink) {
+        if !self.roster.post(device, downlink) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn hand_over(&self, addressed: &Addressed) {
-        let Some(audience) = self.audience(&addressed.message.topic) else { return };
+        let message = &addressed.message;
+        let Some(audience) = self.audience(&message.topic) else { return };
         self.requeue(addressed);
-        let concerned: Vec<_> = addressed.queued.iter().chain(&addressed.missed).collect();
-        let queued: HashSet<_> =
-            concerned.iter().filter_map(|key| owner(&self.verdicts, key)?.device()).collect();
+        let concerned = addressed.queued.iter().chain(&addressed.missed);
+        let queued: HashSet<_> = concerned.filter_map(|key| owner(&self.verdicts, key)?.device()).collect();
         match audience {
             Audience::Device(device) if queued.contains(&device) => self.roster.nudge(device),
-            Audience::Device(device) => self.post(device, addressed),
+            Audience::Device(device) => {
+                let from_self = message.is_from(&self.verdicts.name(device));
+                self.post(device, Downlink::stored(addressed.position, message, from_self));
+            }
             Audience::Everyone(tenant) => {
+                // No device publishes there.
+                let downlink = Downlink::stored(addressed.position, message, false);
                 for device in self.roster.devices() {
                     if queued.contains(&device) {
                         self.roster.nudge(device);
                     } else if self.verdicts.name(device).tenant == tenant {
-                        self.post(device, addressed);
+                        self.post(device, downlink.clone());
                     }
                 }
             }
