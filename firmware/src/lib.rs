@@ -25,6 +25,8 @@
 //! - No octet from the network or the factory port makes the device panic or wait for ever.
 //! - A slot, a stage of provisioning and a telemetry message are in flash before anybody is told of them;
 //!   after a power cut at any operation each is there or not, never half.
+//! - A continuity token is in flash before anything else of the session that gave it; until then, and
+//!   after a power cut, the one before is shown again.
 //! - Telemetry keeps its name (boot, seq) from the moment it is stored until its PUBACK.
 //! - The factory port closes for good; after the lock it answers hello.
 //!

@@ -18,6 +18,7 @@
 //! muster mqtt connected <host>:<port> as <tenant>/<device>
 //! muster telemetry <seq> acked
 //! muster outbox full | <n> oldest dropped
+//! muster store failed | continuity token not kept
 //! muster command <id> publish <topic>
 //! muster command <id> unknown | refused
 //! muster command <id> busy | dropped

@@ -9,7 +9,10 @@
 
 mod codec;
 
-use muster_shared::{Code, limits::TELEMETRY_MAX};
+use muster_shared::{
+    Code, continuity,
+    limits::{CONTINUITY_MAX, TELEMETRY_MAX},
+};
 
 pub use self::codec::{Decoder, MqttError, PACKET_IN, Packet, Publish};
 use self::codec::{Encoder, Properties};
@@ -20,6 +23,9 @@ pub const PACKET_OUT: usize = TELEMETRY_MAX + 320;
 const IN_FLIGHT: usize = 4;
 /// Publishes of QoS 1 the server may have open towards us: each is answered as it is read.
 const RECEIVE_MAXIMUM: u16 = 4;
+/// Octets of properties in CONNECT: with the longest token, and so few that their length takes one octet.
+const PROPERTIES_MAX: u8 = 8 + 5 + (continuity::PROPERTY.len() + CONTINUITY_MAX) as u8;
+const _: () = assert!(8 + 5 + continuity::PROPERTY.len() + CONTINUITY_MAX < 0x80);
 /// The server must answer CONNECT within this.
 const CONNACK_MS: u64 = 15_000;
 /// And a PINGREQ within this.
@@ -38,7 +44,10 @@ pub struct Refusal {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// The server took us.
-    Accepted,
+    Accepted {
+        /// The continuity token to show the next time, if it gave one that can be kept.
+        continuity: Option<&'a str>,
+    },
     /// The server ends it, in CONNACK or DISCONNECT.
     Closed(Refusal),
     /// Our subscription was granted, or not.
@@ -96,13 +105,15 @@ struct Server {
 }
 
 impl Client {
-    /// Opens a session: writes CONNECT into `out`.
+    /// Opens a session: writes CONNECT into `out`, with the continuity token kept from the last one.
     ///
     /// # Errors
-    /// [`MqttError::NoRoom`] when `out` is too small.
+    /// [`MqttError::NoRoom`] when `out` is too small; [`MqttError::TooLong`] when the token is longer than
+    /// [`CONTINUITY_MAX`] octets.
     pub fn open<'b>(
         client_id: &str,
         keep_alive_s: u16,
+        token: Option<&str>,
         now_ms: u64,
         out: &'b mut [u8],
     ) -> Result<(Self, &'b [u8]), MqttError> {
@@ -111,10 +122,17 @@ impl Client {
         // Version 5; clean start, no will, no user name (§3.1.2).
         packet.octets(&[5, 0x02])?;
         packet.u16(keep_alive_s)?;
+        let property = token.map_or(0, |token| 1 + 2 + continuity::PROPERTY.len() + 2 + token.len());
+        let length = u8::try_from(8 + property).ok().filter(|length| *length <= PROPERTIES_MAX);
         // Receive maximum, maximum packet size, no topic aliases.
         let [high, low] = RECEIVE_MAXIMUM.to_be_bytes();
         let [a, b, c, d] = (PACKET_IN as u32).to_be_bytes();
-        packet.octets(&[8, 0x21, high, low, 0x27, a, b, c, d])?;
+        packet.octets(&[length.ok_or(MqttError::TooLong)?, 0x21, high, low, 0x27, a, b, c, d])?;
+        if let Some(token) = token {
+            packet.octets(&[0x26])?;
+            packet.string(continuity::PROPERTY)?;
+            packet.string(token)?;
+        }
         packet.string(client_id)?;
         let client = Self {
             stage: Stage::Opening { by_ms: now_ms + CONNACK_MS },
@@ -299,7 +317,7 @@ impl Client {
         &mut self,
         session_present: bool,
         reason: u8,
-        properties: &Properties<'_>,
+        properties: &Properties<'a>,
     ) -> Result<Event<'a>, MqttError> {
         if reason >= 0x80 {
             self.stage = Stage::Over;
@@ -318,7 +336,9 @@ impl Client {
             self.keep_alive_ms = u64::from(seconds) * 1000;
         }
         self.stage = Stage::Open;
-        Ok(Event::Accepted)
+        // One that cannot be kept is not taken: the one before is shown again, which the server allows for.
+        let fits = |token: &&str| (1..=CONTINUITY_MAX).contains(&token.len());
+        Ok(Event::Accepted { continuity: properties.continuity.filter(fits) })
     }
 
     fn fresh_id(&mut self) -> u16 {

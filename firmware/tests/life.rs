@@ -84,15 +84,21 @@ impl Board {
 
     /// The same, with CONNECT and SUBSCRIBE answered.
     async fn session(&self) -> Broker {
+        self.session_giving(&[]).await.0
+    }
+
+    /// The same with these properties in CONNACK; and CONNECT.
+    async fn session_giving(&self, properties: &[u8]) -> (Broker, Vec<u8>) {
         let mut broker = self.accept().await;
         let connect = broker.packet().await;
         let connect = connect.unwrap_or_else(|end| panic!("{end}; the log says:\n{}", self.log.text()));
         assert_eq!(connect[0], 0x10);
-        broker.server.write(&[0x20, 3, 0, 0, 0]).await;
+        let length = u8::try_from(properties.len()).unwrap();
+        broker.server.write(&[&[0x20, 3 + length, 0, 0, length], properties].concat()).await;
         let subscribe = broker.packet().await.unwrap();
         assert_eq!(subscribe[0], 0x82);
         broker.server.write(&[0x90, 4, subscribe[2], subscribe[3], 0, 1]).await;
-        broker
+        (broker, connect)
     }
 }
 
@@ -438,5 +444,41 @@ fn a_board_whose_counter_cannot_be_committed_runs_no_tls() {
             board.clock.advance(60_000);
         }
         assert_eq!(board.network.attempts(), 0);
+    });
+}
+
+/// A continuity token as a user property (MQTT 5.0 §2.2.2.2).
+fn token(text: &str) -> Vec<u8> {
+    let name = b"muster-continuity";
+    [&[0x26, 0, 17][..], name, &[0, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
+}
+
+#[test]
+fn the_continuity_token_is_in_flash_before_the_next_packet_and_shown_in_the_next_connect() {
+    let world = World::new();
+    let shows = |connect: &[u8], text: &str| {
+        assert!(connect.windows(token(text).len()).any(|octets| octets == token(text)), "{connect:02x?}");
+    };
+    world.power_on(async |board| {
+        let (_, connect) = board.session_giving(&token("first")).await;
+        assert!(!connect.windows(6).any(|octets| octets == b"muster"), "{connect:02x?}");
+        // SUBSCRIBE has come: power goes.
+    });
+    world.power_on(async |board| {
+        let (mut broker, connect) = board.session_giving(&token("second")).await;
+        shows(&connect, "first");
+        broker.server.close().await;
+        let (_, connect) = board.session_giving(&[]).await;
+        shows(&connect, "second");
+    });
+    world.power_on(async |board| {
+        // Given none the last time, it shows the one it has; given one it cannot keep, too.
+        board.line("T02").await;
+        world.flash.write_protect(Layout::CREDENTIALS);
+        let (mut broker, connect) = board.session_giving(&token("third")).await;
+        shows(&connect, "second");
+        board.line("muster store failed | continuity token not kept").await;
+        broker.server.close().await;
+        shows(&board.session_giving(&[]).await.1, "second");
     });
 }

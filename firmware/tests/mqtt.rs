@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use muster_firmware::mqtt::{Client, Decoder, Event, MqttError, PACKET_IN, PACKET_OUT, Packet};
-use muster_shared::Code;
+use muster_shared::{Code, limits::CONTINUITY_MAX};
 use proptest::{collection::vec, prelude::*};
 
 fn opened() -> (Client, [u8; PACKET_OUT]) {
     let mut out = [0; PACKET_OUT];
-    let (mut client, _) = Client::open("MU-1", 30, 0, &mut out).unwrap();
-    assert_eq!(client.receive(&[0x20, 3, 0, 0, 0]), Ok(Event::Accepted));
+    let (mut client, _) = Client::open("MU-1", 30, None, 0, &mut out).unwrap();
+    assert_eq!(client.receive(&[0x20, 3, 0, 0, 0]), Ok(Event::Accepted { continuity: None }));
     (client, out)
 }
 
@@ -40,7 +40,7 @@ proptest! {
     #[test]
     fn no_octets_make_it_panic_or_hang(octets in vec(any::<u8>(), 0..600), piece in 1usize..50, open in any::<bool>()) {
         let mut out = [0; PACKET_OUT];
-        let mut client = if open { opened().0 } else { Client::open("MU-1", 30, 0, &mut out).unwrap().0 };
+        let mut client = if open { opened().0 } else { Client::open("MU-1", 30, None, 0, &mut out).unwrap().0 };
         let _ = feed(&mut client, &octets, piece);
     }
 
@@ -146,11 +146,11 @@ fn reasons_become_codes() {
 #[test]
 fn the_servers_limits_are_kept() {
     let mut out = [0; PACKET_OUT];
-    let (mut client, connect) = Client::open("MU-1", 30, 0, &mut out).unwrap();
+    let (mut client, connect) = Client::open("MU-1", 30, None, 0, &mut out).unwrap();
     assert_eq!(connect[..12], [0x10, 25, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 30]);
     // Receive maximum 1, maximum packet size 40, keep-alive 8 s.
     let connack = [0x20, 14, 0, 0, 11, 0x21, 0, 1, 0x27, 0, 0, 0, 40, 0x13, 0, 8];
-    assert_eq!(client.receive(&connack), Ok(Event::Accepted));
+    assert_eq!(client.receive(&connack), Ok(Event::Accepted { continuity: None }));
     assert_eq!(client.due_ms(), 6000);
     assert_eq!(client.publish("a/b/app/c", &[0; 40], 0, &mut out).unwrap_err(), MqttError::TooLong);
     let (id, packet) = client.publish("a/b/app/c", &[7; 4], 0, &mut out).unwrap();
@@ -172,4 +172,43 @@ fn it_pings_in_time_and_gives_up_on_silence() {
     assert_eq!(client.tick(45_000, &mut out), Ok(Some(&[0xc0, 0][..])));
     let due = client.due_ms();
     assert_eq!(client.tick(due, &mut out), Err(MqttError::Silent));
+}
+
+/// What every server of ours reads: do not change this test.
+#[test]
+fn connect_with_a_continuity_token() {
+    let mut out = [0; PACKET_OUT];
+    let (_, connect) = Client::open("MU-1", 30, Some("AcOi"), 0, &mut out).unwrap();
+    let head = [0x10, 51, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 30];
+    let properties = [34, 0x21, 0, 4, 0x27, 0, 0, 8, 0, 0x26, 0, 17];
+    let rest: [&[u8]; 4] = [b"muster-continuity", &[0, 4], b"AcOi", &[0, 4, b'M', b'U', b'-', b'1']];
+    assert_eq!(connect, [&head[..], &properties, &rest.concat()].concat());
+    for (length, fits) in [(CONTINUITY_MAX, true), (CONTINUITY_MAX + 1, false), (PACKET_OUT, false)] {
+        let opened = Client::open("MU-1", 30, Some(&"a".repeat(length)), 0, &mut out);
+        assert_eq!(opened.map(|_| ()), if fits { Ok(()) } else { Err(MqttError::TooLong) }, "{length}");
+    }
+}
+
+#[test]
+fn the_first_continuity_token_of_connack_counts_if_it_can_be_kept() {
+    let given = |properties: &[u8]| {
+        let (length, mut out) = (u8::try_from(properties.len()).unwrap(), [0; PACKET_OUT]);
+        let (mut client, _) = Client::open("MU-1", 30, None, 0, &mut out).unwrap();
+        let connack = [&[0x20, length + 3, 0, 0, length], properties].concat();
+        match client.receive(&connack) {
+            Ok(Event::Accepted { continuity }) => continuity.map(str::to_owned),
+            other => panic!("{other:?}"),
+        }
+    };
+    let user = |name: &str, value: &str| {
+        let text = |text: &str| [&[0, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        [vec![0x26], text(name), text(value)].concat()
+    };
+    let ours = |value: &str| user("muster-continuity", value);
+    assert_eq!(given(&user("x", "1")), None);
+    assert_eq!(given(&[user("x", "1"), ours("a"), ours("b")].concat()).as_deref(), Some("a"));
+    let longest = "a".repeat(CONTINUITY_MAX);
+    assert_eq!(given(&ours(&longest)), Some(longest.clone()));
+    assert_eq!(given(&ours(&format!("{longest}a"))), None);
+    assert_eq!(given(&ours("")), None);
 }

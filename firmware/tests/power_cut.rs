@@ -11,7 +11,7 @@ use muster_firmware::{
     credentials,
     enrol::{self, ANSWER_MAX, Device},
     entropy,
-    platform::{About, Reset},
+    platform::{About, Layout, Reset},
     store::{self, Record, Slot, Store, StoreError},
     testing::{Flash, TestTrng, Torn, block_on},
 };
@@ -224,6 +224,55 @@ fn a_slot_that_is_rewritten_is_old_new_or_blank() {
         }
     }
     assert!(moved, "none of the cuts fell into a move to the next erase unit");
+}
+
+/// The token of the session before or the one just given, never neither; everything else stays; and the
+/// flash is spared: a unit is erased no more often than the front page of the store says.
+#[test]
+fn a_continuity_token_is_the_old_one_or_the_new_one_and_wears_little() {
+    let hierarchy = testing::hierarchy(now_s());
+    let flash = common::provisioned(&hierarchy, &testing::subject("MU-000004"));
+    // Text of the length of a real one.
+    let token = |session: u64| format!("{session:055}");
+    let keep = |flash: &Flash, session| {
+        let mut room = [0; store::ROOM];
+        block_on(Store::new(flash.clone(), &mut room).put(Record::Continuity, token(session).as_bytes()))
+    };
+    let mut moves = 0;
+    let (sessions, before) = (1000, flash.erases());
+    for session in 1..=sessions {
+        let spare = flash.copy();
+        let (erases, operations) = (flash.erases(), flash.operations());
+        keep(&flash, session).unwrap();
+        // Every write that moves on to the next unit, up to the third, and some that do not.
+        let moved = flash.erases() > erases;
+        moves += u64::from(moved);
+        if !(moved && moves <= 3 || session % 250 == 0) {
+            continue;
+        }
+        let steps = flash.operations() - operations;
+        for (cut, torn) in (0..steps).step_by(3).flat_map(|cut| Flash::TORN.map(|torn| (cut, torn))) {
+            let board = spare.copy();
+            board.cut_after(cut, torn);
+            let kept = keep(&board, session);
+            board.power_on();
+            let mut room = [0; store::ROOM];
+            let mut store = Store::new(board.clone(), &mut room);
+            let shown = block_on(store.get(Record::Continuity)).unwrap().map(<[u8]>::to_vec);
+            let is = |session: u64| shown.as_deref() == Some(token(session).as_bytes());
+            assert!(
+                is(session) || kept.is_err() && (is(session - 1) || session == 1 && shown.is_none()),
+                "session {session}, {torn:?} cut {cut}: {shown:?}"
+            );
+            assert_eq!(block_on(credentials::stage(&mut store)), Ok(Stage::Locked));
+            drop(store);
+            keep(&board, session + 1)
+                .unwrap_or_else(|e| panic!("session {session}, {torn:?} cut {cut}: {e}"));
+        }
+    }
+    assert!(moves > 3, "the store has not gone round");
+    let (erases, units) = (flash.erases() - before, u64::from(Layout::CREDENTIALS.end / Layout::ERASE - 3));
+    assert!(erases * 380 <= sessions * units, "{erases} erasures of {units} units in {sessions} sessions");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! | [`id`] | what a tenant, a device id, a serial, a certificate id looks like |
 //! | [`topic`] | how a topic is spelled, and what a device may do with it |
 //! | [`telemetry`], [`credential`] | the messages on those topics |
+//! | [`continuity`] | where a continuity token stands in CONNECT and CONNACK |
 //! | [`factory`], [`frame`] | what a station and a blank device say to each other, and how it is framed |
 //! | [`vendor`] | the page a board carries from its flasher: the root it trusts, its first entropy |
 //! | [`code`](mod@code) | every refusal: its code, its words, what to do next |
@@ -25,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod code;
+pub mod continuity;
 pub mod credential;
 pub mod factory;
 pub mod frame;

@@ -38,6 +38,8 @@ pub const SENSOR_MAX: usize = 24;
 pub const TELEMETRY_MAX: usize = 1024;
 /// Longest line on a device's serial log, octets (one folded line of a terminal, with room for a count).
 pub const LOG_LINE_MAX: usize = 96;
+/// Longest continuity token, octets. Today's is 55 characters of base64url; the rest is for a later version.
+pub const CONTINUITY_MAX: usize = 64;
 /// Largest MQTT packet accepted from a device, octets.
 pub const PACKET_MAX: usize = 64 * 1024;
 /// Octets of nonce in a proof of possession; as long as the digest it goes into.

@@ -4,6 +4,7 @@ use core::pin::pin;
 
 use embassy_futures::select::{Either, select};
 use embedded_io_async::{Read, Write};
+use embedded_storage_async::nor_flash::MultiwriteNorFlash;
 use muster_shared::{
     Code,
     limits::TOPIC_MAX,
@@ -20,7 +21,7 @@ use crate::{
     mqtt::{self, Client, Decoder, Event, MqttError, Refusal},
     outbox,
     platform::{Clock, NetError, Network, Platform},
-    store::Record,
+    store::{Record, Store},
     tls::{self, Identity, Time, TlsError, Trust, Wire},
 };
 
@@ -233,9 +234,14 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
 
     async fn open(&mut self) -> Result<(), Cause> {
         let now = self.now_ms();
-        let config = &self.life.config;
+        let Life { config, store, .. } = &mut *self.life;
         let id = config.subject.device_id.as_str();
-        let (client, octets) = Client::open(id, config.endpoint.keep_alive_s, now, self.out)?;
+        // Without the token it has confirmed, the server would take this device for a copy of itself.
+        let Ok(token) = store.get(Record::Continuity).await else {
+            return Err(Cause::of(Code::StoreDamaged));
+        };
+        let token = token.and_then(|octets| core::str::from_utf8(octets).ok());
+        let (client, octets) = Client::open(id, config.endpoint.keep_alive_s, token, now, self.out)?;
         self.client = Some(client);
         send(&self.life.clock, &mut self.writer, octets).await
     }
@@ -258,7 +264,11 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
                         }
                         id
                     }
-                    Event::Accepted => {
+                    Event::Accepted { continuity } => {
+                        if let Some(token) = continuity {
+                            // Before anything else of this session: the next one begins with it.
+                            keep(&mut self.life.store, &mut self.life.log, token).await;
+                        }
                         self.accepted();
                         self.packets.consume(len);
                         self.subscribe().await?;
@@ -404,6 +414,17 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
         let (id, octets) = client.publish(&topic, message, now, self.out)?;
         self.telemetry = Some((id, seq));
         send(&self.life.clock, &mut self.writer, octets).await
+    }
+}
+
+/// Keeps the continuity token for the next CONNECT. Where it cannot, the one before is shown again.
+async fn keep<F: MultiwriteNorFlash>(
+    store: &mut Store<'_, F>,
+    log: &mut super::Log<impl core::fmt::Write>,
+    token: &str,
+) {
+    if store.put(Record::Continuity, token.as_bytes()).await.is_err() {
+        log.line(format_args!("muster store failed | continuity token not kept"));
     }
 }
 

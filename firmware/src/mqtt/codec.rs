@@ -1,5 +1,7 @@
 //! MQTT 5 packets as octets: what a client reads, and the pieces of what it writes.
 
+use muster_shared::continuity;
+
 /// Largest packet the client reads; told to the server as its maximum packet size (§3.1.2.11.4).
 pub const PACKET_IN: usize = 2048;
 
@@ -125,6 +127,7 @@ pub struct Properties<'a> {
     pub packet_max: Option<u32>,
     pub qos_max: Option<u8>,
     pub server_keep_alive: Option<u16>,
+    pub continuity: Option<&'a str>,
     topic_alias: Option<u16>,
 }
 
@@ -267,7 +270,11 @@ impl<'a> Body<'a> {
                     let len = list.u16()?;
                     list.take(usize::from(len))?;
                 }
-                0x26 => drop((list.string()?, list.string()?)),
+                0x26 => match (list.string()?, list.string()?) {
+                    // User properties may stand more than once: the first counts, here and at the server.
+                    (continuity::PROPERTY, token) => drop(found.continuity.get_or_insert(token)),
+                    _ => {}
+                },
                 _ => return Err(MqttError::Malformed),
             }
         }

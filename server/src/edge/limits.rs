@@ -102,8 +102,6 @@ pub const PROXY_HEADER_MAX: usize = 4096;
 /// Descriptors that stay free of device connections: registry and uplink log have five connections of three
 /// files each; segments, listeners, event loops and the bus take the rest.
 pub const DESCRIPTORS_KEPT: usize = 64;
-/// Octets of a continuity token that are read: a token has 55.
-pub const CONTINUITY_TOKEN_MAX: usize = 64;
 /// Octets of an unfinished handshake flight that are kept: two certificates of the largest size with
 /// their framing, a CertificateVerify and a Finished fit, and so does a 16 KiB record.
 pub const HANDSHAKE_BYTES_MAX: usize = 20 * 1024;

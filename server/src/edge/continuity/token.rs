@@ -9,13 +9,11 @@
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use muster_shared::limits::CONTINUITY_MAX;
 
-use crate::{
-    edge::limits::CONTINUITY_TOKEN_MAX,
-    registry::{
-        DeviceName,
-        continuity::{Issued, Key},
-    },
+use crate::registry::{
+    DeviceName,
+    continuity::{Issued, Key},
 };
 
 const VERSION: u8 = 1;
@@ -24,7 +22,7 @@ const TOKEN: usize = 1 + 4 + Issued::OCTETS + MAC;
 /// Keeps these MACs apart from any others the key may ever make.
 const PURPOSE: &[u8] = b"muster continuity v1\0";
 
-const _: () = assert!((TOKEN * 4).div_ceil(3) <= CONTINUITY_TOKEN_MAX);
+const _: () = assert!((TOKEN * 4).div_ceil(3) <= CONTINUITY_MAX);
 
 /// What somebody shows for a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +51,7 @@ pub(super) fn seal(key: &Key, name: &DeviceName, issued: Issued) -> String {
 /// What a text is worth, shown by this device.
 pub(super) fn open(key: &Key, name: &DeviceName, text: Option<&str>) -> Presented {
     let Some(text) = text else { return Presented::Nothing };
-    if text.len() > CONTINUITY_TOKEN_MAX {
+    if text.len() > CONTINUITY_MAX {
         return Presented::Forged;
     }
     let Ok(octets) = URL_SAFE_NO_PAD.decode(text) else { return Presented::Forged };

@@ -41,7 +41,7 @@ pub struct Properties<'a> {
 }
 
 /// The user property of CONNECT and CONNACK that carries the continuity token.
-pub const CONTINUITY: &str = "muster-continuity";
+pub const CONTINUITY: &str = muster_shared::continuity::PROPERTY;
 
 /// Where properties stand: a will has its own, inside CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
