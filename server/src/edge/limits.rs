@@ -166,7 +166,8 @@ pub const WILL_MAX: usize = 8 * 1024;
 pub const SESSION_EXPIRY_MAX_S: u32 = 30 * 86_400;
 /// How long a session's state may differ from the saved one when nothing waits for it, milliseconds.
 pub const SAVE_AFTER_MS: u64 = 200;
-/// How often wills and sessions that are due are looked for.
+/// How often wills and sessions that are due are looked for, and how long it takes at most until services are
+/// told who is here: a commit four times a second, however fast devices come and go.
 pub const SESSIONS_TICK: Duration = Duration::from_millis(250);
 /// Octets written to one client in one turn, before the others have theirs.
 pub const OUTBOUND_TURN_MAX: usize = 2 * PACKET_MAX;

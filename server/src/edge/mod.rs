@@ -71,6 +71,7 @@ use self::{
     admission::Admission,
     guard::{Guard, Tally},
     limits::SESSIONS_TICK,
+    presence::Presences,
     shard::{Node, Phase, Shard},
 };
 pub use self::{
@@ -141,6 +142,7 @@ pub struct Edge {
     verdicts: Arc<Verdicts>,
     trust: Arc<Trust>,
     tally: Arc<Tally>,
+    presences: Arc<Presences>,
     phase: watch::Sender<Phase>,
     config: watch::Sender<Arc<ServerConfig>>,
     shards: Vec<oneshot::Receiver<()>>,
@@ -162,6 +164,7 @@ impl Edge {
         let addr = listeners[0].local_addr().map_err(listen)?;
         let limits = listener::within_descriptors(doors.limits);
         let tally = Arc::<Tally>::default();
+        let presences = Arc::new(Presences::new(doors.uplink.clone()));
         let roster = Arc::clone(&doors.roster);
         let node = Arc::new(Node {
             admission: Admission::new(&limits, listeners.len()),
@@ -174,6 +177,7 @@ impl Edge {
             groups: doors.sessions.groups(),
             tail: doors.tail,
             sessions: doors.sessions,
+            presences: Arc::clone(&presences),
             roster: Arc::clone(&doors.roster),
             trust: Arc::clone(&trust),
             limits,
@@ -181,8 +185,9 @@ impl Edge {
             phase: phase_seen,
             config: config_seen,
         });
+        let roster = doors.roster;
         let mut edge =
-            Self { addr, roster: doors.roster, verdicts, trust, tally, phase, config, shards: Vec::new() };
+            Self { addr, roster, verdicts, trust, tally, presences, phase, config, shards: Vec::new() };
         for (number, listener) in listeners.into_iter().enumerate() {
             // What was started before ends when `edge` is dropped here.
             let shard = start_shard(number, listener, Arc::clone(&node)).map_err(EdgeError::Shard)?;
@@ -237,6 +242,8 @@ impl Edge {
             // An error says that the thread is gone, which is what is waited for.
             let _ = shard.await;
         }
+        // Nobody comes or goes any more: what was said of the last ones goes to the log.
+        self.presences.hand_over();
     }
 }
 
@@ -257,7 +264,7 @@ fn start_shard(
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let _ = started.send(Ok(()));
                 if number == 0 {
-                    spawn_local(keep_time(Arc::clone(&node.sessions)));
+                    spawn_local(keep_time(Arc::clone(&node)));
                 }
                 Shard::new(node).run(listener).await;
                 Ok(())
@@ -273,10 +280,11 @@ fn start_shard(
     }
 }
 
-/// What is due of sessions that are away, as long as the runtime lives.
-async fn keep_time(sessions: Arc<Sessions>) {
+/// What is due of sessions that are away, and who has come and gone, as long as the runtime lives.
+async fn keep_time(node: Arc<Node>) {
     loop {
         sleep(SESSIONS_TICK).await;
-        sessions.tick(now_ms());
+        node.sessions.tick(now_ms());
+        node.presences.hand_over();
     }
 }

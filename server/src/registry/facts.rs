@@ -4,6 +4,8 @@
 //! transaction, a few times a second. So a hammering device costs one row a minute, not one an attempt.
 //! What does not fit is counted and said, never waited for.
 
+mod write;
+
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
@@ -19,12 +21,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Inner, continuity,
-    error::RegistryError,
+    Inner,
     newest::Newest,
     session::{DisconnectReason, SessionId},
-    sqlite::{Connection, int},
-    verdict::{DeviceKey, Verdicts},
+    verdict::DeviceKey,
 };
 
 /// Who a refused connection said it was.
@@ -323,7 +323,7 @@ async fn write_all(shared: &Shared, inner: &Weak<Inner>) -> bool {
     };
     while !rows.is_empty() {
         let chunk = rows.len().min(ROWS);
-        if let Err(error) = write(&inner, &rows[..chunk]).await {
+        if let Err(error) = write::write(&inner, &rows[..chunk]).await {
             tracing::error!(%error, waiting = rows.len(), "facts cannot be written; trying again");
             put_back(shared, rows, flushes);
             return false;
@@ -360,89 +360,4 @@ fn put_back(shared: &Shared, rows: Vec<Fact>, flushes: Vec<oneshot::Sender<()>>)
         }
     }
     pending.flushes.extend(flushes);
-}
-
-async fn write(inner: &Inner, rows: &[Fact]) -> Result<(), RegistryError> {
-    let mut writer = inner.writer().await?;
-    let mut tx = writer.begin().await?;
-    for row in rows {
-        match row {
-            Fact::Session(SessionFact::Began(id, session)) => {
-                began(&mut tx, &inner.verdicts, *id, session).await?;
-            }
-            Fact::Session(SessionFact::Ended(id, at_ms, why)) => {
-                sqlx::query(
-                    "UPDATE session SET ended_at_ms = $1, reason = $2 WHERE id = $3 AND ended_at_ms IS NULL",
-                )
-                .bind(int(*at_ms))
-                .bind(why.as_str())
-                .bind(int(id.0))
-                .execute(&mut *tx)
-                .await?;
-            }
-            Fact::Refusal(key, count) => refused(&mut tx, &inner.verdicts, key, count).await?,
-            Fact::Continuity(device) => {
-                continuity::write(&mut tx, &inner.continuity, &inner.verdicts, *device).await?;
-            }
-            Fact::Token(id, at_ms) => {
-                sqlx::query("UPDATE token SET last_used_ms = $1 WHERE id = $2")
-                    .bind(int(*at_ms))
-                    .bind(id)
-                    .execute(&mut *tx)
-                    .await?;
-            }
-        }
-    }
-    inner.commit(tx).await.inspect_err(|_| writer.fail())
-}
-
-async fn began(
-    tx: &mut Connection,
-    verdicts: &Verdicts,
-    id: SessionId,
-    session: &Connected,
-) -> Result<(), RegistryError> {
-    // A write that failed after its commit is written again: the second time changes nothing.
-    sqlx::query(
-        "INSERT INTO session (id, device, began_at_ms, remote, protocol, keep_alive_s)
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(int(id.0))
-    .bind(verdicts.row(session.device))
-    .bind(int(session.at_ms))
-    .bind(session.remote.to_string())
-    .bind(i64::from(session.protocol))
-    .bind(i64::from(session.keep_alive_s))
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn refused(
-    tx: &mut Connection,
-    verdicts: &Verdicts,
-    key: &RefusalKey,
-    count: &RefusalCount,
-) -> Result<(), RegistryError> {
-    let (device, claimed) = match &key.who {
-        Claimed::Device(device) => (verdicts.row(*device).unwrap_or(0), String::new()),
-        Claimed::Name(tenant, serial) => (0, format!("{tenant}/{serial}")),
-        Claimed::Nobody => (0, String::new()),
-    };
-    sqlx::query(
-        "INSERT INTO refusal (device, claimed, code, minute_ms, count, last_at_ms, remote)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (device, claimed, code, minute_ms) DO UPDATE
-         SET count = refusal.count + excluded.count, last_at_ms = excluded.last_at_ms, remote = excluded.remote",
-    )
-    .bind(device)
-    .bind(claimed)
-    .bind(key.code.id())
-    .bind(int(key.minute_ms))
-    .bind(int(count.count))
-    .bind(int(count.last_at_ms))
-    .bind(count.remote.map(|remote| remote.to_string()))
-    .execute(tx)
-    .await?;
-    Ok(())
 }

@@ -154,6 +154,28 @@ async fn services_are_told_who_is_here_and_why_not() {
     site.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_hands_over_what_was_said_last_and_in_its_order() {
+    let site = Site::trusting(1, trust()).await;
+    // It comes, goes, comes again and is sent away, all of it sooner than services are told anything.
+    leave(Client::connected(&site, &site.devices[0], V5).await).await;
+    let device = Client::connected(&site, &site.devices[0], V5).await;
+    let site = site.restarted(trust()).await;
+    drop(device);
+    let said: Vec<_> = site.logged().await.iter().map(|message| online(&message.payload)).collect();
+    assert_eq!(said, [true, false, true, false]);
+    let mut live = service(&site).await;
+    live.send(&packet(0x82, &[&[0, 1, 0], &text("acme/+/presence"), &[1]])).await;
+    assert_eq!(live.packet().await.unwrap()[0], 0x90);
+    assert_eq!(presence(&mut live).await, (false, Some("server_shutdown".to_owned())));
+    site.stop().await;
+}
+
+fn online(payload: &[u8]) -> bool {
+    let said: Value = serde_json::from_slice(payload).expect("JSON");
+    said["online"].as_bool().unwrap()
+}
+
 /// The next presence at QoS 1 in MQTT 5, acknowledged: online, and why not.
 async fn presence(client: &mut Client) -> (bool, Option<String>) {
     let packet = client.packet().await.unwrap();

@@ -174,7 +174,15 @@ impl Site {
         self.registry.device(&self.devices[device].identity().serial).await.unwrap()
     }
 
+    /// What devices and services have published; not what the server says of them.
     pub(crate) async fn stored(&self) -> Vec<StoredMessage> {
+        let mut all = self.logged().await;
+        all.retain(|one| !matches!(one.publisher, StoredPublisher::Server { .. }));
+        all
+    }
+
+    /// All that is in the log.
+    pub(crate) async fn logged(&self) -> Vec<StoredMessage> {
         let mut all = Vec::new();
         let mut from = Cursor::default();
         loop {
@@ -182,9 +190,7 @@ impl Site {
             if read.messages.is_empty() {
                 return all;
             }
-            // What devices and services have published; not what the server says of them.
-            let published = read.messages.into_iter().map(|(_, message)| message);
-            all.extend(published.filter(|one| !matches!(one.publisher, StoredPublisher::Server { .. })));
+            all.extend(read.messages.into_iter().map(|(_, message)| message));
             from = read.next;
         }
     }

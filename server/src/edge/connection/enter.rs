@@ -17,7 +17,6 @@ use crate::{
         guard::Newcomer,
         limits::{SESSION_EXPIRY_MAX_S, TAKEOVER_WAIT},
         mqtt::session::{Admission, Kept, Request},
-        presence,
         principal::Service,
         roster::{Arrival, Owner, Protocol, Seat, ServiceClient},
     },
@@ -106,7 +105,7 @@ impl Connection {
             },
             keep_alive_s: request.keep_alive_s,
         });
-        presence::online(&node.uplink, name, device);
+        node.presences.online(name, device);
         self.begin(entrant, seat, Some(record), before, None, token.as_deref());
         Ok(())
     }

@@ -11,7 +11,6 @@ use crate::{
         farewell::Farewell,
         limits::{LINGER, TAKEOVER_WAIT},
         mqtt::session::{Kept, Output},
-        presence,
         principal::Principal,
     },
     registry::{Claimed, DisconnectReason, now_ms},
@@ -48,7 +47,7 @@ impl Connection {
                     node.facts.disconnected(device, record, now_ms(), farewell.why);
                 }
                 if let (Some(device), Principal::Device(name)) = (device, &self.visitor.principal) {
-                    presence::offline(&node.uplink, name, device, farewell.why);
+                    node.presences.offline(name, device, farewell.why);
                 }
             }
             None if farewell.why == DisconnectReason::ProtocolError => {
