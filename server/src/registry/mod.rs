@@ -29,6 +29,7 @@
 //! | [`orders`] | what is ordered of a device without changing its state |
 //! | [`operator`] | operators and their tokens |
 //! | [`newest`], [`readings`] | when a device was last heard of and what its sensors said, in memory and in its row |
+//! | [`filter`] | which devices are asked for: the grammar of every search |
 //! | [`query`] | listings and one device's page |
 //! | `load` | the file's word, into the verdicts |
 //! | `sqlite` | the backend: how the file is opened, written and upgraded |
@@ -54,6 +55,7 @@ pub mod device;
 pub mod enforce;
 mod error;
 pub mod facts;
+pub mod filter;
 pub mod import;
 mod index;
 mod load;
@@ -80,6 +82,7 @@ pub use device::{Act, DeviceState};
 pub use enforce::Unenforced;
 pub use error::RegistryError;
 pub use facts::{Claimed, Connected, Facts};
+pub use filter::{Filter, FilterError};
 pub use import::{ImportReport, RowRefused};
 pub use newest::Newest;
 pub use operator::{Actor, NewToken, Role};
