@@ -2,26 +2,24 @@
 
 use std::time::Duration;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    response::{IntoResponse as _, Response},
-};
+use axum::{Json, extract::State};
 use base64::Engine as _;
 use bytes::Bytes;
 use muster_shared::{
     Code,
     topic::{Kind, Topic},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Document, Doors,
+    Document, Doors, Path,
     auth::{Caller, Need},
     devices::{refused, target},
     error::Problem,
+    routes::{About, Routes},
     time, view,
 };
 use crate::{
@@ -39,14 +37,57 @@ const COMMAND_WAIT: Duration = Duration::from_secs(10);
 const ADMINISTRATIVE_ACTION: u8 = 0x98;
 
 /// What a decision is posted with.
-#[derive(Deserialize)]
+/// The routes of this file.
+pub(super) fn routes(routes: Routes) -> Routes {
+    let refuses =
+        [Code::DeviceUnknown, Code::TransitionNotAllowed, Code::ReasonMissing, Code::ConfirmationMissing];
+    let words = Act::ALL.iter().filter(|act| offered(**act)).map(|act| act.as_str());
+    routes
+        .post(
+            "/v1/devices/{serial}/{act}",
+            act,
+            About::new("Decide about a device, or disconnect it")
+                .words("act", words.chain(["disconnect"]))
+                .takes::<Posted>()
+                .answers::<view::Decision>("decision")
+                .refuses(refuses),
+        )
+        .post(
+            "/v1/devices/{serial}/command",
+            send,
+            About::new("Send a command to a device's live session")
+                .takes::<PostedCommand>()
+                .answers::<view::CommandResult>("command")
+                .refuses([
+                    Code::DeviceUnknown,
+                    Code::DeviceSuspended,
+                    Code::DeviceQuarantined,
+                    Code::CertificateRevoked,
+                    Code::DeviceDecommissioned,
+                ]),
+        )
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Posted {
     reason: Option<String>,
     reason_code: Option<String>,
     confirm: Option<String>,
+}
+
+/// What a command is posted with: one of the two payloads.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PostedCommand {
+    reason: Option<String>,
     payload: Option<String>,
     payload_base64: Option<String>,
+}
+
+/// What an operator may ask for by name.
+fn offered(act: Act) -> bool {
+    !matches!(act, Act::FirstConnection | Act::Decommission)
 }
 
 pub(super) async fn act(
@@ -54,22 +95,14 @@ pub(super) async fn act(
     State(doors): State<Doors>,
     Path((serial, verb)): Path<(String, String)>,
     Document(posted): Document<Posted>,
-) -> Result<Response, Problem> {
+) -> Result<Json<view::Decision>, Problem> {
     let target = target(&serial)?;
-    if verb == "command" {
-        let actor = caller.may(Need::Decide)?;
-        return Ok(Json(command(&doors, actor, &target, &posted).await?).into_response());
-    }
-    if posted.payload.is_some() || posted.payload_base64.is_some() {
-        return Err(Problem::new(Code::UsageWrong).what(format!("{verb} takes no payload")));
-    }
     if verb == "disconnect" {
         let actor = caller.may(Need::Decide)?;
         let reason = reason(&posted, &verb)?;
-        return Ok(Json(disconnect(&doors, actor, &target, &reason).await?).into_response());
+        return Ok(Json(disconnect(&doors, actor, &target, &reason).await?));
     }
-    let act = verb.parse::<Act>().ok().filter(|act| *act != Act::FirstConnection);
-    let Some(act) = act.filter(|act| *act != Act::Decommission) else {
+    let Some(act) = verb.parse::<Act>().ok().filter(|act| offered(*act)) else {
         return Err(Problem::new(Code::RouteUnknown).what(format!("a device has no {verb}")));
     };
     let actor = caller.may(Need::Decide)?;
@@ -79,7 +112,7 @@ pub(super) async fn act(
     }
     let answer = doors.revocation.decide(actor, &target, act, &reason).await;
     let answer = answer.map_err(|error| refused(error, &target))?;
-    Ok(Json(seen_through(&doors, answer).await).into_response())
+    Ok(Json(seen_through(&doors, answer).await))
 }
 
 fn reason(posted: &Posted, verb: &str) -> Result<Reason, Problem> {
@@ -193,12 +226,23 @@ async fn disconnect(
     Ok(decision)
 }
 
+pub(super) async fn send(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path(serial): Path<String>,
+    Document(posted): Document<PostedCommand>,
+) -> Result<Json<view::CommandResult>, Problem> {
+    let target = target(&serial)?;
+    let actor = caller.may(Need::Decide)?;
+    Ok(Json(command(&doors, actor, &target, &posted).await?))
+}
+
 /// Publishes on `command/{id}/request` to the live session, and says whether the device has it.
 async fn command(
     doors: &Doors,
     actor: &Actor,
     target: &Target,
-    posted: &Posted,
+    posted: &PostedCommand,
 ) -> Result<view::CommandResult, Problem> {
     let payload = match (&posted.payload, &posted.payload_base64) {
         (Some(text), None) => Bytes::from(text.clone().into_bytes()),

@@ -4,17 +4,39 @@ use std::path::Path;
 
 use axum::{Json, extract::State};
 use muster_shared::Code;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
     Doors, Query,
     auth::{Caller, Need},
     error::Problem,
-    page_limit, time, view,
+    page_limit,
+    routes::{About, Routes},
+    time, view,
 };
 use crate::registry::{AuditHead, AuditReport, AuditRow, FILE, audit::verify_file, now_ms};
 
-#[derive(Deserialize)]
+/// The routes of this file.
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+        .get(
+            "/v1/audit",
+            list,
+            About::new("Who decided what, oldest first")
+                .query::<List>()
+                .answers::<view::Page<view::AuditRow>>("audit.list"),
+        )
+        .get(
+            "/v1/audit/verify",
+            verify,
+            About::new("Whether the audit log is whole")
+                .query::<Verify>()
+                .answers::<view::AuditVerdict>("audit.verify"),
+        )
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct List {
     after: Option<u64>,
@@ -35,7 +57,7 @@ pub(super) async fn list(
     Ok(Json(view::Page::new("audit", rows.iter().map(row).collect(), next, Some(head.no))))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Verify {
     checkpoint_no: Option<u64>,

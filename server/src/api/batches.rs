@@ -1,6 +1,8 @@
 //! What stations hand over: manifests and station records.
 
 use axum::{Json, body::Body, extract::State};
+use muster_shared::Code;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -8,14 +10,56 @@ use super::{
     auth::{Caller, Need},
     body,
     error::Problem,
-    page_limit, time, view,
+    page_limit,
+    routes::{About, Routes},
+    time, view,
 };
 use crate::registry::{BatchRow, ImportReport, StationRow};
 
 /// Largest station record, octets: one certificate, two keys, a signature.
 const RECORD_MAX: usize = 64 * 1024;
 
-#[derive(Deserialize)]
+/// The routes of this file.
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+        .get(
+            "/v1/batches",
+            list,
+            About::new("Batches that were imported")
+                .query::<List>()
+                .answers::<view::Page<view::Batch>>("batch.list"),
+        )
+        .post(
+            "/v1/batches",
+            import,
+            About::new("Take in a station's signed manifest")
+                .takes_raw("application/octet-stream", "The manifest file as the station wrote it")
+                .answers::<view::Import>("import")
+                .refuses([
+                    Code::ManifestMalformed,
+                    Code::ManifestSignerUnknown,
+                    Code::ManifestAltered,
+                    Code::ManifestQuota,
+                    Code::ManifestRange,
+                    Code::ManifestFork,
+                ]),
+        )
+        .get(
+            "/v1/stations",
+            stations,
+            About::new("Stations").answers::<view::Page<view::Station>>("station.list"),
+        )
+        .post(
+            "/v1/stations",
+            trust,
+            About::new("Register a station by its root-signed record")
+                .takes_raw("application/octet-stream", "The record as the ceremony wrote it")
+                .answers::<view::Trusted>("station.trust")
+                .refuses([Code::StationRecordInvalid]),
+        )
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct List {
     after: Option<String>,

@@ -1,18 +1,18 @@
 //! Devices: which there are, and everything about one.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use base64::Engine as _;
 use muster_shared::Code;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Doors, Query, audit,
+    Doors, Path, Query, audit,
     auth::{Caller, Need},
     error::Problem,
-    page_limit, time, view,
+    page_limit,
+    routes::{About, Routes},
+    time, view,
 };
 use crate::{
     edge::Protocol,
@@ -25,7 +25,26 @@ use crate::{
 /// The protocol level of MQTT 3.1.1 (§3.1.2.2).
 const MQTT_3_1_1: u8 = 4;
 
-#[derive(Deserialize)]
+/// The routes of this file.
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+        .get(
+            "/v1/devices",
+            list,
+            About::new("Devices that match")
+                .query::<List>()
+                .answers::<view::Page<view::Device>>("device.list"),
+        )
+        .get(
+            "/v1/devices/{serial}",
+            show,
+            About::new("Everything about one device")
+                .answers::<view::DeviceDetail>("device")
+                .refuses([Code::DeviceUnknown]),
+        )
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct List {
     filter: Option<String>,

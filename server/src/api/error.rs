@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use muster_shared::Code;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::registry::RegistryError;
@@ -157,8 +158,10 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 /// The schema name of an error on the command line.
 const CLI_SCHEMA: &str = "muster.error/1";
 
-#[derive(Serialize, Deserialize)]
-struct Document {
+/// The problem document, as it is written.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct Document {
     #[serde(rename = "type")]
     kind: String,
     title: String,
@@ -168,14 +171,16 @@ struct Document {
     refusal: Refusal,
 }
 
-#[derive(Serialize, Deserialize)]
-struct CliDocument {
+/// The same on the command line's standard error.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub(super) struct CliDocument {
     schema: String,
     #[serde(flatten)]
     refusal: Refusal,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 struct Refusal {
     code: String,
     what: String,

@@ -7,25 +7,25 @@
 //! |---|---|
 //! | [`error`], [`view`], [`time`] | refusals, documents, instants: each with its reader |
 //! | `auth` | who asks, and whether their role covers it |
+//! | `routes`, [`openapi`] | the one list of routes; the document made of it |
 //! | `devices`, `acts`, `batches`, [`audit`], `tokens`, `status` | the routes |
 //! | [`serve`] | TLS, connections, graceful end |
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Router,
     body::{Body, Bytes, HttpBody as _},
     extract::{FromRequest, Request, State},
     http::{HeaderName, HeaderValue, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use muster_shared::Code;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::Value;
 use tracing::Instrument as _;
 
 mod acts;
@@ -34,6 +34,8 @@ mod auth;
 mod batches;
 mod devices;
 pub mod error;
+pub mod openapi;
+mod routes;
 pub mod serve;
 mod status;
 pub mod time;
@@ -49,6 +51,7 @@ use crate::{
     uplink::Writer,
 };
 use error::Problem;
+use routes::{About, Route, Routes};
 
 /// Largest JSON body, octets. The largest document taken is a decision with its reason.
 const JSON_MAX: usize = 64 * 1024;
@@ -92,55 +95,65 @@ pub struct Facts {
     pub tally: Arc<Tally>,
 }
 
-const ROUTES: &[(&str, &str)] = &[
-    ("GET", "/v1/status"),
-    ("GET", "/v1/devices"),
-    ("GET", "/v1/devices/{serial}"),
-    ("POST", "/v1/devices/{serial}/{suspend,resume,quarantine,release,revoke,disconnect}"),
-    ("POST", "/v1/devices/{serial}/command"),
-    ("GET", "/v1/batches"),
-    ("POST", "/v1/batches"),
-    ("GET", "/v1/stations"),
-    ("POST", "/v1/stations"),
-    ("GET", "/v1/sessions"),
-    ("GET", "/v1/audit"),
-    ("GET", "/v1/audit/verify"),
-    ("GET", "/v1/tokens"),
-    ("POST", "/v1/tokens"),
-    ("POST", "/v1/tokens/{id}/revoke"),
-    ("GET", "/metrics"),
-    ("GET", "/healthz"),
-    ("GET", "/readyz"),
-];
-
 /// Every route.
 pub fn router(doors: Doors) -> Router {
-    Router::new()
-        .route("/v1", get(index))
-        .route("/v1/status", get(status::status))
-        .route("/v1/sessions", get(status::sessions))
-        .route("/v1/devices", get(devices::list))
-        .route("/v1/devices/{serial}", get(devices::show))
-        .route("/v1/devices/{serial}/{act}", post(acts::act))
-        .route("/v1/batches", get(batches::list).post(batches::import))
-        .route("/v1/stations", get(batches::stations).post(batches::trust))
-        .route("/v1/audit", get(audit::list))
-        .route("/v1/audit/verify", get(audit::verify))
-        .route("/v1/tokens", get(tokens::list).post(tokens::create))
-        .route("/v1/tokens/{id}/revoke", post(tokens::revoke))
-        .route("/metrics", get(status::metrics))
-        .route("/healthz", get(status::healthz))
-        .route("/readyz", get(status::readyz))
+    let routes = described(Routes::new());
+    let document = openapi::document(routes.list()).to_string().into();
+    let index = index(routes.list()).to_string().into();
+    let (router, _) = routes.finish();
+    router
+        .layer(Extension(Described { document, index }))
         .fallback(|| async { Problem::new(Code::RouteUnknown) })
         .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed) })
         .layer(from_fn_with_state(doors.clone(), frame))
         .with_state(doors)
 }
 
-async fn index(_: auth::Caller) -> Json<serde_json::Value> {
-    let routes: Vec<_> =
-        ROUTES.iter().map(|(method, path)| json!({ "method": method, "path": path })).collect();
-    Json(json!({ "schema": "muster.route.list/1", "items": routes, "next": null }))
+/// What the routes are, written once.
+#[derive(Clone)]
+struct Described {
+    document: Bytes,
+    index: Bytes,
+}
+
+/// Adds every route: the one list of them.
+fn described(routes: Routes) -> Routes {
+    let routes = routes
+        .get("/v1", list_routes, About::new("What there is").answers::<view::Page<view::Route>>("route.list"))
+        .get(openapi::PATH, document, About::new("This document").open().answers::<Value>(""));
+    let routes = status::routes(routes);
+    let routes = devices::routes(routes);
+    let routes = acts::routes(routes);
+    let routes = batches::routes(routes);
+    let routes = audit::routes(routes);
+    tokens::routes(routes)
+}
+
+async fn document(Extension(described): Extension<Described>) -> Response {
+    written(described.document)
+}
+
+async fn list_routes(
+    caller: auth::Caller,
+    Extension(described): Extension<Described>,
+) -> Result<Response, Problem> {
+    caller.may(auth::Need::Look)?;
+    Ok(written(described.index))
+}
+
+/// A JSON document that is written already.
+fn written(document: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+}
+
+fn index(routes: &[Route]) -> Value {
+    let items = routes.iter().map(|route| view::Route {
+        method: route.method.to_owned(),
+        path: route.path.to_owned(),
+        summary: route.about.summary.to_owned(),
+    });
+    let page = view::Page::new("route", items.collect(), None, Some(routes.len() as u64));
+    serde_json::to_value(page).expect("plain fields have a JSON form")
 }
 
 /// What surrounds every request: an id, a time limit, headers, and the id within every refusal.
@@ -227,6 +240,26 @@ impl<T: DeserializeOwned> axum::extract::FromRequestParts<Doors> for Query<T> {
         axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
             Problem::new(Code::UsageWrong)
                 .what("the query has a parameter this does not take")
+                .because(error.body_text())
+                .next("GET /v1 lists what there is")
+        })
+    }
+}
+
+/// The parameters of a path. Unlike [`axum::extract::Path`] its refusals are ours.
+struct Path<T>(T);
+
+impl<T: DeserializeOwned + Send> axum::extract::FromRequestParts<Doors> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        doors: &Doors,
+    ) -> Result<Self, Problem> {
+        let path = axum::extract::Path::from_request_parts(parts, doors).await;
+        path.map(|path| Self(path.0)).map_err(|error| {
+            Problem::new(Code::UsageWrong)
+                .what("the path has a part this does not take")
                 .because(error.body_text())
                 .next("GET /v1 lists what there is")
         })

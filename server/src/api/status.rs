@@ -2,24 +2,42 @@
 
 use std::fmt::Write as _;
 
-use axum::{
-    Json,
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
-use serde_json::json;
-
 use super::{
     Doors,
     auth::{Caller, Need},
     error::Problem,
+    routes::{About, Routes},
     time, view,
 };
 use crate::{
     edge::{Owner, SessionInfo},
     registry::{Verdicts, now_ms},
 };
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+/// The routes of this file.
+pub(super) fn routes(routes: Routes) -> Routes {
+    let text = "text/plain";
+    routes
+        .get("/v1/status", status, About::new("Is the server well").answers::<view::Status>("status"))
+        .get(
+            "/v1/sessions",
+            sessions,
+            About::new("Live sessions").answers::<view::Page<view::Session>>("session.list"),
+        )
+        .get("/metrics", metrics, About::new("Figures").answers_raw(text, "Prometheus text format 0.0.4"))
+        .get("/healthz", healthz, About::new("The process answers").open().answers_raw(text, "ok"))
+        .get(
+            "/readyz",
+            readyz,
+            About::new("Whether the server takes devices").open().answers::<view::Readiness>(""),
+        )
+}
 
 /// The process answers. Says nothing about anything else.
 pub(super) async fn healthz() -> &'static str {
@@ -30,7 +48,7 @@ pub(super) async fn healthz() -> &'static str {
 pub(super) async fn readyz(State(doors): State<Doors>) -> Response {
     let not_ready = not_ready(&doors);
     let status = if not_ready.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": not_ready.is_empty(), "not_ready": not_ready }))).into_response()
+    (status, Json(view::Readiness { ready: not_ready.is_empty(), not_ready })).into_response()
 }
 
 fn not_ready(doors: &Doors) -> Vec<String> {

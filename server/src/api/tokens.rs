@@ -1,16 +1,15 @@
 //! Who may use the API, and as what.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use muster_shared::Code;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Document, Doors,
+    Document, Doors, Path,
     auth::{Caller, Need},
     error::Problem,
+    routes::{About, Routes},
     time, view,
 };
 use crate::registry::{NewToken, RegistryError, Role, now_ms, operator::TokenRow};
@@ -19,7 +18,22 @@ const DAY_MS: u64 = 86_400_000;
 /// Longest life of a token, days. The first admin's alone has no end.
 const DAYS_MAX: u64 = 3650;
 
-#[derive(Deserialize)]
+/// The routes of this file.
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+        .get("/v1/tokens", list, About::new("Tokens").answers::<view::Page<view::Token>>("token.list"))
+        .post(
+            "/v1/tokens",
+            create,
+            About::new("Make a token, shown once")
+                .takes::<Posted>()
+                .answers::<view::NewToken>("token")
+                .secret(),
+        )
+        .post("/v1/tokens/{id}/revoke", revoke, About::new("End a token now").answers::<view::Token>(""))
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Posted {
     operator: String,

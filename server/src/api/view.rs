@@ -1,10 +1,11 @@
 //! The documents of the API, read and written by one set of types: the server fills them, the command
 //! line reads them back. Within `/1` fields are only added; each is always there, `null` when unknown.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One page of a listing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Page<T> {
     /// `muster.device.list/1` and its like.
     pub schema: String,
@@ -24,8 +25,28 @@ impl<T> Page<T> {
     }
 }
 
+/// A route of the API.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Route {
+    /// In capitals.
+    pub method: String,
+    /// With `{parameters}`.
+    pub path: String,
+    /// What it does.
+    pub summary: String,
+}
+
+/// Whether the server takes devices.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Readiness {
+    /// Whether it does.
+    pub ready: bool,
+    /// What stands in the way.
+    pub not_ready: Vec<String>,
+}
+
 /// What is seen of a device, apart from what it is allowed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Presence {
     /// `online`, `offline` or `never_seen`.
     pub word: String,
@@ -42,7 +63,7 @@ pub struct Presence {
 }
 
 /// A refusal, folded over a minute.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     /// `M201`.
     pub code: String,
@@ -57,7 +78,7 @@ pub struct Refusal {
 }
 
 /// A device in a listing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
     /// The number on its label.
     pub serial: String,
@@ -94,7 +115,7 @@ pub struct Device {
 }
 
 /// A certificate of a device.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Certificate {
     /// SHA-256 of its DER.
     pub certificate_id: String,
@@ -113,7 +134,7 @@ pub struct Certificate {
 }
 
 /// A session of a device, living or ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct PastSession {
     /// When it began.
     pub began_at: String,
@@ -128,7 +149,7 @@ pub struct PastSession {
 }
 
 /// The newest value of one sensor.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Reading {
     /// Its name, with the unit last.
     pub sensor: String,
@@ -141,7 +162,7 @@ pub struct Reading {
 }
 
 /// How the last decision that ends sessions went.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Enforcement {
     /// When it was committed.
     pub decided_at: String,
@@ -154,7 +175,7 @@ pub struct Enforcement {
 }
 
 /// Everything about one device.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceDetail {
     /// `muster.device/1`.
     pub schema: String,
@@ -180,7 +201,7 @@ pub struct DeviceDetail {
 }
 
 /// A row of the audit log.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct AuditRow {
     /// From 1 without gaps.
     pub no: u64,
@@ -207,7 +228,7 @@ pub struct AuditRow {
 }
 
 /// The end of the audit log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditHead {
     /// Number of the newest row; 0 when there is none.
     pub no: u64,
@@ -216,7 +237,7 @@ pub struct AuditHead {
 }
 
 /// What checking the audit log found: `muster.audit.verify/1`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct AuditVerdict {
     /// The schema's name.
     pub schema: String,
@@ -235,7 +256,7 @@ pub struct AuditVerdict {
 }
 
 /// What was decided: `muster.decision/1`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Decision {
     /// The schema's name.
     pub schema: String,
@@ -271,7 +292,7 @@ pub struct Decision {
 }
 
 /// What became of a command: `muster.command/1`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct CommandResult {
     /// The schema's name.
     pub schema: String,
@@ -288,7 +309,7 @@ pub struct CommandResult {
 }
 
 /// A batch in a listing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Batch {
     /// Its name.
     pub batch: String,
@@ -315,7 +336,7 @@ pub struct Batch {
 }
 
 /// What became of a manifest: `muster.import/1`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Import {
     /// The schema's name.
     pub schema: String,
@@ -344,7 +365,7 @@ pub struct Import {
 }
 
 /// A row of a manifest that was not taken.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RefusedRow {
     /// Its line, from 1.
     pub line: u64,
@@ -359,7 +380,7 @@ pub struct RefusedRow {
 }
 
 /// What became of a station record: `muster.station.trust/1`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Trusted {
     /// The schema's name.
     pub schema: String,
@@ -372,7 +393,7 @@ pub struct Trusted {
 }
 
 /// A registered station.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Station {
     /// Its name.
     pub station: String,
@@ -397,7 +418,7 @@ pub struct Station {
 }
 
 /// A live session.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Session {
     /// Counts this process's sessions.
     pub number: u64,
@@ -430,7 +451,7 @@ pub struct Session {
 }
 
 /// Is the server well, and what does it hold: `muster.status/1`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The schema's name.
     pub schema: String,
@@ -459,7 +480,7 @@ pub struct Status {
 }
 
 /// A token in a listing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Token {
     /// Its name.
     pub id: String,
@@ -478,7 +499,7 @@ pub struct Token {
 }
 
 /// A token just made: `muster.token/1`. Shown once.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 pub struct NewToken {
     /// The schema's name.
     pub schema: String,

@@ -21,6 +21,8 @@ use muster_pki::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub mod http;
+
 /// Longest anything may take here. A noisy machine needs room; a hang still ends.
 pub const LIMIT: Duration = Duration::from_secs(90);
 const PASSPHRASE: &str = "correct horse";

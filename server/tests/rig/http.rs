@@ -1,0 +1,219 @@
+//! A client of the HTTPS API: one connection a request, octets as they are.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use serde_json::Value;
+
+use super::{LIMIT, Server, read};
+
+/// An encrypted connection.
+pub type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// Asks one server with one token.
+pub struct Http {
+    address: String,
+    config: Arc<ClientConfig>,
+    pub token: String,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of a header, if it is there.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+
+    /// The body as a document; null when it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// It has this status; the document.
+    #[track_caller]
+    pub fn is(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{} {}", self.head, String::from_utf8_lossy(&self.body));
+        self.json()
+    }
+
+    /// It is this refusal.
+    #[track_caller]
+    pub fn refused(&self, status: u16, code: &str) -> Value {
+        let problem = self.is(status);
+        assert_eq!(problem["code"], code, "{problem}");
+        problem
+    }
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+    lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+}
+
+impl Http {
+    /// With the token `muster init` wrote.
+    pub fn new(server: &Server) -> Self {
+        let mut roots = RootCertStore::empty();
+        let ca = server.place().data().join("https.pem");
+        roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let token = read(server.place().data().join("token")).trim().to_owned();
+        Self { address: server.https.clone(), config: Arc::new(config), token }
+    }
+
+    /// The same server, another token.
+    pub fn with(&self, token: &str) -> Self {
+        Self { address: self.address.clone(), config: self.config.clone(), token: token.to_owned() }
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> Stream {
+        let name = "localhost".try_into().unwrap();
+        let connection = ClientConnection::new(self.config.clone(), name).unwrap();
+        let socket = TcpStream::connect(&self.address).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        StreamOwned::new(connection, socket)
+    }
+
+    /// GET.
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "", b"")
+    }
+
+    /// POST of a document.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_with(path, "", body)
+    }
+
+    /// POST of a document with more header lines, each ended.
+    pub fn post_with(&self, path: &str, headers: &str, body: &Value) -> Answer {
+        self.ask(
+            "POST",
+            path,
+            &format!("content-type: application/json\r\n{headers}"),
+            body.to_string().as_bytes(),
+        )
+    }
+
+    /// One request.
+    pub fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nconnection: close\r\n\
+             {headers}content-length: {}\r\n\r\n",
+            self.token,
+            body.len()
+        );
+        // A server that has answered already may have closed its end.
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        let _ = stream.flush();
+        let mut octets = Vec::new();
+        let _ = stream.read_to_end(&mut octets);
+        let end = octets.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(octets.len());
+        let head = String::from_utf8_lossy(&octets[..end]).into_owned();
+        let body = octets.get(end + 4..).unwrap_or_default().to_vec();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Answer { status: status.unwrap_or_else(|| panic!("{head:?}")), head, body }
+    }
+
+    /// Opens an event stream.
+    pub fn events(&self, path: &str, headers: &str) -> Events {
+        let mut stream = self.connect();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\naccept: text/event-stream\r\n\
+             {headers}\r\n",
+            self.token
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut lines = BufReader::new(stream);
+        let mut head = String::new();
+        while lines.read_line(&mut head).unwrap() > 2 {}
+        Events { head, lines, last_id: None }
+    }
+}
+
+/// An event stream that is being read.
+pub struct Events {
+    pub head: String,
+    lines: BufReader<Stream>,
+    /// The id of the last block that had one.
+    pub last_id: Option<String>,
+}
+
+/// One event.
+#[derive(Debug, Clone, Default)]
+pub struct Event {
+    pub kind: String,
+    pub id: Option<String>,
+    pub data: String,
+}
+
+impl Event {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.data).unwrap()
+    }
+}
+
+impl Events {
+    /// Its status.
+    pub fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap()
+    }
+
+    /// How long a read may take from now on.
+    pub fn patience(&self, limit: Duration) {
+        self.lines.get_ref().sock.set_read_timeout(Some(limit)).unwrap();
+    }
+
+    /// The next event; `None` at the stream's end, or when nothing came within the patience.
+    pub fn next(&mut self) -> Option<Event> {
+        let mut event = Event::default();
+        loop {
+            let mut line = String::new();
+            match self.lines.read_line(&mut line) {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+            let line = line.trim_end();
+            match line.split_once(':') {
+                Some(("event", kind)) => kind.trim().clone_into(&mut event.kind),
+                Some(("id", id)) => {
+                    event.id = Some(id.trim().to_owned());
+                    self.last_id.clone_from(&event.id);
+                }
+                Some(("data", data)) => event.data.push_str(data.strip_prefix(' ').unwrap_or(data)),
+                _ if line.is_empty() && !event.data.is_empty() => return Some(event),
+                // A chunk's size, a comment, or the end of a block without data.
+                _ => {}
+            }
+        }
+    }
+
+    /// The next event of this kind.
+    #[track_caller]
+    pub fn next_of(&mut self, kind: &str) -> Event {
+        loop {
+            let event = self.next().unwrap_or_else(|| panic!("the stream ended before a {kind}"));
+            if event.kind == kind {
+                return event;
+            }
+        }
+    }
+}
