@@ -115,6 +115,9 @@ struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// Taken and let be: a file that may not grow (RLIMIT_FSIZE) is an error of the write then, like a full
+    /// disk, and not the end of the process (setrlimit(2)).
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -123,6 +126,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 
@@ -279,6 +283,7 @@ fn edge(
             handshake: config.limits.handshake,
             connect: config.limits.connect,
             packet: config.limits.packet_max,
+            keep_alive_max_s: Some(config.limits.keep_alive_max_s).filter(|max_s| *max_s > 0),
             messages_per_s: config.limits.messages_per_s,
             handshakes_per_s: config.limits.handshakes_per_s,
             handshakes_per_address_per_s: config.limits.handshakes_per_address_per_s,

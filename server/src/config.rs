@@ -17,7 +17,7 @@ use std::{
 };
 
 use muster_pki::profile::ServerName;
-use muster_shared::limits::PACKET_MAX;
+use muster_shared::limits::{PACKET_MAX, SERVICE_TOPIC_MAX, TOPIC_MAX};
 
 use crate::edge::{
     Network, Verify,
@@ -106,6 +106,10 @@ pub struct Limits {
     pub connect: Duration,
     /// Largest MQTT packet, octets.
     pub packet_max: usize,
+    /// Longest a client of MQTT 5 may ask to stay silent, seconds; 0: as long as it asks.
+    pub keep_alive_max_s: u16,
+    /// Longest topic or filter of a service, octets; a device's are shorter anyway.
+    pub service_topic_max: usize,
     /// Messages a device may send in a second, averaged over its burst.
     pub messages_per_s: u32,
     /// Handshakes begun in a second; 0: what the event loops leave room for.
@@ -264,7 +268,7 @@ impl Config {
         let https = Https::take(&mut layers, &base);
         let limits = Limits::take(&mut layers);
         let clones = clones(&mut layers);
-        let services = services::take(&mut layers);
+        let services = services::take(&mut layers, limits.service_topic_max);
         let keys = Keys {
             bundle: path(&mut layers, "keys.bundle", &base, data_dir.join("pki")),
             passphrase_file: path(
@@ -330,6 +334,13 @@ impl Limits {
             handshake: duration(layers, "limits.handshake", Duration::from_secs(10)),
             connect: duration(layers, "limits.connect", Duration::from_secs(5)),
             packet_max: count(layers, "limits.packet_max", PACKET_MAX, 1024..=PACKET_MAX),
+            keep_alive_max_s: count(layers, "limits.keep_alive_max_s", 0, 0..=u16::MAX),
+            service_topic_max: count(
+                layers,
+                "limits.service_topic_max",
+                SERVICE_TOPIC_MAX,
+                TOPIC_MAX..=SERVICE_TOPIC_MAX,
+            ),
             messages_per_s: count(layers, "limits.messages_per_s", 100, 1..=1_000_000),
             handshakes_per_s: count(layers, "limits.handshakes_per_s", 0, 0..=1_000_000),
             handshakes_per_address_per_s: count(

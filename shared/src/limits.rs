@@ -5,10 +5,15 @@
 pub const ID_MAX: usize = 48;
 /// Longest device serial, octets: X.520 `serialNumber` allows 64 (RFC 5280 appendix A, ub-serial-number).
 pub const SERIAL_MAX: usize = 48;
-/// Longest topic or filter, octets. MQTT allows 65 535 (MQTT 5.0 §1.5.4); ours is what a device's buffer holds.
+/// Longest topic or filter of a device, octets: what its buffer holds.
 pub const TOPIC_MAX: usize = 256;
-/// Most levels in a topic or filter. The deepest fixed topic has 5.
+/// Most levels in a topic or filter of a device. The deepest fixed topic has 5.
 pub const TOPIC_LEVELS_MAX: usize = 16;
+/// Longest topic or filter of a service, octets (MQTT 5.0 §1.5.4).
+pub const SERVICE_TOPIC_MAX: usize = 65_535;
+/// Most levels in a topic or filter of a service: each is looked at for each filter a message is held
+/// against, a few nanoseconds apiece.
+pub const SERVICE_TOPIC_LEVELS_MAX: usize = 1024;
 /// Longest device certificate, octets of DER. The profile's largest possible leaf is below 700.
 pub const CERTIFICATE_MAX: usize = 1024;
 /// Longest certificate signing request, octets of DER. Ours are below 400.
@@ -53,4 +58,5 @@ const _: () = assert!(
 );
 const _: () = assert!(2 * (ID_MAX + 1) + "command/".len() + ID_MAX + "/response".len() <= TOPIC_MAX);
 const _: () = assert!(TELEMETRY_MAX < PACKET_MAX);
+const _: () = assert!(TOPIC_MAX <= SERVICE_TOPIC_MAX && TOPIC_LEVELS_MAX <= SERVICE_TOPIC_LEVELS_MAX);
 const _: () = assert!(READINGS_MAX * (SENSOR_MAX + 1 + 10 + 10) + 48 <= TELEMETRY_MAX);

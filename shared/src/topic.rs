@@ -19,7 +19,7 @@ use core::fmt;
 
 use crate::{
     id::{DeviceId, IdError, Tenant},
-    limits::{ID_MAX, TOPIC_LEVELS_MAX, TOPIC_MAX},
+    limits::{ID_MAX, SERVICE_TOPIC_LEVELS_MAX, SERVICE_TOPIC_MAX, TOPIC_LEVELS_MAX, TOPIC_MAX},
 };
 
 /// The second level that addresses every device of a tenant.
@@ -94,18 +94,42 @@ pub enum Direction {
     Server,
 }
 
+/// How long and how deep a topic or filter may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Bounds {
+    /// Octets.
+    pub octets: usize,
+    /// Levels.
+    pub levels: usize,
+}
+
+impl Bounds {
+    /// Of a device, and of whatever a device is to be handed: what its buffer holds.
+    pub const DEVICE: Self = Self { octets: TOPIC_MAX, levels: TOPIC_LEVELS_MAX };
+    /// Nobody's are wider: as long as MQTT can write them.
+    pub const WIDEST: Self = Self { octets: SERVICE_TOPIC_MAX, levels: SERVICE_TOPIC_LEVELS_MAX };
+}
+
 /// Why a text is not one of our topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     /// Empty text.
     #[error("topic is empty")]
     Empty,
-    /// Longer than [`TOPIC_MAX`].
-    #[error("topic is {0} octets long, at most {TOPIC_MAX} are allowed")]
-    TooLong(usize),
-    /// More levels than [`TOPIC_LEVELS_MAX`].
-    #[error("topic has more than {TOPIC_LEVELS_MAX} levels")]
-    TooDeep,
+    /// Longer than its bound.
+    #[error("topic is {octets} octets long, at most {max} are allowed")]
+    TooLong {
+        /// Its length.
+        octets: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// More levels than its bound.
+    #[error("topic has more than {max} levels")]
+    TooDeep {
+        /// The bound.
+        max: usize,
+    },
     /// A wildcard, NUL or other control character, or a noncharacter (MQTT 5.0 §1.5.4, §4.7).
     #[error("topic has a character that is not allowed there: U+{0:04X}")]
     Character(u32),
@@ -140,7 +164,7 @@ impl<'a> Topic<'a> {
     /// # Errors
     /// [`TopicError`] says what is wrong with it.
     pub fn parse(text: &'a str) -> Result<Self, TopicError> {
-        check_name(text)?;
+        check_name(text, Bounds::DEVICE)?;
         let (tenant, rest) = text.split_once('/').ok_or(TopicError::Unknown)?;
         let (device, rest) = rest.split_once('/').ok_or(TopicError::Unknown)?;
         Tenant::new(tenant)?;
@@ -168,7 +192,7 @@ impl<'a> Topic<'a> {
     pub fn text(&self) -> Result<heapless::String<TOPIC_MAX>, TopicError> {
         let mut out = heapless::String::new();
         fmt::Write::write_fmt(&mut out, format_args!("{self}"))
-            .map_err(|_| TopicError::TooLong(TOPIC_MAX + 1))?;
+            .map_err(|_| TopicError::TooLong { octets: TOPIC_MAX + 1, max: TOPIC_MAX })?;
         Ok(out)
     }
 }
@@ -269,7 +293,7 @@ pub fn may_receive(tenant: &Tenant, device: &DeviceId, topic: &str) -> bool {
 /// # Errors
 /// [`Forbidden`] says why not.
 pub fn may_subscribe(tenant: &Tenant, device: &DeviceId, filter: &str) -> Result<(), Forbidden> {
-    check_filter(filter)?;
+    check_filter(filter, Bounds::DEVICE)?;
     let mut levels = filter.splitn(3, '/');
     let mine = levels.next() == Some(tenant.as_str());
     let second = levels.next();
@@ -300,12 +324,12 @@ fn owned<'a>(tenant: &Tenant, device: &DeviceId, topic: &'a str) -> Result<Optio
     }
 }
 
-/// Is this a well-formed topic filter, within our limits (MQTT 5.0 §4.7.1)?
+/// Is this a well-formed topic filter, within these bounds (MQTT 5.0 §4.7.1)?
 ///
 /// # Errors
 /// [`TopicError`] says what is wrong with it.
-pub fn check_filter(filter: &str) -> Result<(), TopicError> {
-    check_text(filter)?;
+pub fn check_filter(filter: &str, bounds: Bounds) -> Result<(), TopicError> {
+    check_text(filter, bounds)?;
     let mut levels = filter.split('/').peekable();
     while let Some(level) = levels.next() {
         let wild = level.contains(['+', '#']);
@@ -336,27 +360,27 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
-/// Checks a topic name, anybody's: well-formed, and without wildcards [MQTT-3.3.2-2].
+/// Checks a topic name, anybody's: well-formed, within these bounds, and without wildcards [MQTT-3.3.2-2].
 ///
 /// # Errors
 /// [`TopicError`] says what is wrong with it.
-pub fn check_name(text: &str) -> Result<(), TopicError> {
-    check_text(text)?;
+pub fn check_name(text: &str, bounds: Bounds) -> Result<(), TopicError> {
+    check_text(text, bounds)?;
     match text.chars().find(|c| matches!(c, '+' | '#')) {
         Some(wildcard) => Err(TopicError::Character(wildcard as u32)),
         None => Ok(()),
     }
 }
 
-fn check_text(text: &str) -> Result<(), TopicError> {
+fn check_text(text: &str, bounds: Bounds) -> Result<(), TopicError> {
     if text.is_empty() {
         return Err(TopicError::Empty);
     }
-    if text.len() > TOPIC_MAX {
-        return Err(TopicError::TooLong(text.len()));
+    if text.len() > bounds.octets {
+        return Err(TopicError::TooLong { octets: text.len(), max: bounds.octets });
     }
-    if text.bytes().filter(|&b| b == b'/').count() >= TOPIC_LEVELS_MAX {
-        return Err(TopicError::TooDeep);
+    if text.bytes().filter(|&b| b == b'/').count() >= bounds.levels {
+        return Err(TopicError::TooDeep { max: bounds.levels });
     }
     let odd = |c: &char| {
         let c = *c as u32;

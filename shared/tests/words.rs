@@ -8,7 +8,7 @@ use muster_shared::{
     frame::{self, Decoder, FrameError},
     limits::{FRAME_MAX, FRAME_PAYLOAD_MAX, ID_MAX, NONCE, SERIAL_MAX, TOPIC_LEVELS_MAX, TOPIC_MAX},
     telemetry::{Boot, Reading, TelemetryBatch, Value},
-    topic::{self, Direction, Forbidden, Kind, Topic},
+    topic::{self, Bounds, Direction, Forbidden, Kind, Topic, TopicError},
     vendor::{SeedRecord, VendorPage},
 };
 use proptest::prelude::*;
@@ -162,7 +162,7 @@ proptest! {
     #[test]
     fn topics_never_panic(text in any::<String>(), filter in any::<String>()) {
         let _ = Topic::parse(&text);
-        let _ = topic::check_filter(&filter);
+        let _ = topic::check_filter(&filter, Bounds::DEVICE);
         let _ = topic::matches(&filter, &text);
     }
 
@@ -170,7 +170,7 @@ proptest! {
     fn a_right_topic_matches_its_filters(tenant in ID, device in ID, (rest, _) in kind()) {
         let text = format!("{tenant}/{device}/{rest}");
         for filter in [text.clone(), format!("{tenant}/{device}/#"), format!("+/{device}/#"), "#".to_owned()] {
-            prop_assert!(topic::check_filter(&filter).is_ok());
+            prop_assert!(topic::check_filter(&filter, Bounds::DEVICE).is_ok());
             prop_assert!(topic::matches(&filter, &text), "{}", filter);
         }
         let above = format!("{tenant}/{device}");
@@ -361,6 +361,20 @@ fn topics_have_limits() {
         "acme/dev-1/app/#",
     ] {
         assert!(Topic::parse(odd).is_err(), "{odd:?}");
+    }
+    let wide = Bounds { octets: 300, levels: 20 };
+    let path = |levels: usize| vec!["x"; levels].join("/");
+    for check in [topic::check_name, topic::check_filter] {
+        assert_eq!(check(&"x".repeat(300), wide), Ok(()));
+        assert_eq!(check(&"x".repeat(301), wide), Err(TopicError::TooLong { octets: 301, max: 300 }));
+        assert_eq!(
+            check(&"x".repeat(300), Bounds::DEVICE),
+            Err(TopicError::TooLong { octets: 300, max: 256 })
+        );
+        assert_eq!(check(&path(20), wide), Ok(()));
+        assert_eq!(check(&path(21), wide), Err(TopicError::TooDeep { max: 20 }));
+        assert_eq!(check(&path(1024), Bounds::WIDEST), Ok(()));
+        assert_eq!(check(&"x".repeat(65_535), Bounds::WIDEST), Ok(()));
     }
     let kind = Kind::App { path: &"y".repeat(TOPIC_MAX) };
     let (tenant, device) = (Tenant::new("acme").unwrap(), DeviceId::new("dev-1").unwrap());

@@ -27,8 +27,9 @@ const SERVICES_MAX: usize = 256;
 /// Filters of one service in each direction: all are looked at for each message.
 const FILTERS_MAX: usize = 64;
 
-/// Reads every section; what is wrong with one is a fault of its key.
-pub(super) fn take(layers: &mut Layers<'_>) -> Vec<ServiceEntry> {
+/// Reads every section; what is wrong with one is a fault of its key. `topic_max`: octets of the topics they
+/// publish on and the filters they subscribe to.
+pub(super) fn take(layers: &mut Layers<'_>, topic_max: usize) -> Vec<ServiceEntry> {
     let sections = layers.sections(KEY);
     if sections.len() > SERVICES_MAX {
         let line = sections[SERVICES_MAX].line;
@@ -38,7 +39,7 @@ pub(super) fn take(layers: &mut Layers<'_>) -> Vec<ServiceEntry> {
     let mut names = BTreeSet::new();
     let read = sections.into_iter().enumerate().filter_map(|(at, section)| {
         let mut reading = Reading::new(layers, at, section);
-        let entry = reading.entry(&mut names);
+        let entry = reading.entry(&mut names, topic_max);
         reading.finish();
         entry
     });
@@ -63,7 +64,7 @@ impl<'l, 'a> Reading<'l, 'a> {
     }
 
     /// The service; `None` when something is wrong, which is then a fault.
-    fn entry(&mut self, names: &mut BTreeSet<ServiceName>) -> Option<ServiceEntry> {
+    fn entry(&mut self, names: &mut BTreeSet<ServiceName>, topic_max: usize) -> Option<ServiceEntry> {
         let line = self.section.line;
         let name: Option<ServiceName> = self.text("name").and_then(|(name, line)| {
             let read: Result<ServiceName, _> = name.parse();
@@ -91,7 +92,8 @@ impl<'l, 'a> Reading<'l, 'a> {
         }
         let service = Service::new(name, tenant, publish.filters(), subscribe.filters()).ok()?;
         self.show(&service, &revoked, &[&publish, &subscribe]);
-        Some(ServiceEntry { service: Arc::new(service), revoked: revoked.ids })
+        let service = Arc::new(service.with_topics_up_to(topic_max));
+        Some(ServiceEntry { service, revoked: revoked.ids })
     }
 
     fn filter_fault(&mut self, key: &str, list: &Filters, error: &FilterError) -> Option<ServiceEntry> {

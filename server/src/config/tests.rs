@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::edge::Principal;
 
 fn faults(text: &str) -> Vec<String> {
     let faults = Config::from_text(Path::new("muster.toml"), text).unwrap_err();
@@ -71,6 +72,9 @@ fn values_out_of_bounds_are_refused() {
         "[https]\nbody_max = 99999999999999999999",
         "[limits]\npacket_max = 70000",
         "[limits]\nhandshakes_per_address = 0",
+        "[limits]\nkeep_alive_max_s = 65536",
+        "[limits]\nservice_topic_max = 255",
+        "[limits]\nservice_topic_max = 65536",
         "[mqtt]\nproxy_protocol = [\"10.0.0.0/33\"]",
         "[mqtt]\nproxy_protocol = \"10.0.0.0/8\"",
         "[clones]\ncontinuity = \"quarantine\"",
@@ -99,6 +103,7 @@ fn balancers_and_the_policy_on_clones_are_shown_as_they_are_in_force() {
     let defaults = Config::from_text(Path::new("m"), "").unwrap();
     assert_eq!(defaults.clones, Policy::default(), "the same defaults on both sides");
     let limits = crate::edge::Limits::default();
+    assert_eq!(limits.keep_alive_max_s.unwrap_or(0), defaults.limits.keep_alive_max_s);
     assert_eq!(
         (limits.handshakes_per_s, limits.handshakes_per_address_per_s, limits.handshakes_per_address),
         (
@@ -107,6 +112,22 @@ fn balancers_and_the_policy_on_clones_are_shown_as_they_are_in_force() {
             defaults.limits.handshakes_per_address
         )
     );
+}
+
+#[test]
+fn the_keep_alive_and_the_topics_of_services_have_their_bounds() {
+    let service = "[[service]]\nname = \"a\"\nfleet = true\npublish = [\"#\"]\nsubscribe = [\"#\"]\n";
+    let text = format!("{service}[limits]\nkeep_alive_max_s = 90\nservice_topic_max = 1000");
+    let config = Config::from_text(Path::new("m"), &text).unwrap();
+    assert_eq!((config.limits.keep_alive_max_s, config.limits.service_topic_max), (90, 1000));
+    let shown = |key: &str| config.settings.iter().find(|of| of.key == key).unwrap().value.clone();
+    assert_eq!(shown("limits.keep_alive_max_s"), "90");
+    assert_eq!(shown("limits.service_topic_max"), "1000");
+    let service = Principal::Service(config.services[0].service.clone());
+    for (octets, fits) in [(1000, true), (1001, false)] {
+        assert_eq!(service.may_publish(&"x".repeat(octets)).is_ok(), fits);
+        assert_eq!(service.may_subscribe(&"x".repeat(octets)).is_ok(), fits);
+    }
 }
 
 #[test]

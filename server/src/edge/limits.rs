@@ -19,6 +19,10 @@ pub struct Limits {
     pub connect: Duration,
     /// Octets of a packet from a device; never more than [`PACKET_MAX`].
     pub packet: usize,
+    /// Longest a client may ask to stay silent, seconds: one of MQTT 5 that asks for more, or for ever, is
+    /// told this (Server Keep Alive, §3.2.2.3.14). `None`: as long as it asks. MQTT 3.1.1 has no word for
+    /// it; such a client gets what it asks for.
+    pub keep_alive_max_s: Option<u16>,
     /// Messages a second from one device, over time; [`BURST_S`] seconds' worth of them at once.
     pub messages_per_s: u32,
     /// Handshakes begun in a second, of the whole node; 0: [`HANDSHAKES_PER_S`] for each event loop.
@@ -58,6 +62,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             connect: Duration::from_secs(5),
             packet: PACKET_MAX,
+            keep_alive_max_s: None,
             messages_per_s: 100,
             handshakes_per_s: 0,
             handshakes_per_address_per_s: 1000,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use muster_shared::{
     ServiceName, Tenant,
-    topic::{self, Forbidden, Kind, Topic, TopicError},
+    topic::{self, Bounds, Forbidden, Kind, Topic, TopicError},
 };
 
 use crate::registry::DeviceName;
@@ -97,6 +97,7 @@ pub struct Service {
     tenant: Option<Tenant>,
     publish: Box<[Box<str>]>,
     subscribe: Box<[Box<str>]>,
+    topics: Bounds,
 }
 
 /// A filter that a service cannot be given.
@@ -140,7 +141,7 @@ impl Service {
     ) -> Result<Self, FilterError> {
         let publish = publish.into_iter().map(Into::into).collect();
         let subscribe = subscribe.into_iter().map(Into::into).collect();
-        let service = Self { name, tenant, publish, subscribe };
+        let service = Self { name, tenant, publish, subscribe, topics: Bounds::WIDEST };
         service.filters().try_for_each(|filter| service.fits(filter))?;
         Ok(service)
     }
@@ -148,7 +149,19 @@ impl Service {
     /// A service that may do nothing: it has a certificate, and no entry in the configuration.
     #[must_use]
     pub fn powerless(name: ServiceName) -> Self {
-        Self { name, tenant: None, publish: Box::default(), subscribe: Box::default() }
+        Self {
+            name,
+            tenant: None,
+            publish: Box::default(),
+            subscribe: Box::default(),
+            topics: Bounds::WIDEST,
+        }
+    }
+
+    /// The same, with topics and filters of at most so many octets; its grants may be longer.
+    #[must_use]
+    pub fn with_topics_up_to(self, octets: usize) -> Self {
+        Self { topics: Bounds { octets, ..Bounds::WIDEST }, ..self }
     }
 
     /// `CN` of its certificate.
@@ -181,7 +194,8 @@ impl Service {
 
     fn fits(&self, filter: &str) -> Result<(), FilterError> {
         let named = || Box::from(filter);
-        topic::check_filter(filter).map_err(|source| FilterError::Malformed { filter: named(), source })?;
+        topic::check_filter(filter, Bounds::WIDEST)
+            .map_err(|source| FilterError::Malformed { filter: named(), source })?;
         if filter.starts_with('$') {
             return Err(FilterError::Reserved { filter: named() });
         }
@@ -194,7 +208,7 @@ impl Service {
     }
 
     fn may_publish(&self, topic: &str) -> Result<(), Forbidden> {
-        topic::check_name(topic)?;
+        topic::check_name(topic, self.topics)?;
         if topic.starts_with('$') {
             return Err(Forbidden::NotItsTopic);
         }
@@ -206,7 +220,7 @@ impl Service {
     }
 
     fn may_subscribe(&self, filter: &str) -> Result<(), Forbidden> {
-        topic::check_filter(filter)?;
+        topic::check_filter(filter, self.topics)?;
         let granted = self.subscribe.iter().any(|own| covers(own, filter));
         if granted { Ok(()) } else { Err(Forbidden::NotItsTopic) }
     }

@@ -69,6 +69,15 @@ impl Retained {
         found.into_iter().map(read).collect()
     }
 
+    /// The message at this position of the log, if it is still retained. Looks at all of them: for the few
+    /// that the log itself has no more.
+    #[must_use]
+    pub fn at(&self, position: Position) -> Option<StoredMessage> {
+        let topics = self.0.read();
+        let entry = topics.values().find(|entry| entry.position == position)?;
+        segment::read_one(entry.position, &entry.body).ok()
+    }
+
     /// How many there are, those whose time is over and that have not gone yet included.
     #[must_use]
     pub fn len(&self) -> usize {

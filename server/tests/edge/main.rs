@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
+mod bounds;
 mod client;
 mod door;
 mod hostile;

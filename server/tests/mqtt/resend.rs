@@ -3,7 +3,7 @@
 use crate::{
     broker::Broker,
     client::Client,
-    packets::{Connect, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish, V3, V5, ack, packet},
+    packets::{Connect, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish, V3, V5, ack, p, packet},
 };
 
 async fn subscribed(broker: &Broker, version: u8, qos: u8) -> Client {
@@ -183,6 +183,78 @@ async fn answers_nobody_waits_for_harm_nobody(broker: &mut Broker, version: u8) 
     client.send(packet(PUBACK, &[&message.id.to_be_bytes()])).await;
     client.send(packet(PUBACK, &[&message.id.to_be_bytes()])).await;
     assert_eq!(client.heard().await, [""; 0]);
+}
+
+/// Retained messages that were sent to a new subscription, in either QoS, beside a fresh one; of a service, and
+/// of a device.
+async fn retained_messages_under_way_are_sent_again(broker: &mut Broker, version: u8, device: bool) {
+    let id = if device { "MU-000001" } else { "a" };
+    let open = async |broker: &Broker| {
+        let connect = Connect::durable(version, id);
+        if !device {
+            return broker.connect(connect).await;
+        }
+        let mut client = broker.open_device(0, version).await;
+        assert_eq!(client.connect(&connect).await.reason(), 0);
+        client.marks_at("acme/MU-000001/app/mark");
+        client
+    };
+    let mut speaker = broker.client(version, "speaker").await;
+    for (n, qos) in [("1", 1), ("2", 2)] {
+        let topic = format!("acme/MU-000001/app/{n}");
+        let kept = Publish::new(&topic, format!("kept {n}")).qos(qos).retain();
+        assert!(speaker.publish(kept).await < 0x80);
+    }
+    let mut client = open(broker).await;
+    let with = if version == V5 { p::subscription_id(7) } else { Vec::new() };
+    client.subscribe_with(&with, &[("acme/MU-000001/app/+", 2)]).await;
+    speaker.publish(Publish::new("acme/MU-000001/app/fresh", "fresh").qos(1)).await;
+    let mut sent = Vec::new();
+    while sent.len() < 3 {
+        sent.push(client.message().await);
+    }
+    assert_eq!(sent.iter().filter(|one| one.retain).count(), 2, "{sent:?}");
+    // Replaced meanwhile: what was under way is under way still.
+    speaker.keep("acme/MU-000001/app/1", "another").await;
+    for restart in [false, true] {
+        let fresh = if restart { None } else { Some(client.message().await) };
+        sent.extend(fresh);
+        client.reset();
+        if restart {
+            broker.restart().await;
+        }
+        client = open(broker).await;
+        for one in &sent {
+            let again = client.message().await;
+            assert!(again.dup, "{again:?}");
+            assert_eq!(
+                (again.id, again.qos, again.retain, &again.topic, &again.payload, &again.properties),
+                (one.id, one.qos, one.retain, &one.topic, &one.payload, &one.properties)
+            );
+        }
+        client.ping().await;
+    }
+    for one in &sent {
+        client.answer(one).await;
+    }
+    assert_eq!(client.heard().await, [""; 0]);
+    client.disconnect().await;
+    // Answered, none comes again; to a new subscription each is due again.
+    let mut client = open(broker).await;
+    assert_eq!(client.heard().await, [""; 0]);
+    client.subscribe("acme/MU-000001/app/+", 2).await;
+    assert_eq!(client.heard().await, ["another", "kept 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_retained_and_is_under_way_is_sent_again_as_well() {
+    for version in [V3, V5] {
+        for device in [false, true] {
+            let mut broker = Broker::start().await;
+            retained_messages_under_way_are_sent_again(&mut broker, version, device).await;
+            broker.stop().await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,9 @@
 use crate::{
     broker::Broker,
     client::Client,
-    packets::{Connect, DISCONNECT, PUBLISH, PUBREC, PUBREL, Publish, SUBACK, V5, ack, ack_with, subscribe},
+    packets::{
+        Connect, DISCONNECT, PUBLISH, PUBREC, PUBREL, Publish, SUBACK, V5, ack, ack_with, p, subscribe,
+    },
     reading::Message,
     site::PATIENCE,
 };
@@ -178,10 +180,38 @@ async fn a_message_a_member_refuses_goes_to_nobody(broker: &mut Broker, _: u8) {
     assert_eq!(all, ["taken"], "what was refused goes to nobody");
 }
 
+async fn a_member_without_room_gives_back_what_is_for_it(broker: &mut Broker, _: u8) {
+    let small = Connect::durable(V5, "one").property(p::receive_max(1));
+    let mut full = broker.connect(small).await;
+    full.subscribe("own", 1).await;
+    full.subscribe("$share/g/t", 1).await;
+    let mut free = broker.client(V5, "two").await;
+    free.subscribe("$share/g/t", 1).await;
+    // The one message that it has room for; it does not answer it.
+    let mut speaker = broker.client(V5, "speaker").await;
+    speaker.say("own", "unanswered").await;
+    let unanswered = full.message().await;
+    for n in 0..6 {
+        speaker.say("t", n.to_string()).await;
+    }
+    for n in 0..6 {
+        assert_eq!(free.take().await.says(), n.to_string());
+    }
+    full.answer(&unanswered).await;
+    full.ping().await;
+}
+
 async fn devices_share_nothing(broker: &mut Broker, version: u8) {
     let mut device = broker.device(0, version).await;
     let code = device.subscribe("$share/g/acme/MU-000001/app/x", 1).await;
     assert!([0x87, 0x9e].contains(&code), "{code:02x}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_member_holds_up_no_other() {
+    let mut broker = Broker::start().await;
+    a_member_without_room_gives_back_what_is_for_it(&mut broker, V5).await;
+    broker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,7 +94,7 @@ impl Connection {
             Protocol::V3 => None,
             Protocol::V5 => node.guard.token(&newcomer, now_ms()),
         };
-        let before = self.before(&entrant, request);
+        let before = self.before(&entrant, request).await;
         let record = node.facts.connected(Connected {
             device,
             at_ms: now_ms(),
@@ -103,7 +103,7 @@ impl Connection {
                 Protocol::V3 => 4,
                 Protocol::V5 => 5,
             },
-            keep_alive_s: request.keep_alive_s,
+            keep_alive_s: self.keep_alive_s(request),
         });
         node.presences.online(name, device);
         self.begin(entrant, seat, Some(record), before, None, token.as_deref());
@@ -138,14 +138,22 @@ impl Connection {
         let seat = self.seat(&entrant, request).await.map_err(refused)?;
         self.verdict()?;
         self.still_welcome(&seat).map_err(refused)?;
-        let mut before = self.before(&entrant, request);
+        let mut before = self.before(&entrant, request).await;
         if before.kept.is_none() {
             before.seen = node.uplink.position();
         }
-        before.again = self.in_flight(before.kept.as_ref()).await;
         let feed = node.tail.feed(before.seen);
         self.begin(entrant, seat, None, before, Some(Box::new(feed)), None);
         Ok(())
+    }
+
+    /// In force, seconds: what [`Admission::keep_alive_max_s`] makes of it.
+    fn keep_alive_s(&self, request: &Request) -> u16 {
+        let asked_s = request.keep_alive_s;
+        match (request.protocol, self.shard.node.limits.keep_alive_max_s) {
+            (Protocol::V5, Some(max_s)) if asked_s == 0 || asked_s > max_s => max_s,
+            _ => asked_s,
+        }
     }
 
     /// Takes the seat, and waits until who sat there is gone.
@@ -155,7 +163,7 @@ impl Connection {
             certificate: self.visitor.certificate,
             peer: self.peer,
             protocol: request.protocol,
-            keep_alive_s: request.keep_alive_s,
+            keep_alive_s: self.keep_alive_s(request),
         });
         // The one that sat there hands over nothing more once its socket is closed; so what the log
         // takes is in order across a takeover, and its session is kept where this one finds it.
@@ -174,7 +182,7 @@ impl Connection {
     }
 
     /// The session there was, unless the client wants none of it.
-    fn before(&self, entrant: &Entrant, request: &Request) -> Before {
+    async fn before(&self, entrant: &Entrant, request: &Request) -> Before {
         let sessions = &self.shard.node.sessions;
         if request.clean {
             sessions.discard(&entrant.owner);
@@ -186,26 +194,33 @@ impl Connection {
             // The client has them; the queue was not told before the connection ended.
             sessions.done(&entrant.owner, received);
         }
-        let in_flight = || resumed.kept.inflight().filter_map(outlet::position);
-        let again = in_flight()
-            .filter_map(|at| sessions.waiting(&entrant.owner, at).map(|message| (at.0, message)))
-            .collect();
         // What is in flight was read from the log in its order.
-        let seen = in_flight().max().unwrap_or_default().max(resumed.seen);
+        let in_flight = resumed.kept.inflight().filter_map(outlet::position).max();
+        let seen = in_flight.unwrap_or_default().max(resumed.seen);
+        let mut again = VecDeque::new();
+        for token in resumed.kept.inflight() {
+            again.extend(self.in_flight(&entrant.owner, token).await.map(|message| (token, message)));
+        }
         Before { kept: Some(resumed.kept), seen, again }
     }
 
-    /// What a service had in flight, from the log. What is there no more is given up.
-    async fn in_flight(&self, kept: Option<&Kept>) -> VecDeque<(u64, Arc<StoredMessage>)> {
-        let mut again = VecDeque::new();
-        for token in kept.into_iter().flat_map(Kept::inflight) {
-            let Some(at) = outlet::stored(token) else { continue };
-            match self.shard.node.tail.fetch(at).await {
-                Ok(message) => again.extend(message.map(|message| (token, Arc::new(message)))),
-                Err(error) => warn!(%error, "a message in flight cannot be read again"),
+    /// A message that was in flight: from the device's queue, else from the log, where one that was retained
+    /// may be gone from and still be retained. What is there no more is given up.
+    async fn in_flight(&self, owner: &Owner, token: u64) -> Option<Arc<StoredMessage>> {
+        let at = outlet::stored(token)?;
+        let node = &self.shard.node;
+        if owner.device().is_some() && !outlet::is_retained(token) {
+            return node.sessions.waiting(owner, at);
+        }
+        match node.tail.fetch(at).await {
+            Ok(Some(message)) => Some(Arc::new(message)),
+            Ok(None) if outlet::is_retained(token) => node.uplink.retained().at(at).map(Arc::new),
+            Ok(None) => None,
+            Err(error) => {
+                warn!(%error, "a message in flight cannot be read again");
+                None
             }
         }
-        again
     }
 
     /// CONNACK, and what goes behind it.
@@ -245,7 +260,7 @@ impl Connection {
             kept: before.kept,
             client_id: &client_id,
             expiry_max_s,
-            keep_alive_max_s: None,
+            keep_alive_max_s: shard.node.limits.keep_alive_max_s,
             continuity,
         };
         self.session.admit(shard.now_ms(), admission, &mut scratch.out);

@@ -2,8 +2,9 @@
 //! retained on what it has just subscribed to.
 //!
 //! Each message has a token, which comes back when its fate is known. A message of the log has its position
-//! for one, so that a session that goes on knows it again; the others are marked by a high bit, and are
-//! given up when the connection ends.
+//! for one, so that a session that goes on knows it again; what else is in the log has a mark beside it that
+//! says by which subscription it came. A message from the mail is in no log, and is given up when the
+//! connection ends.
 
 use std::{
     collections::VecDeque,
@@ -14,10 +15,7 @@ use std::{
 use muster_shared::Code;
 use tracing::error;
 
-use super::{
-    Connection,
-    shares::{self, Shares},
-};
+use super::{Connection, shares::Shares};
 use crate::{
     edge::{
         feed::{Feed, FeedError},
@@ -35,10 +33,13 @@ use crate::{
 
 /// Marks the token of a message from the mail.
 const PARCEL: u64 = 1 << 63;
-/// Marks the token of a retained message.
+/// Marks the token of a retained message: which subscription it was due to, then its position.
 const RETAINED: u64 = 1 << 62;
 /// Marks the token of a message that came by a shared subscription: which one, then its position.
 pub(super) const SHARED: u64 = 1 << 61;
+/// Bits of a token that say which subscription it came by.
+const WHICH_SHIFT: u32 = 48;
+pub(super) const WHICH_MASK: u64 = 0x0fff << WHICH_SHIFT;
 
 /// Where a client's messages come from.
 pub(super) struct Outlet {
@@ -55,7 +56,7 @@ pub(super) struct Outlet {
     replays: VecDeque<Replaying>,
     /// Who asks what becomes of a message from the mail.
     receipts: Vec<(u64, Receipt)>,
-    /// Counts messages that have no position.
+    /// Counts messages from the mail.
     last: u64,
 }
 
@@ -88,9 +89,9 @@ impl Outlet {
         if self.feed.is_some() { self.seen } else { Position::default() }
     }
 
-    fn token(&mut self, mark: u64) -> u64 {
+    fn parcel_token(&mut self) -> u64 {
         self.last += 1;
-        mark | self.last
+        PARCEL | self.last
     }
 }
 
@@ -101,7 +102,20 @@ pub(super) fn position(token: u64) -> Option<Position> {
 
 /// Where in the log the message of a token stands, if it does.
 pub(super) fn stored(token: u64) -> Option<Position> {
-    if token & SHARED != 0 { Some(shares::at(token)) } else { position(token) }
+    (token & PARCEL == 0).then_some(Position(token & !(RETAINED | SHARED | WHICH_MASK)))
+}
+
+/// Is it the token of a message that was retained?
+pub(super) fn is_retained(token: u64) -> bool {
+    token & (PARCEL | RETAINED) == RETAINED
+}
+
+/// Twelve bits that tell the few subscriptions of one session apart (FNV-1a).
+pub(super) fn which(filter: &str) -> u64 {
+    let hash = filter
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193));
+    u64::from((hash >> 20) & 0x0fff) << WHICH_SHIFT
 }
 
 impl Connection {
@@ -144,7 +158,7 @@ impl Connection {
 
     fn parcel(&mut self, parcel: Parcel, out: &mut Output) {
         let Some(seated) = &mut self.seated else { return };
-        let token = seated.outlet.token(PARCEL);
+        let token = seated.outlet.parcel_token();
         let (message, receipt) = parcel.open();
         seated.seat.count_sent();
         match self.session.deliver(token, &of_mail(&message), out) {
@@ -172,7 +186,7 @@ impl Connection {
                 continue;
             }
             let replay = replaying.replay.clone();
-            let token = seated.outlet.token(RETAINED);
+            let token = RETAINED | which(&replay.filter) | next.position.0;
             let delivery = of_log(next.position, &next.message, Via::Replay(&replay), false);
             let Some(delivery) = delivery else { continue };
             if self.session.deliver(token, &delivery, out).is_ok() {
@@ -271,6 +285,7 @@ impl Connection {
             let Some((token, message)) = seated.outlet.again.pop_front() else { return true };
             match position(token) {
                 Some(at) => self.hand_over(at, &message, out),
+                None if is_retained(token) => self.retained_again(token, &message, out),
                 None => self.share_again(token, &message, out),
             }
             if self.seated.as_ref().is_some_and(|seated| seated.outlet.again.is_empty()) {
@@ -279,6 +294,22 @@ impl Connection {
             }
         }
         self.seated.as_ref().is_some_and(|seated| seated.outlet.again.is_empty())
+    }
+}
+
+impl Connection {
+    /// A retained message that a session that goes on had in flight, with the identifier of the subscription
+    /// it was due to where that is still there.
+    fn retained_again(&mut self, token: u64, message: &StoredMessage, out: &mut Output) {
+        let due_to = self.session.subscriptions().find(|one| which(one.filter()) == token & WHICH_MASK);
+        let filter = due_to.map_or("", |one| one.filter()).into();
+        let at = Position(token & !(RETAINED | WHICH_MASK));
+        let replay = Replay { filter, up_to: at.0 };
+        let sent = of_log(at, message, Via::Replay(&replay), false)
+            .is_some_and(|delivery| self.session.deliver(token, &delivery, out).is_ok());
+        if let Some(seated) = self.seated.as_ref().filter(|_| sent) {
+            seated.seat.count_sent();
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Connection,
-    outlet::{SHARED, of_log},
+    outlet::{SHARED, WHICH_MASK, of_log, which},
 };
 use crate::{
     edge::{
@@ -18,10 +18,6 @@ use crate::{
     },
     uplink::{Position, StoredMessage},
 };
-
-/// Bits of a token that say which shared subscription it came by.
-const WHICH_SHIFT: u32 = 48;
-const WHICH_MASK: u64 = 0x0fff << WHICH_SHIFT;
 
 /// The shared subscriptions of a session.
 #[derive(Default)]
@@ -82,17 +78,19 @@ pub(super) fn at(token: u64) -> Position {
     Position(token & !(SHARED | WHICH_MASK))
 }
 
-/// Twelve bits that tell the few shared subscriptions of one session apart (FNV-1a).
-fn which(filter: &str) -> u64 {
-    let hash = filter
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193));
-    u64::from((hash >> 20) & 0x0fff) << WHICH_SHIFT
-}
-
 impl Connection {
-    /// What the groups have for this member, one message of each in turn.
+    /// What the groups have for this member, one message of each in turn. One without room takes part in none:
+    /// what it was given while it waited is for another.
     pub(super) fn share(&mut self, out: &mut Output, cx: &mut Context<'_>) {
+        self.take_shares(out, cx);
+        if !self.takes_more(out)
+            && let Some(seated) = &self.seated
+        {
+            seated.outlet.shares.0.iter().for_each(|share| share.membership.pause());
+        }
+    }
+
+    fn take_shares(&mut self, out: &mut Output, cx: &mut Context<'_>) {
         let mut idle = 0;
         let mut turn = 0;
         while self.takes_more(out) {

@@ -5,8 +5,8 @@
 //! has not acknowledged when it leaves goes to another, except what its session keeps to deliver itself
 //! (QoS 2 must [MQTT-4.8.2-4]).
 //!
-//! A member takes part when it asks ([`Membership::poll_next`]); one without room does not ask, and holds up
-//! nobody but the one message it may have been given while it waited.
+//! A member takes part when it asks ([`Membership::poll_next`]), until it has no room ([`Membership::pause`]):
+//! what it was given meanwhile goes to another.
 //!
 //! # Invariants
 //!
@@ -186,6 +186,19 @@ impl Membership {
                 return Poll::Ready(Ok(entry));
             }
         }
+    }
+
+    /// The member takes nothing until it asks again: what it was given while it waited, and has not been told
+    /// of, is for whoever waits.
+    pub fn pause(&self) {
+        let mut state = self.group.state.lock();
+        let Some(member) = state.own(&self.client_id, self.number) else { return };
+        member.waiting = false;
+        let Some(at) = member.inbox.take() else { return };
+        let entry = member.out.remove(&at);
+        state.returned.extend(entry.map(|entry| (at, entry)));
+        drop(state);
+        self.group.wake_all();
     }
 
     /// It is acknowledged, or its session keeps it: nobody else gets it.

@@ -341,11 +341,11 @@ async fn each_message_of_a_group_goes_to_one_member_and_they_take_turns() {
 }
 
 #[tokio::test]
-async fn a_member_without_room_holds_up_one_message_at_most() {
+async fn a_member_that_says_nothing_holds_up_one_message_at_most() {
     let log = Log::over(Leaky::new(1, 1)).await;
     let groups = Groups::new(log.tail.clone());
     let [full, free] = ["full", "free"].map(|id| groups.join(&key("g"), id, Position(0)));
-    // It waits for a message, and then has no room and asks no more.
+    // It waits for a message, and says nothing any more.
     assert_eq!(polled(&full), None);
     log.append(20).await;
     let mut got = BTreeSet::new();
@@ -359,6 +359,35 @@ async fn a_member_without_room_holds_up_one_message_at_most() {
     got.insert(given(&free).await);
     assert_eq!(got.len(), 20);
     drop(free);
+    log.close().await;
+}
+
+#[tokio::test]
+async fn a_member_without_room_holds_up_nothing() {
+    let log = Log::over(Leaky::new(1, 1)).await;
+    let groups = Groups::new(log.tail.clone());
+    let [full, free] = ["full", "free"].map(|id| groups.join(&key("g"), id, Position(0)));
+    // It waits for a message and is given one, beside another that it has; then it has no room.
+    log.append(1).await;
+    assert_eq!(given(&full).await, Position(1));
+    assert_eq!(polled(&full), None);
+    log.append(3).await;
+    let mut got = BTreeSet::new();
+    while got.len() < 2 {
+        got.insert(given(&free).await);
+    }
+    full.pause();
+    got.insert(given(&free).await);
+    assert_eq!(got, (2..=4).map(Position).collect(), "what it has not been told of goes to the other");
+    // It is not given anything until it asks; what it has, it has.
+    log.append(2).await;
+    assert_eq!((given(&free).await, given(&free).await), (Position(5), Position(6)));
+    assert_eq!(moved(&groups), [(key("g"), Some(Position(0)))]);
+    full.done(Position(1));
+    full.pause();
+    log.append(1).await;
+    assert_eq!(given(&full).await, Position(7));
+    drop((full, free));
     log.close().await;
 }
 

@@ -34,6 +34,15 @@ fn topics(found: &[RetainedMessage]) -> Vec<String> {
     found.iter().map(|found| String::from_utf8(found.message.topic.to_vec()).unwrap()).collect()
 }
 
+#[test]
+fn a_message_is_found_where_it_stands_as_long_as_it_is_retained() {
+    let retained = holding([("a", None), ("b", None)]);
+    assert_eq!(retained.at(Position(2)).unwrap().topic, "b");
+    retained.apply(BTreeMap::from([("b".into(), Some(entry("b", 7, None))), ("a".into(), None)]));
+    assert_eq!((retained.at(Position(1)), retained.at(Position(2))), (None, None));
+    assert_eq!(retained.at(Position(7)).unwrap().topic, "b");
+}
+
 /// Levels that sort before, at and after `/`, share beginnings, or are empty.
 fn level() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["", "a", "a-", "a0", "aa", "b", "b.", "$s", "ü", "~all"])

@@ -154,8 +154,11 @@ impl Running {
             {
                 return self.deliver_again(at, message, out);
             }
-            if outbound.released.iter().any(|one| one.released.token == token && !one.here) {
-                // The client has it; only the queue does not know yet.
+            if !matches!(message.via, Via::Replay(_))
+                && outbound.released.iter().any(|one| one.released.token == token && !one.here)
+            {
+                // The client has it; only the queue does not know yet. One that is retained is due once more
+                // to whoever subscribes once more.
                 return Ok(Some(Delivered::Acknowledged));
             }
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use muster_shared::topic::{self, Forbidden};
+use muster_shared::topic::{self, Bounds, Forbidden};
 
 use super::command::{Delivery, Replay, Via};
 use crate::edge::{
@@ -90,7 +90,7 @@ impl Subscription {
     /// One that was kept; `None` when it cannot have been.
     pub(super) fn restored(filter: &str, flags: u8, id: u32, since: u64) -> Option<Arc<Self>> {
         let topic_at = topic_at(filter)?;
-        topic::check_filter(&filter[topic_at..]).ok()?;
+        topic::check_filter(&filter[topic_at..], Bounds::WIDEST).ok()?;
         let qos = Qos::from_bits(flags & 0b11)?;
         let known = flags & !(0b11 | NO_LOCAL | RETAIN_AS_PUBLISHED) == 0;
         known.then(|| {
