@@ -13,7 +13,7 @@
 //! | module | is |
 //! |---|---|
 //! | `listener`, `shard` | a runtime, a thread, a listening socket and an accept loop for each core |
-//! | `arrival`, `proxy`, `admission` | whose connection it is, behind a balancer too; when its handshake begins |
+//! | `arrival`, [`proxy`], `admission` | whose connection it is, behind a balancer too; when its handshake begins |
 //! | [`tls`] | TLS, all of it; whose certificate passes the handshake |
 //! | `connection` | one connection from accept to close |
 //! | [`identity`], [`gate`] | who it is; whether it may come in |
@@ -44,7 +44,7 @@ pub mod mqtt;
 mod pace;
 mod presence;
 pub mod principal;
-mod proxy;
+pub mod proxy;
 pub mod roster;
 pub mod sessions;
 mod shard;

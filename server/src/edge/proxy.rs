@@ -73,7 +73,7 @@ impl fmt::Display for Network {
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub enum Origin {
     /// A client behind the balancer.
     Client(SocketAddr),
     /// The balancer's own, such as a health check, or one whose client it does not name.
@@ -82,35 +82,42 @@ pub(super) enum Origin {
 
 /// Why a header cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub enum Fault {
+    /// It begins otherwise.
     #[error("no PROXY protocol header")]
     NoHeader,
+    /// A line of more than [`PROXY_LINE_MAX`] octets, a header of more than [`PROXY_HEADER_MAX`].
     #[error("header is longer than the limit")]
     TooLong,
+    /// Not a line of version 1 (§2.1).
     #[error("line of version 1 is malformed")]
     Line,
+    /// Neither LOCAL nor PROXY of version 2 (§2.2).
     #[error("version and command 0x{0:02x} are not known")]
     Version(u8),
+    /// Datagrams, or nothing the document has (§2.2).
     #[error("address family 0x{0:02x} is not one of TCP")]
     Family(u8),
+    /// Its parts are longer than the whole.
     #[error("addresses or extensions do not fit the header's length")]
     Length,
+    /// Of a header that has one (§2.2.3).
     #[error("checksum is wrong")]
     Checksum,
 }
 
 /// What came of some octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Taken {
+pub struct Taken {
     /// How many of them belong to the header.
-    pub(super) used: usize,
+    pub used: usize,
     /// What it says, once it is whole.
-    pub(super) origin: Option<Origin>,
+    pub origin: Option<Origin>,
 }
 
 /// Reads a header, in whatever pieces it comes.
 #[derive(Debug, Default)]
-pub(super) struct Parser {
+pub struct Parser {
     held: Vec<u8>,
 }
 
@@ -126,7 +133,7 @@ impl Parser {
     ///
     /// # Errors
     /// [`Fault`]: the connection is of no use.
-    pub(super) fn take(&mut self, octets: &[u8]) -> Result<Taken, Fault> {
+    pub fn take(&mut self, octets: &[u8]) -> Result<Taken, Fault> {
         let before = self.held.len();
         let room = PROXY_HEADER_MAX - before;
         self.held.extend_from_slice(&octets[..octets.len().min(room)]);

@@ -8,6 +8,9 @@ mod codec;
 #[path = "../../fuzz/src/identity.rs"]
 #[allow(unreachable_pub, reason = "public where it is a crate's")]
 mod identity;
+#[path = "../../fuzz/src/proxy.rs"]
+#[allow(unreachable_pub, reason = "public where it is a crate's")]
+mod proxy;
 #[path = "../../fuzz/src/session.rs"]
 #[allow(unreachable_pub, reason = "public where it is a crate's")]
 mod session;
@@ -38,4 +41,9 @@ fn the_sessions_corpus_holds() {
 #[test]
 fn the_identity_parsers_corpus_holds() {
     replay("identity", identity::run);
+}
+
+#[test]
+fn the_proxy_parsers_corpus_holds() {
+    replay("proxy", proxy::run);
 }
