@@ -127,6 +127,17 @@ impl Log {
         Ok(())
     }
 
+    /// Commits a page, changed and changed back: a file that can be opened and read may be on a disk that is
+    /// full. A page that is written as it is would not leave SQLite's memory.
+    pub(super) async fn try_write(&mut self) -> Result<(), sqlx::Error> {
+        let mut transaction = self.connection.begin().await?;
+        for by in [1, -1] {
+            let change = sqlx::query("UPDATE log SET created_at_ms = created_at_ms + $1 WHERE one = 1");
+            change.bind(by).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
+    }
+
     pub(super) async fn close(self) {
         if let Err(error) = self.connection.close().await {
             tracing::warn!(%error, "closing the uplink log failed");

@@ -24,7 +24,7 @@ use crate::{
         Downlinks, Fresh, Outcome, Position, Retained,
         batch::{Planner, State},
         bounds::Bounds,
-        sqlite::{Log, Opened},
+        sqlite::{Log, Opened, StoreError},
     },
 };
 
@@ -158,12 +158,17 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Opens the file anew until it works; `None` when the end comes first.
+    /// Opens the file anew until it can be written; `None` when the end comes first.
     fn reopen(&self) -> Option<(Log, State)> {
         let (mut wait, longest) = REOPEN;
         let told = *self.shared.committed.borrow();
         while self.shared.pause(wait) {
-            let opening = Log::open(&self.files.path, &self.files.verdicts, &self.shared.retained);
+            let opening = async {
+                let Files { path, verdicts, .. } = &self.files;
+                let mut opened = Log::open(path, verdicts, &self.shared.retained).await?;
+                opened.log.try_write().await?;
+                Ok::<_, StoreError>(opened)
+            };
             match self.runtime.block_on(opening) {
                 Ok(Opened { log, state, kept }) => {
                     tracing::info!(position = log.last.0, "the uplink log can be written again");
