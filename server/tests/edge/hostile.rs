@@ -241,8 +241,16 @@ async fn a_silent_session_ends_after_its_keep_alive() {
     }
     let said = client.packet().await.unwrap();
     assert_eq!((said[0], said[2], code_in(&said)), (0xe0, 0x8d, Some(Code::KeepAliveTimeout)));
-    let ended = site.detail(0).await.sessions[0].ended.map(|(_, why)| why);
-    assert_eq!(ended, Some(DisconnectReason::KeepAliveTimeout));
+    let ended = async {
+        loop {
+            if let Some((_, why)) = site.detail(0).await.sessions[0].ended {
+                return why;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // It is told before it is recorded.
+    assert_eq!(timeout(PATIENCE, ended).await.expect("in time"), DisconnectReason::KeepAliveTimeout);
     site.stop().await;
 }
 
