@@ -183,6 +183,10 @@ impl Node {
                 mqtt: Addresses::new(edge.local_addr(), edge.local_addr()).mqtt,
                 body_max: config.https.body_max,
                 request: config.https.request,
+                authorities: api::Authorities {
+                    operational: bundle.operational.clone(),
+                    service: bundle.service.clone(),
+                },
                 broker: broker.clone(),
                 tally: edge.tally(),
             }),

@@ -8,9 +8,14 @@
 //!    device or is retained of it is purged.
 //! 6. **Mark** the decision enforced, with the time.
 //!
+//! A decision about a group ([`group`]) goes the same way: one rule is committed and flipped, and every session
+//! of its members ends.
+//!
 //! Every step can be repeated. What a crash or a slow socket left undone, a reconciler does: at the start and
 //! on a tick. A connection that passes the gate while a decision is made is closed by step 5, or refuses
 //! itself when it asks again after it has taken its seat.
+
+mod group;
 
 use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
@@ -27,6 +32,8 @@ use crate::{
     registry::{Act, Actor, Decided, DisconnectReason, Reason, Registry, RegistryError, Target, now_ms},
     uplink::{Outcome, Writer},
 };
+
+pub use self::group::GroupAnswer;
 
 /// How long a socket may take to close before the reconciler takes over.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
@@ -138,7 +145,7 @@ impl Revocation {
     /// # Errors
     /// [`RegistryError`] when it cannot be read what that is.
     pub async fn reconcile(&self) -> Result<usize, RegistryError> {
-        let mut done = 0;
+        let mut done = self.reconcile_groups().await?;
         for open in self.registry.unenforced().await? {
             let generation = open.decided.generation;
             let Some(_claim) = Claim::new(&self.busy, generation) else { continue };

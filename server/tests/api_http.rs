@@ -105,7 +105,7 @@ fn every_refusal_is_a_problem_document_with_its_code(server: &Server) {
     is_problem(&of("POST /v1/devices/MU-1/suspend", "{\"reason\":7}"), 400, "M504");
     is_problem(&of("POST /v1/devices/MU-1/suspend", "{\"reason\":\"x\",\"force\":true}"), 400, "M504");
     is_problem(&of("POST /v1/devices/MU-1/suspend", "{\"reason\":\"x\"}"), 404, "M208");
-    is_problem(&of("POST /v1/devices/MU-1/decommission", "{\"reason\":\"x\"}"), 404, "M510");
+    is_problem(&of("POST /v1/devices/MU-1/decommission", "{\"reason\":\"x\"}"), 400, "M214");
     is_problem(&of("POST /v1/devices/MU-1/first-connection", "{\"reason\":\"x\"}"), 404, "M510");
     is_problem(&of("POST /v1/devices/MU-1/revoke", "{\"reason\":\"x\"}"), 400, "M214");
     let unconfirmed = "{\"reason\":\"x\",\"reason_code\":\"keyCompromise\",\"confirm\":\"MU-2\"}";

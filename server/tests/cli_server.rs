@@ -26,6 +26,13 @@ fn what_operators_decide() {
 }
 
 #[test]
+fn what_is_decided_about_many() {
+    let server = Server::start();
+    a_batch_is_held_let_go_and_revoked(&server);
+    certificates_and_authorities_are_withdrawn(&server);
+}
+
+#[test]
 fn who_may_and_who_answers() {
     let server = Server::start();
     a_role_covers_what_it_says_and_a_token_ends(&server);
@@ -115,6 +122,62 @@ fn a_manifest_that_is_not_right_imports_nothing(server: &Server) {
     assert_eq!(server.muster(&["device", "list", "--json"]).exits(0).json()["total"], 0);
 }
 
+fn a_batch_is_held_let_go_and_revoked(server: &Server) {
+    server.with_devices("B-0001", &["MU-000001", "MU-000002", "MU-000003"]);
+    let why = ["--reason", "recall of the first order"];
+    let batch = |words: &[&str]| server.muster(&[&["batch"], words].concat());
+    batch(&["suspend", "B-0001"]).exits(2).refused("M214");
+    batch(&[&["suspend", "B-7777"], &why[..]].concat()).exits(4).refused("M407");
+    let dry = batch(&["suspend", "B-0001", "--dry-run", "--json"]).exits(0).json();
+    assert_eq!(
+        (&dry["dry_run"], &dry["devices"], &dry["to"]),
+        (&json!(true), &json!(3), &json!("suspended"))
+    );
+    let done = batch(&[&["suspend", "B-0001", "--json"], &why[..]].concat()).exits(0).json();
+    assert_eq!((&done["schema"], &done["kind"]), (&json!("muster.group.decision/1"), &json!("batch")));
+    assert_eq!((&done["enforced"], &done["sessions_closed"]), (&json!(true), &json!(0)));
+    let said = batch(&[&["resume", "B-0001"], &why[..]].concat()).exits(0);
+    assert!(said.out.contains("suspended → active · 3 devices"), "{}", said.out);
+    batch(&[&["resume", "B-0001"], &why[..]].concat()).exits(3).refused("M203");
+    let revoke = [&["revoke", "B-0001"], &why[..]].concat();
+    batch(&revoke).exits(2).refused("M214");
+    let coded = [&revoke[..], &["--reason-code", "keyCompromise"]].concat();
+    batch(&coded).exits(2).refused("M213");
+    batch(&[&coded[..], &["--confirm", "B-0002"]].concat()).exits(2).refused("M213");
+    batch(&[&coded[..], &["--confirm", "B-0001"]].concat()).exits(0);
+    let show = server.muster(&["device", "show", "MU-000002", "--history"]).exits(0);
+    assert!(show.out.contains("batch.revoke by admin, keyCompromise"), "{}", show.out);
+    assert!(show.out.contains("batch.suspend by admin"), "{}", show.out);
+    let wanted = ["--confirm", "MU-000003", "--reason-code", "cessationOfOperation"];
+    let away = [&["device", "decommission", "MU-000003"], &why[..], &wanted[..]].concat();
+    let away = server.muster(&away).exits(0);
+    assert!(away.out.contains("revoked → decommissioned"), "{}", away.out);
+}
+
+fn certificates_and_authorities_are_withdrawn(server: &Server) {
+    let why = ["--reason", "stolen from a van", "--reason-code", "keyCompromise"];
+    let unknown = "ab".repeat(32);
+    let cert = |words: &[&str]| server.muster(&[&["cert", "revoke"], words].concat());
+    cert(&[&[&*unknown], &why[..]].concat()).exits(2).refused("M213");
+    let done = cert(&[&[&*unknown, "--confirm", "abababab", "--json"], &why[..]].concat()).exits(0).json();
+    assert_eq!((&done["kind"], &done["devices"]), (&json!("certificate"), &json!(0)));
+    cert(&[&["/nonexistent.pem", "--confirm", "x"], &why[..]].concat()).exits(2).refused("M509");
+    let ca = |words: &[&str]| server.muster(&[&["ca"], words].concat());
+    ca(&[&["withdraw", "nobody", "--confirm", "nobody"], &why[..]].concat()).exits(4).refused("M510");
+    let done = ca(&[&["withdraw", "service", "--confirm", "service"], &why[..]].concat()).exits(0);
+    assert!(done.out.contains("active → revoked"), "{}", done.out);
+    let stations = ca(&["list", "--json"]).exits(0).json();
+    let station = stations["items"][0]["station"].as_str().unwrap();
+    let held = ca(&["suspend-station", station, "--reason", "under inspection"]).exits(0);
+    assert!(held.out.contains("active → suspended"), "{}", held.out);
+    ca(&["release-station", station, "--reason", "wrong verb"]).exits(3).refused("M203");
+    let token = server.place().dir.path().join("operator.token");
+    let file = token.to_str().unwrap();
+    server.muster(&["token", "create", "ben", "--role", "operator", "--out", file]).exits(0);
+    let may_not = ["ca", "resume-station", station, "--reason", "not his to do", "--token-file", file];
+    server.muster(&may_not).exits(6).refused("M503");
+}
+
 fn decisions_follow_the_table_and_say_why_not(server: &Server) {
     server.with_devices("B-0001", &["MU-000001", "MU-000002", "MU-000003"]);
     let suspend =
@@ -161,7 +224,7 @@ fn decisions_follow_the_table_and_say_why_not(server: &Server) {
     let show = server.muster(&["device", "show", "MU-000002", "--json"]).exits(0).json();
     assert_eq!(show["certificates"][0]["revocation_reason"], "keyCompromise");
     assert!(show["certificates"][0]["pem"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----\n"));
-    assert_eq!((&show["state"], &show["can_do"]), (&json!("revoked"), &json!([])));
+    assert_eq!((&show["state"], &show["can_do"]), (&json!("revoked"), &json!(["decommission"])));
 
     server.muster(&["device", "disconnect", "MU-000003", "--reason", "x"]).exits(0);
     let command = server.muster(&["device", "command", "MU-000003", "reboot"]).exits(10);

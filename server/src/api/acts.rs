@@ -30,11 +30,11 @@ use crate::{
 
 /// How long an answer waits for the sockets to close. The decision stands either way, and nothing is
 /// accepted any more; what is late is reported as not yet enforced.
-const CLOSE_WAIT: Duration = Duration::from_secs(3);
+pub(super) const CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// How long a command waits for the device's acknowledgement.
 const COMMAND_WAIT: Duration = Duration::from_secs(10);
 /// The MQTT 5 reason code of a DISCONNECT that an operator caused (§3.14.2.1).
-const ADMINISTRATIVE_ACTION: u8 = 0x98;
+pub(super) const ADMINISTRATIVE_ACTION: u8 = 0x98;
 
 /// What a decision is posted with.
 /// The routes of this file.
@@ -87,7 +87,7 @@ pub(super) struct PostedCommand {
 
 /// What an operator may ask for by name.
 fn offered(act: Act) -> bool {
-    !matches!(act, Act::FirstConnection | Act::Decommission)
+    act != Act::FirstConnection
 }
 
 pub(super) async fn act(
@@ -110,24 +110,48 @@ pub(super) async fn act(
     if act == Act::Revoke {
         confirmed(&posted, &target, &reason)?;
     }
+    if act == Act::Decommission {
+        confirmed(&posted, &target, &reason)?;
+        revoke_first(&doors, actor, &target, &reason).await?;
+    }
     let answer = doors.revocation.decide(actor, &target, act, &reason).await;
     let answer = answer.map_err(|error| refused(error, &target))?;
     Ok(Json(seen_through(&doors, answer).await))
 }
 
+/// Only a revoked device is decommissioned: any other is revoked with the same words.
+async fn revoke_first(doors: &Doors, actor: &Actor, target: &Target, reason: &Reason) -> Result<(), Problem> {
+    let detail = doors.registry.device(target).await.map_err(|error| refused(error, target))?;
+    if matches!(detail.row.state, DeviceState::Revoked | DeviceState::Decommissioned) {
+        return Ok(());
+    }
+    let answer = doors.revocation.decide(actor, target, Act::Revoke, reason).await;
+    match answer {
+        Ok(answer) => {
+            // What is slow is the reconciler's; the decision after this one ends the same sessions.
+            let _ = tokio::time::timeout(CLOSE_WAIT, answer.enforced()).await;
+            Ok(())
+        }
+        Err(error) => Err(refused(error, target)),
+    }
+}
+
 fn reason(posted: &Posted, verb: &str) -> Result<Reason, Problem> {
-    let text = posted.reason.as_deref().unwrap_or_default().trim();
+    reason_of(posted.reason.as_deref(), posted.reason_code.as_deref(), verb)
+}
+
+/// The reason of a decision: its text, and its word of RFC 5280 where one was given.
+pub(super) fn reason_of(text: Option<&str>, code: Option<&str>, verb: &str) -> Result<Reason, Problem> {
+    let text = text.unwrap_or_default().trim();
     if text.is_empty() {
         return Err(Problem::new(Code::ReasonMissing).what(format!("{verb} needs a reason")));
     }
-    let code = posted.reason_code.as_deref().map(str::parse).transpose().map_err(
-        |error: crate::registry::device::UnknownWord| {
-            let words: Vec<_> = crate::registry::RevocationReason::ALL.iter().map(|of| of.as_str()).collect();
-            Problem::new(Code::UsageWrong)
-                .what(error.to_string())
-                .because(format!("it is one of {}", words.join(", ")))
-        },
-    )?;
+    let code = code.map(str::parse).transpose().map_err(|error: crate::registry::device::UnknownWord| {
+        let words: Vec<_> = crate::registry::RevocationReason::ALL.iter().map(|of| of.as_str()).collect();
+        Problem::new(Code::UsageWrong)
+            .what(error.to_string())
+            .because(format!("it is one of {}", words.join(", ")))
+    })?;
     Ok(Reason { text: text.to_owned(), code })
 }
 

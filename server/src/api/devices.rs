@@ -17,7 +17,7 @@ use super::{
 use crate::{
     edge::Protocol,
     registry::{
-        Act, DeviceFilter, RegistryError, Target,
+        Act, DeviceFilter, DeviceState, RegistryError, Target,
         query::{CertificateRow, DeviceDetail, DeviceRow, ReadingRow, RefusalRow, SessionRow},
     },
 };
@@ -217,15 +217,17 @@ fn detail(detail: &DeviceDetail, doors: &Doors) -> view::DeviceDetail {
             sessions_closed: of.sessions_ended,
             commit_to_closed_ms: of.enforced_at_ms.map(|at| at.saturating_sub(of.decided_at_ms)),
         }),
-        can_do: detail
-            .row
-            .state
-            .acts()
-            .iter()
-            .filter(|act| **act != Act::Decommission)
-            .map(|act| act.as_str().to_owned())
-            .collect(),
+        can_do: can_do(detail.row.state),
     }
+}
+
+/// Decommissioning revokes first where that is still to do.
+fn can_do(state: DeviceState) -> Vec<String> {
+    let mut acts = state.acts();
+    if acts.contains(&Act::Revoke) {
+        acts.push(Act::Decommission);
+    }
+    acts.iter().map(|act| act.as_str().to_owned()).collect()
 }
 
 fn certificate(row: &CertificateRow) -> view::Certificate {

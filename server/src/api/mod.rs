@@ -8,7 +8,7 @@
 //! | [`error`], [`view`], [`time`] | refusals, documents, instants: each with its reader |
 //! | `auth` | who asks, and whether their role covers it |
 //! | `routes`, [`openapi`] | the one list of routes; the document made of it |
-//! | `devices`, `acts`, `batches`, [`audit`], `tokens`, `status` | the routes |
+//! | `devices`, `acts`, `groups`, `batches`, [`audit`], `tokens`, `status` | the routes |
 //! | [`serve`] | TLS, connections, graceful end |
 
 use std::{sync::Arc, time::Duration};
@@ -34,6 +34,7 @@ mod auth;
 mod batches;
 mod devices;
 pub mod error;
+mod groups;
 pub mod openapi;
 mod routes;
 pub mod serve;
@@ -51,6 +52,7 @@ use crate::{
     uplink::Writer,
 };
 use error::Problem;
+pub use groups::Authorities;
 use routes::{About, Route, Routes};
 
 /// Largest JSON body, octets. The largest document taken is a decision with its reason.
@@ -89,6 +91,8 @@ pub struct Facts {
     pub body_max: usize,
     /// Longest a request may take.
     pub request: Duration,
+    /// The authorities of the server's own whose certificates its doors take.
+    pub authorities: Authorities,
     /// The broker's certificate in use.
     pub broker: Arc<Renewing>,
     /// What the guards at the devices' door see.
@@ -125,6 +129,7 @@ fn described(routes: Routes) -> Routes {
     let routes = devices::routes(routes);
     let routes = acts::routes(routes);
     let routes = batches::routes(routes);
+    let routes = groups::routes(routes);
     let routes = audit::routes(routes);
     tokens::routes(routes)
 }

@@ -291,6 +291,44 @@ pub struct Decision {
     pub mqtt_reason: Option<u8>,
 }
 
+/// What was decided about a group: `muster.group.decision/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct GroupDecision {
+    /// The schema's name.
+    pub schema: String,
+    /// `tenant`, `station`, `batch`, `ca` or `certificate`.
+    pub kind: String,
+    /// Which one: `S-07/B-0042`.
+    pub group: String,
+    /// `suspend` and its like.
+    pub act: String,
+    /// The group's state before.
+    pub from: String,
+    /// The group's state now.
+    pub to: String,
+    /// Devices in it; who comes later is meant too.
+    pub devices: u64,
+    /// Nothing was decided: this is what it would be.
+    pub dry_run: bool,
+    /// The registry's generation from this decision on.
+    pub generation: Option<u64>,
+    /// The number of its audit row.
+    pub audit_no: Option<u64>,
+    /// When it was committed.
+    pub decided_at: Option<String>,
+    /// Whether every session it ends was seen to close. `false`: the server goes on closing them; nothing
+    /// they send is accepted meanwhile.
+    pub enforced: bool,
+    /// When the last of them was closed.
+    pub enforced_at: Option<String>,
+    /// How many were closed.
+    pub sessions_closed: u64,
+    /// From the commit to the last closed socket; `null` when nobody was connected.
+    pub commit_to_closed_ms: Option<u64>,
+    /// The MQTT 5 reason code of the DISCONNECT; `null` when nobody was connected.
+    pub mqtt_reason: Option<u8>,
+}
+
 /// What became of a command: `muster.command/1`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct CommandResult {

@@ -17,10 +17,10 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
   muster batch import B-0042.muster                     take in what a station has made
   muster device suspend MU-000118 --reason \"case 881\"   refuse it for now; its session ends
 
-device    list show suspend resume quarantine release revoke disconnect command
-batch     list import              ca        list trust-station
-session   list                     audit     list verify
-token     list create revoke       cert      issue
+device    list show suspend resume quarantine release revoke decommission disconnect command
+batch     list import suspend resume quarantine release revoke      session   list
+ca        list trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
+cert      issue revoke             token     list create revoke     audit     list verify
 top       init serve status config explain
 help      muster NOUN --help; muster explain CODE; muster config
 ";
@@ -116,7 +116,7 @@ pub(super) enum Noun {
     /// Whom this server trusts
     #[command(subcommand, arg_required_else_help = true)]
     Ca(Ca),
-    /// Certificates made here: those of services
+    /// Certificates: those made here for services, and any by its SHA-256
     #[command(subcommand, arg_required_else_help = true)]
     Cert(Cert),
     /// Who is connected now
@@ -165,6 +165,8 @@ pub(super) enum Device {
     Release(Decide),
     /// Refuse devices for ever; their sessions end. Cannot be undone
     Revoke(Revoke),
+    /// Take devices out of use: revoked, their data removed, the record kept. Cannot be undone
+    Decommission(Revoke),
     /// End sessions now; the devices may come back
     Disconnect(Decide),
     /// Send a command to a device's live session
@@ -226,6 +228,43 @@ pub(super) enum Batch {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Refuse a batch for now, and whatever is imported into it; its sessions end
+    Suspend(Hold),
+    /// Let a suspended batch back: each device is what it was
+    Resume(Hold),
+    /// Refuse a batch because something is wrong; its sessions end
+    Quarantine(Hold),
+    /// Let a quarantined batch back
+    Release(Hold),
+    /// Refuse a batch for ever, and whatever is imported into it; its sessions end. Cannot be undone
+    Revoke(RevokeGroup),
+}
+
+/// A decision about many at once.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct Hold {
+    /// Its name; a batch as STATION/BATCH where several stations have it
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+    /// Why, in your words; kept in the audit log, never sent to a device
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+    /// Say how many devices it is about, and decide nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct RevokeGroup {
+    #[command(flatten)]
+    pub(super) hold: Hold,
+    /// RFC 5280 word: keyCompromise, cACompromise, affiliationChanged, superseded,
+    /// cessationOfOperation, privilegeWithdrawn, unspecified
+    #[arg(long, value_name = "WORD")]
+    pub(super) reason_code: Option<String>,
+    /// The name again; of a certificate eight digits are enough
+    #[arg(long, value_name = "VALUE")]
+    pub(super) confirm: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -238,12 +277,28 @@ pub(super) enum Ca {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Refuse every certificate of an authority for ever: its key identifier, the station that holds it,
+    /// `operational` or `service`. Sessions end. Cannot be undone
+    Withdraw(RevokeGroup),
+    /// Refuse for now what a station has made, and will make; its devices' sessions end
+    SuspendStation(Hold),
+    /// Let the devices of a suspended station back: each is what it was
+    ResumeStation(Hold),
+    /// Refuse what a station has made because something is wrong; its devices' sessions end
+    QuarantineStation(Hold),
+    /// Let the devices of a quarantined station back
+    ReleaseStation(Hold),
+    /// Refuse for ever what a station has made, and will make; sessions end. Cannot be undone
+    RevokeStation(RevokeGroup),
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Cert {
     /// Make a key and a certificate for a service, with the keys of the data directory
     Issue(CertIssue),
+    /// Refuse one certificate for ever, of a device or of a service, by its SHA-256 or the file it is in; its
+    /// session ends. Cannot be undone
+    Revoke(RevokeGroup),
 }
 
 #[derive(Debug, ClapArgs)]

@@ -9,6 +9,7 @@ use super::{
     args::{Batch, Ca, Paged},
     client::{Client, read},
     device::pages,
+    group::{self, BATCH, CA, STATION},
     screen::{Screen, Style, Text},
     table::{self, About, Column, thousands},
     words,
@@ -25,6 +26,11 @@ pub(super) fn run(verb: Batch, client: &Client, screen: &Screen) -> Result<Done,
     match verb {
         Batch::List(paged) => list(&paged, client, screen),
         Batch::Import { file } => import(&file, client, screen),
+        Batch::Suspend(hold) => group::hold(BATCH, "suspend", &hold, client, screen),
+        Batch::Resume(hold) => group::hold(BATCH, "resume", &hold, client, screen),
+        Batch::Quarantine(hold) => group::hold(BATCH, "quarantine", &hold, client, screen),
+        Batch::Release(hold) => group::hold(BATCH, "release", &hold, client, screen),
+        Batch::Revoke(revoke) => group::revoke(BATCH, "revoke", &revoke, client, screen),
     }
 }
 
@@ -32,6 +38,12 @@ pub(super) fn run_ca(verb: Ca, client: &Client, screen: &Screen) -> Result<Done,
     match verb {
         Ca::List => stations(client, screen),
         Ca::TrustStation { file } => trust(&file, client, screen),
+        Ca::Withdraw(revoke) => group::revoke(CA, "withdraw", &revoke, client, screen),
+        Ca::SuspendStation(hold) => group::hold(STATION, "suspend", &hold, client, screen),
+        Ca::ResumeStation(hold) => group::hold(STATION, "resume", &hold, client, screen),
+        Ca::QuarantineStation(hold) => group::hold(STATION, "quarantine", &hold, client, screen),
+        Ca::ReleaseStation(hold) => group::hold(STATION, "release", &hold, client, screen),
+        Ca::RevokeStation(revoke) => group::revoke(STATION, "revoke", &revoke, client, screen),
     }
 }
 

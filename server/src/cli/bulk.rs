@@ -184,7 +184,7 @@ fn outcome(decision: &Decision) -> String {
         Some(from) => format!(" {from} → {}", decision.to),
         None => format!(" {}", decision.to),
     };
-    let ends = matches!(&*decision.act, "suspend" | "quarantine" | "revoke" | "disconnect");
+    let ends = matches!(&*decision.act, "suspend" | "quarantine" | "revoke" | "decommission" | "disconnect");
     let session = match (decision.enforced, decision.commit_to_closed_ms, decision.mqtt_reason) {
         _ if !ends => String::new(),
         (true, Some(ms), Some(reason)) => format!(" · session closed in {ms} ms (0x{reason:02x})"),

@@ -1,4 +1,4 @@
-//! `muster cert issue`: a certificate for a service, with a new key, by the authority whose key the server's
+//! `muster cert revoke` is [`group`]'s. `muster cert issue`: a certificate for a service, with a new key, by the authority whose key the server's
 //! bundle holds. It is made on the server's host and needs no running server.
 //!
 //! ```text
@@ -26,6 +26,8 @@ use serde_json::{Value, json};
 use super::{
     Done,
     args::{Cert, CertIssue},
+    client::Client,
+    group,
     screen::Screen,
     words,
 };
@@ -42,6 +44,7 @@ const LEDGER: &str = "issued.jsonl";
 pub(super) fn run(verb: &Cert, config: &Config, screen: &Screen) -> Result<Done, Problem> {
     match verb {
         Cert::Issue(args) => issue(args, config, screen),
+        Cert::Revoke(revoke) => group::revoke_certificate(revoke, &Client::new(config)?, screen),
     }
 }
 

@@ -36,7 +36,8 @@ pub(super) fn run(verb: Device, client: &Client, screen: &Screen) -> Result<Done
         Device::Quarantine(decide) => bulk::decide("quarantine", &decide, &json!({}), client, screen),
         Device::Release(decide) => bulk::decide("release", &decide, &json!({}), client, screen),
         Device::Disconnect(decide) => bulk::decide("disconnect", &decide, &json!({}), client, screen),
-        Device::Revoke(revoke) => self::revoke(&revoke, client, screen),
+        Device::Revoke(revoke) => self::revoke("revoke", &revoke, client, screen),
+        Device::Decommission(revoke) => self::revoke("decommission", &revoke, client, screen),
         Device::Command(command) => self::command(&command, client, screen),
     }
 }
@@ -262,13 +263,13 @@ fn happened(row: &view::AuditRow, detail: &DeviceDetail) -> String {
 }
 
 /// What cannot be undone is asked for twice: the serial again, or the number of serials.
-fn revoke(revoke: &Revoke, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+fn revoke(verb: &str, revoke: &Revoke, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     let serials = bulk::serials(&revoke.decide.serials)?;
     let wanted = match &serials[..] {
         [one] => one.clone(),
         many => many.len().to_string(),
     };
-    let place = format!("muster device revoke {}", revoke.decide.serials.join(" "));
+    let place = format!("muster device {verb} {}", revoke.decide.serials.join(" "));
     if revoke.reason_code.is_none() {
         return Err(Problem::new(Code::ReasonMissing)
             .what("a revocation needs a reason code")
@@ -288,7 +289,7 @@ fn revoke(revoke: &Revoke, client: &Client, screen: &Screen) -> Result<Done, Pro
         }
     }
     let more = json!({ "reason_code": revoke.reason_code });
-    bulk::decide_each("revoke", &serials, revoke.decide.reason.as_deref(), &more, client, screen)
+    bulk::decide_each(verb, &serials, revoke.decide.reason.as_deref(), &more, client, screen)
 }
 
 fn command(command: &Command, client: &Client, screen: &Screen) -> Result<Done, Problem> {

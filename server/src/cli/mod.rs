@@ -1,6 +1,6 @@
 //! The operator's commands: parse, ask the server, render.
 //!
-//! Everything but `init`, `serve`, `config`, `explain`, `cert` and `audit verify --offline` goes through the HTTPS
+//! Everything but `init`, `serve`, `config`, `explain`, `cert issue` and `audit verify --offline` goes through the HTTPS
 //! API with the operator's token; nothing here opens the registry behind the server's back. The exit
 //! status tells whether the document on standard output is whole; only 9 and 10 speak of what is in it.
 //!
@@ -9,7 +9,7 @@
 //! | `args` | the grammar |
 //! | `client` | HTTPS: one trusted file, one token |
 //! | `screen`, `table`, `words` | the one writer; listings; how a single value is said |
-//! | `device`, `bulk`, `batch`, `session`, `audit`, `token`, `cert`, `local` | the nouns |
+//! | `device`, `bulk`, `group`, `batch`, `session`, `audit`, `token`, `cert`, `local` | the nouns |
 
 mod args;
 mod audit;
@@ -18,6 +18,7 @@ mod bulk;
 mod cert;
 mod client;
 mod device;
+mod group;
 mod local;
 mod screen;
 mod session;

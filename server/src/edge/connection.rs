@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use muster_shared::Code;
+use muster_shared::{CertificateId, Code};
 use rustls::AlertDescription;
 use socket2::SockRef;
 use tokio::{
@@ -48,7 +48,7 @@ use super::{
     principal::Principal,
     roster::{Owner, Seat},
     shard::{Scratch, Shard},
-    tls::Tls,
+    tls::{Tls, certificate_id},
 };
 use crate::{
     registry::{Claimed, DisconnectReason, SessionId, now_ms},
@@ -64,7 +64,7 @@ pub(super) async fn serve(shard: &Rc<Shard>, mut stream: TcpStream, peer: Socket
     let limits = &shard.node.limits;
     let outcome = match timeout(limits.handshake, handshake(shard, &mut stream)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Some(Code::HandshakeTimeout)),
+        Err(_) => Err(Some(Code::HandshakeTimeout).into()),
     };
     drop(permit);
     match outcome {
@@ -72,12 +72,29 @@ pub(super) async fn serve(shard: &Rc<Shard>, mut stream: TcpStream, peer: Socket
             let session = Session::new(visitor.principal.clone(), limits, shard.now_ms());
             Box::pin(Connection::new(shard, stream, peer, tls, visitor, session, early).run()).await;
         }
-        Err(code) => {
+        Err(Failed { code, certificate }) => {
             if let Some(code) = code {
-                shard.node.facts.refused(&Claimed::Nobody, code, now_ms(), Some(peer));
+                // Of a certificate that a device has, on that device's record: where its operator looks.
+                let known = certificate.and_then(|id| shard.node.verdicts.certificate(&id));
+                let who = known.map_or(Claimed::Nobody, |known| Claimed::Device(known.device));
+                shard.node.facts.refused(&who, code, now_ms(), Some(peer));
             }
             linger(shard, stream).await;
         }
+    }
+}
+
+/// A handshake that came to nothing.
+struct Failed {
+    /// The refusal, if it was one.
+    code: Option<Code>,
+    /// The certificate that was refused.
+    certificate: Option<CertificateId>,
+}
+
+impl From<Option<Code>> for Failed {
+    fn from(code: Option<Code>) -> Self {
+        Self { code, certificate: None }
     }
 }
 
@@ -85,7 +102,7 @@ pub(super) async fn serve(shard: &Rc<Shard>, mut stream: TcpStream, peer: Socket
 async fn handshake(
     shard: &Rc<Shard>,
     stream: &mut TcpStream,
-) -> Result<(Box<Tls>, Visitor, Vec<u8>), Option<Code>> {
+) -> Result<(Box<Tls>, Visitor, Vec<u8>), Failed> {
     let config = shard.node.config.borrow().clone();
     let mut tls = Tls::new(config).map_err(|_| None)?;
     let mut early = Vec::new();
@@ -98,7 +115,7 @@ async fn handshake(
     let leaf = tls.leaf().ok_or(Some(Code::CertificateMissing))?;
     let visitor = Visitor::from_leaf(leaf, &shard.node.trust).map_err(|error| {
         warn!(%error, "a certificate that was let through does not fit its profile");
-        Some(Code::CertificateProfile)
+        Failed { code: Some(Code::CertificateProfile), certificate: Some(certificate_id(leaf)) }
     })?;
     Ok((tls, visitor, early))
 }
@@ -110,14 +127,14 @@ fn handshake_step(
     early: &mut Vec<u8>,
     unsent: &mut Vec<u8>,
     cx: &mut Context<'_>,
-) -> Poll<Result<(), Option<Code>>> {
+) -> Poll<Result<(), Failed>> {
     let mut scratch = shard.scratch.borrow_mut();
     let Scratch { read, wire, .. } = &mut *scratch;
     let held = tls.held();
     let mut buffer = ReadBuf::new(&mut read[held..]);
     match ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
         Ok(()) if !buffer.filled().is_empty() => {}
-        _ => return Poll::Ready(Err(None)),
+        _ => return Poll::Ready(Err(None.into())),
     }
     let end = held + buffer.filled().len();
     let received = tls.receive(&mut read[..end], wire, |plain| early.extend_from_slice(plain));
@@ -128,7 +145,7 @@ fn handshake_step(
             Some(AlertDescription::CloseNotify) | None => debug!(%fault, "handshake failed"),
             Some(alert) => debug!(?alert, "the client refuses us"),
         }
-        fault.code()
+        Failed { code: fault.code(), certificate: fault.certificate() }
     }))
 }
 

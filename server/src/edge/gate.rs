@@ -58,7 +58,7 @@ pub fn verdict(
 ) -> Result<Pass, Box<Refusal>> {
     match &visitor.principal {
         Principal::Device(name) => device(verdicts, visitor, name, now_s),
-        Principal::Service(service) => self::service(trust, visitor, service, now_s)
+        Principal::Service(service) => self::service(verdicts, trust, visitor, service, now_s)
             .map_err(|code| Box::new(Refusal { code, who: Claimed::Nobody })),
     }
 }
@@ -81,7 +81,16 @@ fn device(
 }
 
 /// The verifier has seen to its chain and its time; time goes on.
-fn service(trust: &Trust, visitor: &Visitor, service: &Service, now_s: i64) -> Result<Pass, Code> {
+fn service(
+    verdicts: &Verdicts,
+    trust: &Trust,
+    visitor: &Visitor,
+    service: &Service,
+    now_s: i64,
+) -> Result<Pass, Code> {
+    if let Some(code) = verdicts.withdrawn(&visitor.certificate, &visitor.issuer_key_id) {
+        return Err(code);
+    }
     if trust.revoked(&visitor.certificate) {
         return Err(Code::CertificateRevoked);
     }
@@ -96,6 +105,9 @@ fn service(trust: &Trust, visitor: &Visitor, service: &Service, now_s: i64) -> R
 /// that device, where its operator looks.
 fn stranger(verdicts: &Verdicts, visitor: &Visitor, name: &DeviceName) -> Refusal {
     let claimed = || Claimed::Name(name.tenant.clone(), name.serial.clone());
+    if let Some(code) = verdicts.withdrawn(&visitor.certificate, &visitor.issuer_key_id) {
+        return Refusal { code, who: claimed() };
+    }
     let code = match verdicts.issuer(&visitor.issuer_key_id) {
         None => Code::IssuerUnknown,
         Some(issuer) if issuer.withdrawn => Code::IssuerWithdrawn,

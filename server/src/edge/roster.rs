@@ -32,7 +32,7 @@ use self::seat::Shared;
 pub use self::seat::{Mail, Parcel, Receipt, Seat};
 use super::farewell::Farewell;
 use crate::{
-    registry::{DeviceKey, DisconnectReason, now_ms},
+    registry::{DeviceKey, DisconnectReason, KeyId, now_ms},
     uplink::{Position, StoredMessage},
 };
 
@@ -105,6 +105,8 @@ pub struct Arrival {
     pub owner: Owner,
     /// The certificate it authenticated with.
     pub certificate: CertificateId,
+    /// Key identifier of the CA that issued it.
+    pub issuer_key_id: KeyId,
     /// Where it comes from.
     pub peer: SocketAddr,
     /// What it speaks.
@@ -251,6 +253,19 @@ impl Future for CloseWait {
     }
 }
 
+/// Sessions that are to close. One that ends by itself meanwhile is one of them all the same.
+#[derive(Debug)]
+#[must_use = "they are told to close by `close`"]
+pub struct Chosen(Vec<(Arc<Shared>, Farewell)>);
+
+impl Chosen {
+    /// Tells them to close; the waits resolve one by one.
+    #[must_use]
+    pub fn close(self) -> Vec<CloseWait> {
+        self.0.into_iter().map(|(seat, farewell)| seat.close(farewell)).collect()
+    }
+}
+
 impl Roster {
     /// A roster with nobody on it.
     #[must_use]
@@ -283,6 +298,16 @@ impl Roster {
         let farewell = farewell.into();
         let seats: Vec<_> = self.seats.lock().values().cloned().collect();
         seats.iter().map(|seat| seat.close(farewell)).collect()
+    }
+
+    /// The sessions there is a farewell for, as they are now; [`Chosen::close`] tells them.
+    pub fn choose(&self, farewell: impl Fn(&Arrival) -> Option<Farewell>) -> Chosen {
+        let seats: Vec<_> = self.seats.lock().values().cloned().collect();
+        let chosen = seats.into_iter().filter_map(|seat| {
+            let farewell = farewell(seat.arrival())?;
+            Some((seat, farewell))
+        });
+        Chosen(chosen.collect())
     }
 
     /// Hands a message to the device's live session. At QoS 1 the future resolves when the device has

@@ -12,7 +12,7 @@ mod verifier;
 
 use std::sync::Arc;
 
-use muster_shared::{Code, limits::TLS_FRAGMENT_MAX};
+use muster_shared::{CertificateId, Code, limits::TLS_FRAGMENT_MAX};
 use rustls::{
     AlertDescription, CertificateError, Error, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
@@ -22,6 +22,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use self::verifier::ClientVerifier;
+pub(super) use self::verifier::certificate_id;
 use super::{limits::HANDSHAKE_BYTES_MAX, trust::Trust};
 use crate::registry::Verdicts;
 
@@ -112,6 +113,15 @@ pub enum TlsFault {
     /// The peer broke TLS, or was refused; the alert that says so is on the wire.
     #[error(transparent)]
     Tls(#[from] Error),
+    /// The client's certificate was refused, or its key not proved; the alert that says so is on the wire.
+    #[error("certificate {certificate}: {error}")]
+    Refused {
+        /// Which certificate was shown. That the client has its key is not known.
+        certificate: CertificateId,
+        /// Why.
+        #[source]
+        error: Error,
+    },
     /// It has ended before.
     #[error("the connection has ended")]
     Ended,
@@ -124,9 +134,11 @@ impl TlsFault {
     /// The refusal behind it; `None`: just no TLS client of ours.
     #[must_use]
     pub fn code(&self) -> Option<Code> {
-        match self {
-            Self::Tls(Error::NoCertificatesPresented) => Some(Code::CertificateMissing),
-            Self::Tls(Error::InvalidCertificate(error)) => Some(match error {
+        let (Self::Tls(error) | Self::Refused { error, .. }) = self else { return None };
+        match error {
+            Error::NoCertificatesPresented => Some(Code::CertificateMissing),
+            Error::InvalidCertificate(error) => Some(match error {
+                CertificateError::BadSignature => Code::KeyNotProven,
                 CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                     Code::CertificateExpired
                 }
@@ -136,6 +148,15 @@ impl TlsFault {
                 CertificateError::UnknownIssuer => Code::IssuerUnknown,
                 _ => Code::CertificateProfile,
             }),
+            _ => None,
+        }
+    }
+
+    /// The certificate that was refused.
+    #[must_use]
+    pub fn certificate(&self) -> Option<CertificateId> {
+        match self {
+            Self::Refused { certificate, .. } => Some(*certificate),
             _ => None,
         }
     }
@@ -194,6 +215,8 @@ impl Tls {
         octets[..kept].copy_from_slice(&self.held);
         self.held.clear();
         let mut at = 0;
+        // What another connection of this thread left is not ours.
+        let _ = verifier::refused();
         loop {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut octets[at..]);
             let more = match state {
@@ -218,8 +241,12 @@ impl Tls {
                 // Without early data the rest of the states wait for the peer or for us.
                 Ok(_) => false,
                 Err(error) => {
+                    let refused = verifier::refused();
                     self.alert(&mut octets[at + discard..], wire);
-                    return Err(error.into());
+                    return Err(match refused {
+                        Some(certificate) => TlsFault::Refused { certificate, error },
+                        None => error.into(),
+                    });
                 }
             };
             at += discard;

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use muster_shared::Generation;
 use sha2::{Digest, Sha256};
+use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     error::RegistryError,
@@ -228,20 +229,22 @@ pub(super) async fn list(
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// Rows about one target, newest first.
+/// Rows about any of these targets, newest first.
 pub(super) async fn about(
     connection: &mut Connection,
-    target: &str,
+    targets: &[String],
     limit: i64,
 ) -> Result<Vec<AuditRow>, RegistryError> {
-    let rows: Vec<Columns> = sqlx::query_as(
+    let mut query = QueryBuilder::<Sqlite>::new(
         "SELECT no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest
-         FROM audit WHERE target = $1 ORDER BY no DESC LIMIT $2",
-    )
-    .bind(target)
-    .bind(limit)
-    .fetch_all(connection)
-    .await?;
+         FROM audit WHERE target IN (",
+    );
+    let mut list = query.separated(", ");
+    for target in targets {
+        list.push_bind(target.as_str());
+    }
+    query.push(") ORDER BY no DESC LIMIT ").push_bind(limit);
+    let rows: Vec<Columns> = query.build_query_as().fetch_all(connection).await?;
     Ok(rows.into_iter().map(row).collect())
 }
 

@@ -5,6 +5,7 @@ use muster_shared::{BatchId, Generation, StationId};
 use super::{
     decide::Decided,
     device::{Act, DeviceState},
+    group::Group,
     orders::Order,
     verdict::DeviceKey,
 };
@@ -34,6 +35,17 @@ pub enum What {
         /// The state before.
         from: DeviceState,
         /// The state now.
+        to: DeviceState,
+    },
+    /// A group's state, and so what its members may do.
+    Group {
+        /// Which group.
+        group: Group,
+        /// What was done.
+        act: Act,
+        /// Its state before.
+        from: DeviceState,
+        /// Its state now.
         to: DeviceState,
     },
     /// A manifest's devices are known.

@@ -117,7 +117,7 @@ impl Reason {
         Self { text: text.to_owned(), code: None }
     }
 
-    fn check(&self, act: Act) -> Result<&str, RegistryError> {
+    pub(super) fn check(&self, act: Act) -> Result<&str, RegistryError> {
         let text = self.text.trim();
         if act.needs_reason() && text.is_empty() {
             return Err(RegistryError::ReasonMissing(act.as_str()));
@@ -260,8 +260,8 @@ pub(super) async fn decide(
     if to == DeviceState::Decommissioned {
         inner.newest.forget(device);
     }
-    for (certificate, not_after_s) in dead {
-        inner.verdicts.put_certificate(&certificate, device, CertificateStatus::Revoked, not_after_s);
+    for certificate in &dead {
+        inner.verdicts.revoke_certificate(certificate);
     }
     inner.announce(stamp, What::Device { device, act, from: row.state, to });
     Ok(Decided {
@@ -295,17 +295,7 @@ async fn change_state(
     stamp: Stamp,
 ) -> Result<(), RegistryError> {
     let first = (act == Act::FirstConnection).then(|| int(stamp.at_ms));
-    sqlx::query(
-        "UPDATE device SET state = $1, changed_at_ms = $2, changed_no = $3,
-         first_connected_ms = coalesce(first_connected_ms, $4) WHERE id = $5",
-    )
-    .bind(to.as_str())
-    .bind(int(stamp.at_ms))
-    .bind(int(stamp.no))
-    .bind(first)
-    .bind(row.id)
-    .execute(&mut *tx)
-    .await?;
+    set_state(tx, row, to, stamp, first).await?;
     if !act.ends_sessions() {
         return Ok(());
     }
@@ -326,15 +316,36 @@ async fn change_state(
     Ok(())
 }
 
+async fn set_state(
+    tx: &mut Connection,
+    row: &Row,
+    to: DeviceState,
+    stamp: Stamp,
+    first_connected: Option<i64>,
+) -> Result<(), RegistryError> {
+    sqlx::query(
+        "UPDATE device SET state = $1, changed_at_ms = $2, changed_no = $3,
+         first_connected_ms = coalesce(first_connected_ms, $4) WHERE id = $5",
+    )
+    .bind(to.as_str())
+    .bind(int(stamp.at_ms))
+    .bind(int(stamp.no))
+    .bind(first_connected)
+    .bind(row.id)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Every certificate of the device, and tombstones for each, its key and its serial.
 async fn revoke_certificates(
     tx: &mut Connection,
     row: &Row,
     reason: RevocationReason,
     stamp: Stamp,
-) -> Result<Vec<(CertificateId, i64)>, RegistryError> {
-    let certificates: Vec<(Vec<u8>, Vec<u8>, i64)> =
-        sqlx::query_as("SELECT id, key_digest, not_after_s FROM certificate WHERE device = $1")
+) -> Result<Vec<CertificateId>, RegistryError> {
+    let certificates: Vec<(Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("SELECT id, key_digest FROM certificate WHERE device = $1")
             .bind(row.id)
             .fetch_all(&mut *tx)
             .await?;
@@ -350,26 +361,53 @@ async fn revoke_certificates(
     .await?;
     let mut dead = Vec::with_capacity(certificates.len());
     let mut stones = vec![("serial", format!("{}/{}", row.tenant, row.serial))];
-    for (id, key, not_after_s) in certificates {
+    for (id, key) in certificates {
         let id = CertificateId(digest(&id, "a certificate's id")?);
         stones.push(("certificate", id.to_string()));
         stones.push(("key", hex::encode(key)));
-        dead.push((id, not_after_s));
+        dead.push(id);
     }
     for (kind, value) in stones {
-        sqlx::query(
-            "INSERT INTO tombstone (kind, value, device, generation, at_ms) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (kind, value) DO NOTHING",
-        )
-        .bind(kind)
-        .bind(value)
-        .bind(row.id)
-        .bind(int(stamp.generation.0))
-        .bind(int(stamp.at_ms))
-        .execute(&mut *tx)
-        .await?;
+        bury(tx, kind, &value, row.id, stamp.generation, stamp.at_ms).await?;
     }
     Ok(dead)
+}
+
+/// A tombstone: what it names is never let in again.
+pub(super) async fn bury(
+    tx: &mut Connection,
+    kind: &str,
+    value: &str,
+    device: i64,
+    generation: Generation,
+    at_ms: u64,
+) -> Result<(), RegistryError> {
+    sqlx::query(
+        "INSERT INTO tombstone (kind, value, device, generation, at_ms) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (kind, value) DO NOTHING",
+    )
+    .bind(kind)
+    .bind(value)
+    .bind(device)
+    .bind(int(generation.0))
+    .bind(int(at_ms))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// What a revocation of its group comes to for a device: its state, its certificates, its tombstones. `None`:
+/// it cannot be revoked any more. The group's decision has the audit row and ends the sessions.
+pub(super) async fn revoke_member(
+    tx: &mut Connection,
+    id: i64,
+    reason: RevocationReason,
+    stamp: Stamp,
+) -> Result<Option<Vec<CertificateId>>, RegistryError> {
+    let row = load(tx, id).await?;
+    let Ok(to) = row.state.step(Act::Revoke, row.ever_connected) else { return Ok(None) };
+    set_state(tx, &row, to, stamp, None).await?;
+    revoke_certificates(tx, &row, reason, stamp).await.map(Some)
 }
 
 /// What a decommissioned device said and did. Its row, its certificates and the audit log stay.

@@ -4,7 +4,10 @@ use std::{io, path::PathBuf};
 
 use muster_shared::{BatchId, Code, SerialNumber, StationId, Tenant};
 
-use super::device::TransitionError;
+use super::{
+    device::{Act, TransitionError},
+    group::Group,
+};
 
 /// Why the registry refused, or failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +31,37 @@ pub enum RegistryError {
         /// Names both states.
         #[source]
         error: TransitionError,
+    },
+    /// The table has no such step for the group.
+    #[error("{group}: {error}")]
+    GroupTransition {
+        /// The group.
+        group: Group,
+        /// Names both states.
+        #[source]
+        error: TransitionError,
+    },
+    /// There is no such act for this kind of group.
+    #[error("{group} cannot be {}", act.participle())]
+    GroupAct {
+        /// The group.
+        group: Group,
+        /// What was asked.
+        act: Act,
+    },
+    /// No such group.
+    #[error("no {0}")]
+    GroupUnknown(Group),
+    /// No such batch.
+    #[error("no batch {0}")]
+    BatchUnknown(String),
+    /// Several stations have a batch of this name.
+    #[error("batch {batch} is of stations {}; say which: STATION/{batch}", list(stations))]
+    BatchAmbiguous {
+        /// The name asked for.
+        batch: BatchId,
+        /// Where it was found.
+        stations: Vec<StationId>,
     },
     /// An act that needs a reason came without one.
     #[error("{0} needs a reason")]
@@ -91,8 +125,8 @@ pub enum RegistryError {
     Damaged(String),
 }
 
-fn list(tenants: &[Tenant]) -> String {
-    tenants.iter().map(Tenant::as_str).collect::<Vec<_>>().join(", ")
+fn list<T: AsRef<str>>(names: &[T]) -> String {
+    names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
 }
 
 impl RegistryError {
@@ -101,9 +135,13 @@ impl RegistryError {
     pub fn code(&self) -> Code {
         match self {
             Self::DeviceUnknown(_) | Self::StationUnknown(_) => Code::DeviceUnknown,
-            Self::Transition { .. } => Code::TransitionNotAllowed,
+            Self::GroupUnknown(Group::Batch(..)) | Self::BatchUnknown(_) => Code::BatchUnknown,
+            Self::GroupUnknown(_) => Code::RouteUnknown,
+            Self::Transition { .. } | Self::GroupTransition { .. } | Self::GroupAct { .. } => {
+                Code::TransitionNotAllowed
+            }
             Self::ReasonMissing(_) => Code::ReasonMissing,
-            Self::Ambiguous { .. } | Self::Value { .. } => Code::UsageWrong,
+            Self::Ambiguous { .. } | Self::BatchAmbiguous { .. } | Self::Value { .. } => Code::UsageWrong,
             Self::Manifest { code, .. } => *code,
             Self::Station(_) | Self::RootDiffers(_) => Code::StationRecordInvalid,
             Self::TokenUnknown => Code::NotSignedIn,

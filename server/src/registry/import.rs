@@ -25,8 +25,10 @@ use super::{
     changes::What,
     device::DeviceState,
     error::RegistryError,
+    group::Group,
     now_ms,
     operator::Actor,
+    rules,
     sqlite::{Connection, int},
     verdict::CertificateStatus,
 };
@@ -149,14 +151,29 @@ pub(super) async fn import_manifest(
     if matches!(place, Place::Again) && taken.devices.is_empty() {
         return Ok(report);
     }
+    if !taken.devices.is_empty() {
+        let (header, factory) = (&verified.header, station.record.factory.key_id());
+        let groups = [
+            Group::Tenant(header.tenant.clone()),
+            Group::Station(header.station.clone()),
+            Group::Batch(header.station.clone(), header.batch.clone()),
+            Group::Ca(factory),
+        ];
+        rules::reopen(&mut tx, &groups).await?;
+    }
     if matches!(place, Place::Next) {
         rows::put_manifest(&mut tx, &station, &verified, batch_row, actor, at_ms, &bytes).await?;
     }
     let stamp = record(&mut tx, actor, &report, batch_row, at_ms).await?;
     inner.commit(tx).await.inspect_err(|_| writer.fail())?;
+    let verdicts = &inner.verdicts;
+    let header = &verified.header;
+    let batch_key = verdicts.put_batch(batch_row, &header.tenant, &header.station, &header.batch);
     for new in taken.devices {
-        let key = inner.verdicts.put_device(new.row, new.name, DeviceState::Registered);
-        inner.verdicts.put_certificate(&new.certificate, key, CertificateStatus::Active, new.not_after_s);
+        let key = verdicts.put_device(new.row, new.name, DeviceState::Registered, batch_key);
+        let issuer = verdicts.put_issuer_key(&new.issuer_key_id);
+        let active = CertificateStatus::Active;
+        verdicts.put_certificate(&new.certificate, key, issuer, active, new.not_after_s);
     }
     report.generation = stamp.generation;
     report.audit_no = Some(stamp.no);

@@ -7,7 +7,7 @@
 use muster_shared::CertificateId;
 use parking_lot::RwLock;
 
-use super::verdict::DeviceKey;
+use super::{members::IssuerKey, verdict::DeviceKey};
 
 const SHARDS: usize = 64;
 /// Slots of an empty shard; doubled whenever three quarters are taken.
@@ -54,6 +54,7 @@ impl CertificateStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) device: DeviceKey,
+    pub(super) issuer: IssuerKey,
     pub(super) status: CertificateStatus,
     /// Unix seconds; the certificate is good up to and including this second (RFC 5280 §4.1.2.5).
     pub(super) not_after_s: i64,
@@ -170,7 +171,8 @@ mod tests {
     }
 
     fn entry(n: u32) -> Entry {
-        Entry { device: DeviceKey(n), status: CertificateStatus::Active, not_after_s: i64::from(n) }
+        let (device, issuer) = (DeviceKey(n), IssuerKey(n % 7));
+        Entry { device, issuer, status: CertificateStatus::Active, not_after_s: i64::from(n) }
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! | [`device`] | states, acts, the transition table |
 //! | [`verdict`], `index` | may this device talk now, from memory |
 //! | [`decide`] | one device's decision |
+//! | [`group`], [`rules`], `members` | a group's decision, which holds for its members now and later |
 //! | [`station`], [`import`] | the root and the stations it vouches for; manifests |
 //! | [`audit`], [`changes`] | the hash chain; what a reader of decisions is told |
 //! | [`facts`], [`session`] | what was seen |
@@ -56,14 +57,17 @@ pub mod enforce;
 mod error;
 pub mod facts;
 pub mod filter;
+pub mod group;
 pub mod import;
 mod index;
 mod load;
+mod members;
 pub mod newest;
 pub mod operator;
 pub mod orders;
 pub mod query;
 pub mod readings;
+pub mod rules;
 pub mod session;
 pub(crate) mod sqlite;
 pub mod station;
@@ -83,11 +87,13 @@ pub use enforce::Unenforced;
 pub use error::RegistryError;
 pub use facts::{Claimed, Connected, Facts};
 pub use filter::{Filter, FilterError};
+pub use group::{Group, Hold, KeyId};
 pub use import::{ImportReport, RowRefused};
 pub use newest::Newest;
 pub use operator::{Actor, NewToken, Role};
 pub use orders::{Order, Ordered};
 pub use query::{DeviceDetail, DeviceFilter, DeviceRow, Page};
+pub use rules::{GroupDecided, GroupTarget, OpenRule};
 pub use session::{DisconnectReason, SessionId};
 pub use station::{StationRow, Trusted};
 pub use verdict::{DeviceKey, DeviceName, Verdicts};
@@ -139,6 +145,7 @@ impl Inner {
 
     /// Reads every verdict from the file.
     async fn load(&self, connection: &mut sqlite::Connection) -> Result<(), RegistryError> {
+        rules::load(self, connection).await?;
         load::issuers(self, connection).await?;
         load::devices(self, connection).await?;
         continuity::load(self, connection).await?;
@@ -317,6 +324,73 @@ impl Registry {
     ) -> Result<Decided, RegistryError> {
         let (actor, whom, reason) = (actor.clone(), decide::Whom::Target(target.into()), reason.clone());
         self.run(|inner| async move { decide::decide(&inner, &actor, whom, act, &reason, None).await }).await
+    }
+
+    /// Decides about a group: commits, then flips the verdicts of all its members, then answers. Closing their
+    /// sessions is [`crate::revocation`]'s.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M203 for a step there is not, M407 for no such batch, M214 without a reason.
+    pub async fn decide_group(
+        &self,
+        actor: &Actor,
+        target: impl Into<GroupTarget>,
+        act: Act,
+        reason: &Reason,
+    ) -> Result<GroupDecided, RegistryError> {
+        let (actor, target, reason) = (actor.clone(), target.into(), reason.clone());
+        self.run(|inner| async move { rules::decide(&inner, &actor, &target, act, &reason).await }).await
+    }
+
+    /// What a decision about a group would be about: the group, its state, and how many devices are in it.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn group(
+        &self,
+        target: impl Into<GroupTarget>,
+    ) -> Result<(Group, DeviceState, u64), RegistryError> {
+        rules::look(&self.inner, &target.into()).await
+    }
+
+    /// Rules whose sessions have not been reported ended, or whose members' rows do not all follow yet,
+    /// oldest first.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn open_rules(&self) -> Result<Vec<OpenRule>, RegistryError> {
+        rules::open(&self.inner).await
+    }
+
+    /// Records that a rule's live sessions have ended, and when. The first report stands.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn mark_rule_enforced(
+        &self,
+        generation: Generation,
+        enforced_at_ms: u64,
+        sessions_ended: u64,
+    ) -> Result<(), RegistryError> {
+        self.run(|inner| async move { rules::mark(&inner, generation, enforced_at_ms, sessions_ended).await })
+            .await
+    }
+
+    /// Writes a revocation to the rows of the group's members, chunk by chunk. Can be repeated.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn follow_rule(&self, rule: OpenRule) -> Result<(), RegistryError> {
+        self.run(|inner| async move { rules::follow(&inner, &rule).await }).await
+    }
+
+    /// Devices of a group that may not talk with any certificate they have: nothing that is kept of them may
+    /// stay.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn silenced(&self, group: &Group) -> Result<Vec<DeviceKey>, RegistryError> {
+        rules::to_purge(&self.inner, group).await
     }
 
     /// The device connected, perhaps for the first time: `Some` when this made it active, `None` when it

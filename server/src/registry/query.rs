@@ -314,7 +314,10 @@ pub(super) async fn device(inner: &Inner, target: &Target) -> Result<DeviceDetai
     let mut row = device_row(inner, &query.build().fetch_one(&mut *snapshot).await?)?;
     let refusals = refusals(&mut snapshot, Some(id), LATEST).await?;
     row.last_refusal = refusals.first().cloned();
-    let history = audit::about(&mut snapshot, &format!("{}/{}", row.tenant, row.serial), LATEST).await?;
+    // What was decided about its groups was decided about it.
+    let mut about = inner.verdicts.groups(row.key, &row.certificate);
+    about.push(format!("{}/{}", row.tenant, row.serial));
+    let history = audit::about(&mut snapshot, &about, LATEST).await?;
     let readings = match row.state {
         DeviceState::Decommissioned => Vec::new(),
         _ => newest.onto(readings(&mut snapshot, id).await?).sorted(),

@@ -37,6 +37,7 @@ const REGISTRY: &[Step] = &[
     (1, "registry", include_str!("../../migrations/sqlite/registry/0001_registry.sql")),
     (2, "continuity", include_str!("../../migrations/sqlite/registry/0002_continuity.sql")),
     (3, "newest", include_str!("../../migrations/sqlite/registry/0003_newest.sql")),
+    (4, "groups", include_str!("../../migrations/sqlite/registry/0004_groups.sql")),
 ];
 
 impl From<sqlx::Error> for RegistryError {

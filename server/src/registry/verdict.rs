@@ -1,7 +1,8 @@
 //! May this device talk now? Answered from memory, on any thread, without waiting.
 //!
 //! Loaded when the registry opens and changed by every decision after its commit and before its answer.
-//! Readers take at most one short shard lock; a device's state is one atomic octet.
+//! Readers take at most one short shard lock; a device's state is one atomic octet. What was decided about a
+//! group ([`super::group`]) is evaluated here too, so it holds for all its members from one moment on.
 
 use std::{
     collections::HashMap,
@@ -11,14 +12,16 @@ use std::{
     },
 };
 
-use muster_shared::{CertificateId, Code, DeviceId, Generation, SerialNumber, StationId, Tenant};
+use muster_shared::{BatchId, CertificateId, Code, DeviceId, Generation, SerialNumber, StationId, Tenant};
 use parking_lot::RwLock;
 use rustls_pki_types::CertificateDer;
 
 pub use super::index::CertificateStatus;
 use super::{
     device::DeviceState,
+    group::{Group, Hold, KeyId},
     index::{Entry, Index},
+    members::{BatchKey, IssuerKey, Members},
 };
 
 /// A device within this process: dense from 0, stable while the process runs, never written down.
@@ -121,6 +124,7 @@ struct Issuers {
 pub struct Verdicts {
     certificates: Index,
     states: States,
+    members: Members,
     names: RwLock<Names>,
     issuers: RwLock<Issuers>,
     generation: AtomicU64,
@@ -133,6 +137,7 @@ impl Verdicts {
         Self {
             certificates: Index::new(),
             states: States { segments: [const { OnceLock::new() }; SEGMENTS] },
+            members: Members::default(),
             names: RwLock::default(),
             issuers: RwLock::default(),
             generation: AtomicU64::new(0),
@@ -162,13 +167,16 @@ impl Verdicts {
     /// Whether this device may talk now with this certificate.
     ///
     /// # Errors
-    /// The [`Code`] to refuse it with: its state's, its certificate's status, or its certificate's end.
+    /// The [`Code`] to refuse it with: its state's or its groups', whichever is graver, its certificate's
+    /// status, or its certificate's end.
     pub fn may_talk(&self, device: DeviceKey, id: &CertificateId, now_s: i64) -> Result<DeviceState, Code> {
         let state = self.state(device).ok_or(Code::DeviceUnknown)?;
-        if let Some(code) = state.refusal() {
+        let entry = self.certificates.find(id);
+        let held = self.members.refusal(device, entry.map(|entry| entry.issuer));
+        if let Some(code) = graver(state.refusal(), held) {
             return Err(code);
         }
-        let entry = self.certificates.find(id).ok_or(Code::DeviceNotRegistered)?;
+        let entry = entry.ok_or(Code::DeviceNotRegistered)?;
         if entry.device != device {
             return Err(Code::SerialTaken);
         }
@@ -183,6 +191,47 @@ impl Verdicts {
         Ok(state)
     }
 
+    /// Why this device may not talk, whatever certificate it shows: its state's reason or its groups',
+    /// whichever is graver.
+    #[must_use]
+    pub fn refusal(&self, device: DeviceKey) -> Option<Code> {
+        let Some(state) = self.state(device) else { return Some(Code::DeviceUnknown) };
+        graver(state.refusal(), self.members.refusal(device, None))
+    }
+
+    /// Why nobody may show this certificate: it, or the CA with this key identifier, was revoked. That is all
+    /// there is against a certificate the registry does not hold, such as a service's.
+    #[must_use]
+    pub fn withdrawn(&self, id: &CertificateId, issuer_key_id: &KeyId) -> Option<Code> {
+        self.members.certificate(id, issuer_key_id)
+    }
+
+    /// What the rule of a group holds its members in; `None`: there is none.
+    #[must_use]
+    pub fn held(&self, group: &Group) -> Option<Hold> {
+        self.members.rule(group)
+    }
+
+    /// The groups this device and this certificate are in, each as the audit log names it.
+    pub(crate) fn groups(&self, device: DeviceKey, id: &CertificateId) -> Vec<String> {
+        let issuer = self.certificates.find(id).map(|entry| entry.issuer);
+        let mut groups = self.members.groups(device, issuer);
+        groups.push(Group::Certificate(*id));
+        groups.iter().map(ToString::to_string).collect()
+    }
+
+    /// Is the device, with this certificate, one whom a rule of the group is about?
+    #[must_use]
+    pub fn is_member(&self, group: &Group, device: DeviceKey, id: &CertificateId) -> bool {
+        match group {
+            Group::Certificate(one) => one == id,
+            _ => {
+                let issuer = self.certificates.find(id).map(|entry| entry.issuer);
+                self.members.contains(group, device, issuer)
+            }
+        }
+    }
+
     /// The state of a device; `None` for a key this process never gave out.
     #[must_use]
     pub fn state(&self, device: DeviceKey) -> Option<DeviceState> {
@@ -193,6 +242,13 @@ impl Verdicts {
     #[must_use]
     pub fn issuer(&self, issuer_key_id: &[u8]) -> Option<Arc<FactoryIssuer>> {
         self.issuers.read().by_key_id.get(issuer_key_id).cloned()
+    }
+
+    /// The registered factory CA that this station holds.
+    #[must_use]
+    pub fn issuer_of(&self, station: &str) -> Option<Arc<FactoryIssuer>> {
+        let issuers = self.issuers.read();
+        issuers.by_key_id.values().find(|issuer| issuer.station.as_str() == station).cloned()
     }
 
     /// The certificates of every registered factory CA that is not withdrawn.
@@ -238,8 +294,30 @@ impl Verdicts {
         self.names.read().by_row.get(&row).copied()
     }
 
+    /// Takes in a batch, or finds the key it has.
+    pub(crate) fn put_batch(
+        &self,
+        row: i64,
+        tenant: &Tenant,
+        station: &StationId,
+        name: &BatchId,
+    ) -> BatchKey {
+        self.members.batch(row, tenant, station, name)
+    }
+
+    /// Takes in the key identifier of a CA, or finds the key it has.
+    pub(crate) fn put_issuer_key(&self, key_id: &[u8]) -> IssuerKey {
+        self.members.issuer(key_id)
+    }
+
     /// Takes in a device, or finds the key it has.
-    pub(crate) fn put_device(&self, row: i64, name: DeviceName, state: DeviceState) -> DeviceKey {
+    pub(crate) fn put_device(
+        &self,
+        row: i64,
+        name: DeviceName,
+        state: DeviceState,
+        batch: BatchKey,
+    ) -> DeviceKey {
         let mut names = self.names.write();
         let key = if let Some(key) = names.by_row.get(&row).copied() {
             key
@@ -249,6 +327,8 @@ impl Verdicts {
             names.by_serial.insert((name.tenant.clone(), name.serial.clone()), key);
             names.by_row.insert(row, key);
             names.devices.push(Device { row, name: Arc::new(name) });
+            // Under the lock: batches are joined in the order of the keys.
+            self.members.join(key, batch);
             key
         };
         self.states.set(key, state);
@@ -265,15 +345,25 @@ impl Verdicts {
         &self,
         id: &CertificateId,
         device: DeviceKey,
+        issuer: IssuerKey,
         status: CertificateStatus,
         not_after_s: i64,
     ) {
-        self.certificates.put(id, Entry { device, status, not_after_s });
+        self.certificates.put(id, Entry { device, issuer, status, not_after_s });
+    }
+
+    /// Refuses a certificate for ever. One that is not held is nobody's to show.
+    pub(crate) fn revoke_certificate(&self, id: &CertificateId) {
+        if let Some(entry) = self.certificates.find(id) {
+            self.certificates.put(id, Entry { status: CertificateStatus::Revoked, ..entry });
+        }
     }
 
     /// Takes in a factory CA, or changes what is held against it.
-    pub(crate) fn put_issuer(&self, issuer: FactoryIssuer) {
+    pub(crate) fn put_issuer(&self, mut issuer: FactoryIssuer) {
         let mut issuers = self.issuers.write();
+        let group = issuer.key_id[..].try_into().ok().map(Group::Ca);
+        issuer.withdrawn |= group.is_some_and(|group| self.members.rule(&group).is_some());
         issuers.by_key_id.insert(issuer.key_id.clone(), Arc::new(issuer));
         let mut live: Vec<_> =
             issuers.by_key_id.values().filter(|issuer| !issuer.withdrawn).cloned().collect();
@@ -281,8 +371,30 @@ impl Verdicts {
         issuers.roots = Arc::new(live.iter().map(|issuer| issuer.certificate.clone()).collect());
     }
 
+    /// A rule is made about a group, or lifted with `None`.
+    pub(crate) fn set_rule(&self, group: &Group, held: Option<Hold>) {
+        self.members.set(group, held);
+        if let Group::Ca(key_id) = group
+            && let Some(issuer) = self.issuer(key_id)
+        {
+            self.put_issuer((*issuer).clone());
+        }
+    }
+
     /// The newest decision is in.
     pub(crate) fn set_generation(&self, generation: Generation) {
         self.generation.fetch_max(generation.0, Ordering::SeqCst);
     }
+}
+
+/// The graver of two reasons to refuse a device: what is for ever before what can be taken back.
+fn graver(one: Option<Code>, other: Option<Code>) -> Option<Code> {
+    let gravity = |code: &Code| match code {
+        Code::DeviceSuspended => 0,
+        Code::DeviceQuarantined => 1,
+        Code::IssuerWithdrawn => 2,
+        Code::CertificateRevoked => 3,
+        _ => 4,
+    };
+    one.into_iter().chain(other).max_by_key(gravity)
 }

@@ -56,6 +56,7 @@ fn arrival(device: &Device) -> Arrival {
     Arrival {
         owner: device.key.into(),
         certificate: device.certificate,
+        issuer_key_id: [7; 20],
         peer,
         protocol: Protocol::V5,
         keep_alive_s: 60,

@@ -152,11 +152,13 @@ impl Planner<'_> {
                 let now_s = i64::try_from(self.now_ms / 1000).unwrap_or(i64::MAX);
                 self.verdicts.may_talk(*device, certificate, now_s).err()
             }
-            Publisher::Service { .. } => None,
+            Publisher::Service { shown, .. } => {
+                let shown = shown.as_ref()?;
+                self.verdicts.withdrawn(&shown.certificate, &shown.issuer_key_id)
+            }
             Publisher::Server { device } => {
-                let Some(state) = self.verdicts.state(*device) else { return Some(Code::DeviceUnknown) };
                 let presence = std::str::from_utf8(&message.topic).is_ok_and(is_presence);
-                state.refusal().filter(|_| !presence)
+                self.verdicts.refusal(*device).filter(|_| !presence)
             }
         }
     }

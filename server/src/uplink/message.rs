@@ -6,7 +6,7 @@ use bytes::Bytes;
 use muster_shared::{CertificateId, Code, DeviceId, Tenant, telemetry::Boot};
 
 use super::{Change, SegmentError, segment};
-use crate::registry::{DeviceKey, DeviceName};
+use crate::registry::{DeviceKey, DeviceName, KeyId};
 
 /// Where a message stands in this node's log: dense, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -22,8 +22,7 @@ pub enum Publisher {
         /// With which certificate: its verdict is read again at the commit.
         certificate: CertificateId,
     },
-    /// A service. It has no verdict: its certificate was checked when it connected, and its session ends
-    /// with the certificate.
+    /// A service.
     Service {
         /// Its tenant; `None` is fleet-wide.
         tenant: Option<Tenant>,
@@ -31,6 +30,9 @@ pub enum Publisher {
         name: Arc<str>,
         /// The client id of its session.
         client_id: Arc<str>,
+        /// With which certificate: whether that was withdrawn is asked again at the commit. `None`: with none
+        /// that is known any more.
+        shown: Option<Arc<Shown>>,
     },
     /// The server, about a device or in its place: its presence, or a will that was held back. The presence
     /// is stored whatever the device's state; anything else only while the device may talk.
@@ -38,6 +40,15 @@ pub enum Publisher {
         /// Which device.
         device: DeviceKey,
     },
+}
+
+/// What a service has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Its certificate.
+    pub certificate: CertificateId,
+    /// Key identifier of the CA that issued it.
+    pub issuer_key_id: KeyId,
 }
 
 /// A message to store.

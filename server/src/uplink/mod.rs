@@ -64,7 +64,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use dedup::WINDOW;
-pub use message::{Fresh, Message, Outcome, Position, Publisher, StoredMessage, StoredPublisher};
+pub use message::{Fresh, Message, Outcome, Position, Publisher, Shown, StoredMessage, StoredPublisher};
 pub use reader::{Cursor, ReadError, Reader};
 pub use retained::{Retained, RetainedMessage};
 pub use segment::SegmentError;

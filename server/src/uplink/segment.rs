@@ -107,7 +107,7 @@ pub(super) fn push(out: &mut Vec<u8>, message: &Message, name: impl Fn(DeviceKey
     if let Some(name) = &about {
         octets(out, name.tenant.as_str().as_bytes());
         octets(out, name.device_id.as_str().as_bytes());
-    } else if let Publisher::Service { tenant, name, client_id } = &message.publisher {
+    } else if let Publisher::Service { tenant, name, client_id, .. } = &message.publisher {
         octets(out, tenant.as_ref().map_or(b"", |tenant| tenant.as_str().as_bytes()));
         octets(out, name.as_bytes());
         octets(out, client_id.as_bytes());

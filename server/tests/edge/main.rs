@@ -6,6 +6,7 @@
 mod bounds;
 mod client;
 mod door;
+mod groups;
 mod hostile;
 mod independent;
 mod kept;

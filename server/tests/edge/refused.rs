@@ -11,7 +11,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::{
     client::{Client, End, V3, V5, code_in, connect, connect_with, publish, text, tls, tls_of},
-    site::{HIERARCHY, Site, now_s, unknown},
+    site::{HIERARCHY, PATIENCE, Site, now_s, unknown},
 };
 
 /// Connects and says CONNECT; how the connection ends.
@@ -203,5 +203,41 @@ async fn a_foreign_topic_is_refused_with_a_reason_or_a_close() {
     assert_eq!(site.stored().await.len(), 1);
     let ended = site.detail(0).await.sessions[0].ended.map(|(_, why)| why);
     assert_eq!(ended, Some(DisconnectReason::TopicRefused));
+    site.stop().await;
+}
+
+/// Waits until the first device's record has so many refusals of this code: the alert leaves before them.
+async fn recorded(site: &Site, code: Code, count: u64) {
+    let until = async {
+        loop {
+            let refusals = site.detail(0).await.refusals;
+            // The minute may have changed between two of them.
+            let of_code = refusals.iter().filter(|row| row.code == code);
+            if of_code.map(|row| row.count).sum::<u64>() == count {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, until).await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_by_alert_is_on_the_record_of_who_has_the_certificate() {
+    let site = Site::ending(now_s() - 5).await;
+    let expired = End::Alert(AlertDescription::CertificateExpired);
+    assert_eq!(handshake(&site, tls_of(&site.devices[0])).await, expired);
+    assert_eq!(handshake(&site, tls_of(&site.devices[0])).await, expired);
+    recorded(&site, Code::CertificateExpired, 2).await;
+    site.stop().await;
+    let site = Site::with(1).await;
+    let thief = unknown("MU-000099");
+    let stolen = tls(&site.devices[0].chain[..1], thief.key_pkcs8());
+    assert_eq!(handshake(&site, stolen).await, End::Alert(AlertDescription::DecryptError));
+    let strange = OddDevice::WrongRoot.make(&HIERARCHY, &testing::subject("MU-000001"), now_s());
+    let end = handshake(&site, tls(&strange.chain[..1], strange.key_pkcs8)).await;
+    assert_eq!(end, End::Alert(AlertDescription::UnknownCA));
+    recorded(&site, Code::KeyNotProven, 1).await;
+    let held: Vec<_> = site.detail(0).await.refusals.iter().map(|row| row.code).collect();
+    assert_eq!(held, [Code::KeyNotProven], "what only claims its name is not held against it");
     site.stop().await;
 }

@@ -17,8 +17,11 @@ use muster_pki::{
 use muster_server::{
     app::Messages,
     edge::{BrokerCredential, Doors, Edge, Limits, Roster, Trust},
-    registry::{Act, Actor, DeviceDetail, DeviceKey, Reason, Registry, RegistryError, Role, now_ms},
-    revocation::{Answer, Revocation},
+    registry::{
+        Act, Actor, DeviceDetail, DeviceKey, Group, Reason, Registry, RegistryError, RevocationReason, Role,
+        now_ms,
+    },
+    revocation::{Answer, GroupAnswer, Revocation},
     uplink::{Cursor, StoredMessage, StoredPublisher, Writer},
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -166,6 +169,25 @@ impl Site {
     pub(crate) async fn decide(&self, device: usize, act: Act) -> Result<Answer, RegistryError> {
         let serial = self.devices[device].identity().serial;
         self.revocation.decide(&ana(), &serial, act, &Reason::new("a reason of ten")).await
+    }
+
+    /// Decides about a group, and does not return before nothing it forbids is accepted any more.
+    #[allow(dead_code, reason = "not of every test binary that makes sites")]
+    pub(crate) async fn decide_group(&self, group: &Group, act: Act) -> Result<GroupAnswer, RegistryError> {
+        let code = (act == Act::Revoke).then_some(RevocationReason::KeyCompromise);
+        let reason = Reason { text: "a reason of ten".to_owned(), code };
+        self.revocation.decide_group(&ana(), group.clone(), act, &reason).await
+    }
+
+    /// Imports another batch of the first station; its devices, from 0.
+    #[allow(dead_code, reason = "not of every test binary that makes sites")]
+    pub(crate) async fn import(&self, batch: &str, devices: &[Credential]) {
+        let before = self.registry.batches(None, 1000).await.unwrap().items;
+        let before = before.iter().max_by_key(|row| row.sequence).map(|row| (row.sequence, row.digest));
+        let station = &HIERARCHY.stations[0];
+        let manifest = testing::manifest_of(station, batch, before, devices, now_ms());
+        let report = self.registry.import_manifest(&ana(), &manifest).await.unwrap();
+        assert_eq!(report.registered, devices.len() as u64);
     }
 
     /// Everything about a device, with the facts that are on their way.

@@ -21,7 +21,7 @@ use crate::{
         roster::{Arrival, Owner, Protocol, Seat, ServiceClient},
     },
     registry::{Claimed, Connected, DeviceKey, DeviceName, DeviceState, SessionId, now_ms},
-    uplink::{Position, Publisher, StoredMessage},
+    uplink::{Position, Publisher, Shown, StoredMessage},
 };
 
 /// A session of a device, or of a service, as it comes in.
@@ -131,6 +131,10 @@ impl Connection {
                 tenant: service.tenant().cloned(),
                 name: Arc::clone(&client.name),
                 client_id: Arc::clone(&client.client_id),
+                shown: Some(Arc::new(Shown {
+                    certificate: self.visitor.certificate,
+                    issuer_key_id: self.visitor.issuer_key_id,
+                })),
             },
             client_id,
             not_after_s,
@@ -161,6 +165,7 @@ impl Connection {
         let (seat, before) = self.shard.node.roster.enter(Arrival {
             owner: entrant.owner.clone(),
             certificate: self.visitor.certificate,
+            issuer_key_id: self.visitor.issuer_key_id,
             peer: self.peer,
             protocol: request.protocol,
             keep_alive_s: self.keep_alive_s(request),

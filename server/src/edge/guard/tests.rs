@@ -55,6 +55,7 @@ impl Node {
             .enter(Arrival {
                 owner: device.key.into(),
                 certificate: device.certificate,
+                issuer_key_id: [7; 20],
                 peer: peer(),
                 protocol: Protocol::V5,
                 keep_alive_s: 60,
@@ -331,7 +332,14 @@ async fn clients_of_a_service_do_not_take_over_for_ever_either() {
         if let_in.is_ok() {
             let owner = Owner::Service(client);
             let protocol = Protocol::V5;
-            let arrival = Arrival { owner, certificate, peer: peer(), protocol, keep_alive_s: 60 };
+            let arrival = Arrival {
+                owner,
+                certificate,
+                issuer_key_id: [7; 20],
+                peer: peer(),
+                protocol,
+                keep_alive_s: 60,
+            };
             seats.push(node.roster.enter(arrival).0);
         }
         outcomes.push(let_in.is_ok());

@@ -191,6 +191,10 @@ impl Shared {
         })
     }
 
+    pub(super) fn arrival(&self) -> &Arrival {
+        &self.arrival
+    }
+
     pub(super) fn info(&self) -> SessionInfo {
         SessionInfo {
             number: self.number,

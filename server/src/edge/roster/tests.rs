@@ -7,6 +7,7 @@ fn arrival(device: u32) -> Arrival {
     Arrival {
         owner: DeviceKey(device).into(),
         certificate: CertificateId([device as u8; 32]),
+        issuer_key_id: [7; 20],
         peer: ([127, 0, 0, 1], 40_000).into(),
         protocol: Protocol::V5,
         keep_alive_s: 60,

@@ -2,6 +2,8 @@
 //!
 //! Postcard, behind one octet of version. The session engine's own part is opaque here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use muster_shared::CertificateId;
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     edge::mqtt::session::{Kept, KeptError},
     registry::Verdicts,
-    uplink::{Message, Position, Publisher, SessionKey},
+    uplink::{Message, Position, Publisher, SessionKey, Shown},
 };
 
 const VERSION: u8 = 1;
@@ -75,7 +77,8 @@ impl Will {
     pub(super) fn of(due_ms: u64, message: &Message) -> Self {
         let certificate = match &message.publisher {
             Publisher::Device { certificate, .. } => Some(certificate.0),
-            Publisher::Service { .. } | Publisher::Server { .. } => None,
+            Publisher::Service { shown, .. } => shown.as_ref().map(|shown| shown.certificate.0),
+            Publisher::Server { .. } => None,
         };
         let tenant = match &message.publisher {
             Publisher::Service { tenant, .. } => tenant.as_ref().map(|tenant| tenant.as_str().into()),
@@ -104,6 +107,10 @@ impl Will {
                 tenant: self.tenant.as_ref().map(|tenant| tenant.parse()).transpose().ok()?,
                 name: name.clone(),
                 client_id: client_id.clone(),
+                // Which CA it was of is not kept: none has these octets.
+                shown: self
+                    .certificate
+                    .map(|id| Arc::new(Shown { certificate: CertificateId(id), issuer_key_id: [0; 20] })),
             },
         };
         Some(Message {

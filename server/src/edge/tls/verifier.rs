@@ -18,7 +18,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{cell::Cell, fmt, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use muster_pki::{DeviceIdentity, ServiceIdentity};
@@ -43,6 +43,17 @@ const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     mapping: &[(SignatureScheme::ECDSA_NISTP256_SHA256, &[ECDSA_P256_SHA256])],
 };
 
+thread_local! {
+    /// The certificate that was refused last on this thread: rustls' error does not say which it was.
+    static REFUSED: Cell<Option<CertificateId>> = const { Cell::new(None) };
+}
+
+/// The certificate that was refused on this thread since this was asked last. Whoever drives a connection
+/// asks right before and right after: its calls do not interleave with another's in between.
+pub(super) fn refused() -> Option<CertificateId> {
+    REFUSED.take()
+}
+
 pub(super) struct ClientVerifier {
     verdicts: Arc<Verdicts>,
     trust: Arc<Trust>,
@@ -58,6 +69,22 @@ struct Vouching {
 impl ClientVerifier {
     pub(super) fn new(verdicts: Arc<Verdicts>, trust: Arc<Trust>) -> Self {
         Self { verdicts, trust }
+    }
+
+    fn verified(&self, leaf: &CertificateDer<'_>, id: &CertificateId, now: UnixTime) -> Result<(), Error> {
+        let Some(known) = self.verdicts.certificate(id) else { return self.vouched(leaf, false, now) };
+        let end = Duration::from_secs(u64::try_from(known.not_after_s).unwrap_or(0));
+        if now > UnixTime::since_unix_epoch(end) {
+            return Err(Error::InvalidCertificate(CertificateError::Expired));
+        }
+        if self.trust.verify == Verify::Chain {
+            match self.vouched(leaf, true, now) {
+                // Known, and so told in CONNACK why it has to wait.
+                Ok(()) | Err(Error::InvalidCertificate(CertificateError::NotValidYet)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// The signature of the authority it names, and validity now. A withdrawn CA is still recognised: the
@@ -136,21 +163,8 @@ impl ClientCertVerifier for ClientVerifier {
         _chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let Some(known) = self.verdicts.certificate(&certificate_id(leaf)) else {
-            self.vouched(leaf, false, now)?;
-            return Ok(ClientCertVerified::assertion());
-        };
-        let end = Duration::from_secs(u64::try_from(known.not_after_s).unwrap_or(0));
-        if now > UnixTime::since_unix_epoch(end) {
-            return Err(Error::InvalidCertificate(CertificateError::Expired));
-        }
-        if self.trust.verify == Verify::Chain {
-            match self.vouched(leaf, true, now) {
-                // Known, and so told in CONNACK why it has to wait.
-                Ok(()) | Err(Error::InvalidCertificate(CertificateError::NotValidYet)) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let id = certificate_id(leaf);
+        self.verified(leaf, &id, now).inspect_err(|_| REFUSED.set(Some(id)))?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -170,6 +184,7 @@ impl ClientCertVerifier for ClientVerifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, certificate, signature, &ALGORITHMS)
+            .inspect_err(|_| REFUSED.set(Some(certificate_id(certificate))))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

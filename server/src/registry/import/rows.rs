@@ -12,6 +12,7 @@ use super::{RowRefused, Station, refused};
 use crate::registry::{
     device::DeviceState,
     error::RegistryError,
+    group::{Group, KeyId},
     operator::Actor,
     sqlite::{Connection, int, uint},
     verdict::{CertificateStatus, DeviceName},
@@ -22,6 +23,7 @@ pub(super) struct NewDevice {
     pub(super) row: i64,
     pub(super) name: DeviceName,
     pub(super) certificate: CertificateId,
+    pub(super) issuer_key_id: KeyId,
     pub(super) not_after_s: i64,
 }
 
@@ -195,6 +197,7 @@ async fn take_one(
             serial: row.serial.clone(),
         },
         certificate: row.certificate_id,
+        issuer_key_id: identity.issuer_key_id,
         not_after_s: identity.not_after_s,
     });
     Ok(())
@@ -242,6 +245,16 @@ async fn conflict(
             .map_err(|_| RegistryError::Damaged(format!("a device's state is {state:?}")))?;
         let code = state.refusal().unwrap_or(Code::CertificateRevoked);
         return Ok(Some((code, format!("its {kind} is {of_tenant}/{of_serial}'s, which is {state}"))));
+    }
+    let group = Group::Certificate(row.certificate_id);
+    let (revoked,): (i64,) =
+        sqlx::query_as("SELECT count(*) FROM rule WHERE kind = $1 AND value = $2 AND lifted IS NULL")
+            .bind(group.kind())
+            .bind(group.value())
+            .fetch_one(&mut *tx)
+            .await?;
+    if revoked > 0 {
+        return Ok(Some((Code::CertificateRevoked, "its certificate was revoked before it came".to_owned())));
     }
     let named: Option<(String, String, String, Vec<u8>)> = sqlx::query_as(
         "SELECT device.device_id, device.serial, batch.name, certificate.key_digest

@@ -6,7 +6,8 @@ use super::*;
 use crate::uplink::{Message, Publisher, StoredPublisher};
 
 fn entry(topic: &str, position: u64, expires_ms: Option<u64>) -> Entry {
-    let publisher = Publisher::Service { tenant: None, name: "ops".into(), client_id: "1".into() };
+    let publisher =
+        Publisher::Service { tenant: None, name: "ops".into(), client_id: "1".into(), shown: None };
     let message = Message {
         publisher,
         topic: Bytes::copy_from_slice(topic.as_bytes()),

@@ -19,7 +19,7 @@ fn device() -> Publisher {
 
 fn service(tenant: Option<&str>, name: &str, client_id: &str) -> Publisher {
     let tenant = tenant.map(|tenant| tenant.parse().unwrap());
-    Publisher::Service { tenant, name: name.into(), client_id: client_id.into() }
+    Publisher::Service { tenant, name: name.into(), client_id: client_id.into(), shown: None }
 }
 
 fn stored(publisher: &Publisher) -> StoredPublisher {
@@ -27,7 +27,7 @@ fn stored(publisher: &Publisher) -> StoredPublisher {
     match publisher {
         Publisher::Device { .. } => StoredPublisher::Device { tenant, device_id },
         Publisher::Server { .. } => StoredPublisher::Server { tenant, device_id },
-        Publisher::Service { tenant, name, client_id } => StoredPublisher::Service {
+        Publisher::Service { tenant, name, client_id, .. } => StoredPublisher::Service {
             tenant: tenant.clone(),
             name: (&**name).into(),
             client_id: (&**client_id).into(),

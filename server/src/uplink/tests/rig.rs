@@ -84,7 +84,7 @@ pub(super) fn device(n: u32) -> Publisher {
 }
 
 pub(super) fn service() -> Publisher {
-    Publisher::Service { tenant: None, name: "ops".into(), client_id: "1".into() }
+    Publisher::Service { tenant: None, name: "ops".into(), client_id: "1".into(), shown: None }
 }
 
 pub(super) fn server(n: u32) -> Publisher {
@@ -116,6 +116,10 @@ pub(super) fn save(key: SessionKey, state: &str, done: &[u64]) -> Change {
 
 pub(super) fn verdicts() -> Verdicts {
     let verdicts = Verdicts::empty();
+    let [tenant, station, batch] = ["acme", "S-07", "B-0042"];
+    let batch =
+        verdicts.put_batch(1, &tenant.parse().unwrap(), &station.parse().unwrap(), &batch.parse().unwrap());
+    let issuer = verdicts.put_issuer_key(&[7; 20]);
     for n in 0..DEVICES {
         let id = format!("MU-{n}");
         let name = DeviceName {
@@ -125,9 +129,9 @@ pub(super) fn verdicts() -> Verdicts {
         };
         let suspended = n + 1 == DEVICES;
         let state = if suspended { DeviceState::Suspended } else { DeviceState::Active };
-        let key = verdicts.put_device(i64::from(n), name, state);
+        let key = verdicts.put_device(i64::from(n), name, state, batch);
         assert_eq!(key, DeviceKey(n));
-        verdicts.put_certificate(&certificate(n), key, CertificateStatus::Active, i64::MAX);
+        verdicts.put_certificate(&certificate(n), key, issuer, CertificateStatus::Active, i64::MAX);
     }
     verdicts
 }

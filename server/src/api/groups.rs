@@ -1,0 +1,307 @@
+//! What is decided about many at once: a batch, a station, a tenant, a CA, a certificate. One rule each.
+
+use std::fmt;
+
+use axum::{Json, extract::State};
+use muster_pki::Ca;
+use muster_shared::{CertificateId, Code, id::IdError};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    Document, Doors, Path,
+    acts::{ADMINISTRATIVE_ACTION, CLOSE_WAIT, reason_of},
+    auth::{Caller, Need},
+    error::Problem,
+    routes::{About, Routes},
+    time, view,
+};
+use crate::{
+    registry::{Act, DeviceState, Group, GroupTarget, KeyId, Reason},
+    revocation::GroupAnswer,
+};
+
+/// The routes of this file.
+pub(super) fn routes(routes: Routes) -> Routes {
+    let held = || Act::ALL.into_iter().filter(|act| held(*act)).map(Act::as_str);
+    let about = |summary| {
+        About::new(summary).takes::<Posted>().answers::<view::GroupDecision>("group.decision").refuses([
+            Code::RouteUnknown,
+            Code::TransitionNotAllowed,
+            Code::ReasonMissing,
+            Code::ConfirmationMissing,
+        ])
+    };
+    routes
+        .post(
+            "/v1/batches/{batch}/{act}",
+            batch,
+            about("Decide about a batch, and whatever is imported into it later")
+                .words("act", held())
+                .refuses([Code::BatchUnknown]),
+        )
+        .post(
+            "/v1/stations/{station}/{act}",
+            station,
+            about("Decide about all that a station has made, and will make").words("act", held()),
+        )
+        .post(
+            "/v1/tenants/{tenant}/{act}",
+            tenant,
+            about("Decide about all devices of a tenant, now and later").words("act", held()),
+        )
+        .post(
+            "/v1/cas/{ca}/{act}",
+            ca,
+            about("Refuse every certificate of an authority for ever").words("act", ["withdraw"]),
+        )
+        .post(
+            "/v1/certificates/{id}/{act}",
+            certificate,
+            about("Refuse one certificate for ever, of a device or of a service").words("act", ["revoke"]),
+        )
+}
+
+/// What is done to groups by name.
+fn held(act: Act) -> bool {
+    !matches!(act, Act::FirstConnection | Act::Decommission)
+}
+
+/// The authorities whose key the server holds and whose certificates its doors take.
+pub struct Authorities {
+    /// Of operational certificates.
+    pub operational: Ca,
+    /// Of services.
+    pub service: Ca,
+}
+
+impl fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authorities")
+    }
+}
+
+impl Authorities {
+    /// The one of this name: `operational` or `service`.
+    pub(super) fn named(&self, name: &str) -> Option<&Ca> {
+        match name {
+            "operational" => Some(&self.operational),
+            "service" => Some(&self.service),
+            _ => None,
+        }
+    }
+
+    fn have(&self, key_id: &KeyId) -> bool {
+        [&self.operational, &self.service].iter().any(|ca| ca.certificate().key_id() == *key_id)
+    }
+}
+
+/// What a decision about a group is posted with.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Posted {
+    reason: Option<String>,
+    reason_code: Option<String>,
+    confirm: Option<String>,
+    /// Say what it would be about, and decide nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+type Answer = Result<Json<view::GroupDecision>, Problem>;
+
+pub(super) async fn batch(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path((batch, verb)): Path<(String, String)>,
+    Document(posted): Document<Posted>,
+) -> Answer {
+    let target = match batch.split_once('/') {
+        Some((station, name)) => {
+            GroupTarget::Group(Group::Batch(id(station, "station")?, id(name, "batch")?))
+        }
+        None => GroupTarget::Batch(id(&batch, "batch")?),
+    };
+    decide(&caller, &doors, target, &batch, &verb, &posted).await
+}
+
+pub(super) async fn station(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path((station, verb)): Path<(String, String)>,
+    Document(posted): Document<Posted>,
+) -> Answer {
+    let target = Group::Station(id(&station, "station")?).into();
+    decide(&caller, &doors, target, &station, &verb, &posted).await
+}
+
+pub(super) async fn tenant(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path((tenant, verb)): Path<(String, String)>,
+    Document(posted): Document<Posted>,
+) -> Answer {
+    let target = Group::Tenant(id(&tenant, "tenant")?).into();
+    decide(&caller, &doors, target, &tenant, &verb, &posted).await
+}
+
+pub(super) async fn ca(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path((ca, verb)): Path<(String, String)>,
+    Document(posted): Document<Posted>,
+) -> Answer {
+    if verb != "withdraw" {
+        return Err(Problem::new(Code::RouteUnknown).what(format!("an authority has no {verb}")));
+    }
+    caller.may(Need::Trust)?;
+    let target = Group::Ca(key_id(&doors, &ca).await?).into();
+    decide(&caller, &doors, target, &ca, "revoke", &posted).await
+}
+
+pub(super) async fn certificate(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path((certificate, verb)): Path<(String, String)>,
+    Document(posted): Document<Posted>,
+) -> Answer {
+    if verb != "revoke" {
+        return Err(Problem::new(Code::RouteUnknown).what(format!("a certificate has no {verb}")));
+    }
+    let id: CertificateId = id(&certificate, "certificate")?;
+    decide(&caller, &doors, Group::Certificate(id).into(), &certificate, &verb, &posted).await
+}
+
+fn id<T: std::str::FromStr<Err = IdError>>(text: &str, what: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: IdError| {
+        Problem::new(Code::UsageWrong).what(format!("{text:?} names no {what}")).because(error.to_string())
+    })
+}
+
+/// An authority by its key identifier, by the station that holds it, or by its name here.
+async fn key_id(doors: &Doors, name: &str) -> Result<KeyId, Problem> {
+    let authorities = &doors.facts.authorities;
+    if let Some(ca) = authorities.named(name) {
+        return Ok(ca.certificate().key_id());
+    }
+    let unknown = |why: &str| {
+        Problem::new(Code::RouteUnknown)
+            .what(format!("no authority {name}"))
+            .because(why)
+            .next("muster ca list names the stations; service and operational are the server's own")
+    };
+    let verdicts = doors.registry.verdicts();
+    if let Some(key_id) = hex::decode(name).ok().and_then(|octets| KeyId::try_from(octets).ok()) {
+        let known = verdicts.issuer(&key_id).is_some() || authorities.have(&key_id);
+        return if known { Ok(key_id) } else { Err(unknown("nobody here has this key identifier")) };
+    }
+    let station = verdicts.issuer_of(name).ok_or_else(|| unknown("nor is it a station"))?;
+    station.key_id[..].try_into().map_err(|_| unknown("its key identifier is of another kind"))
+}
+
+async fn decide(
+    caller: &Caller,
+    doors: &Doors,
+    target: GroupTarget,
+    name: &str,
+    verb: &str,
+    posted: &Posted,
+) -> Answer {
+    let Some(act) = verb.parse::<Act>().ok().filter(|act| held(*act)) else {
+        return Err(Problem::new(Code::RouteUnknown).what(format!("{name} has no {verb}")));
+    };
+    let actor = caller.may(need(doors, &target))?;
+    if posted.dry_run {
+        let (group, state, devices) = doors.registry.group(target).await?;
+        return Ok(Json(planned(&group, act, state, devices)?));
+    }
+    let reason = reason_of(posted.reason.as_deref(), posted.reason_code.as_deref(), verb)?;
+    if act == Act::Revoke {
+        confirmed(posted.confirm.as_deref(), name, &reason)?;
+    }
+    let answer = doors.revocation.decide_group(actor, target, act, &reason).await?;
+    Ok(Json(seen_through(answer).await))
+}
+
+/// One device's certificate is an operator's to revoke, as the device is. Everything else is about many, or
+/// about whom the server trusts.
+fn need(doors: &Doors, target: &GroupTarget) -> Need {
+    match target {
+        GroupTarget::Group(Group::Certificate(id)) if doors.registry.verdicts().certificate(id).is_some() => {
+            Need::Decide
+        }
+        _ => Need::Trust,
+    }
+}
+
+/// What cannot be undone is said twice, and with the word the revocation list will carry.
+fn confirmed(confirm: Option<&str>, name: &str, reason: &Reason) -> Result<(), Problem> {
+    if reason.code.is_none() {
+        return Err(Problem::new(Code::ReasonMissing)
+            .what("a revocation needs a reason code")
+            .next("repeat it with --reason-code keyCompromise or another word of RFC 5280"));
+    }
+    if confirm != Some(name) {
+        return Err(Problem::new(Code::ConfirmationMissing).serial(name));
+    }
+    Ok(())
+}
+
+fn planned(group: &Group, act: Act, from: DeviceState, devices: u64) -> Result<view::GroupDecision, Problem> {
+    let to = from
+        .step(act, true)
+        .map_err(|error| Problem::new(Code::TransitionNotAllowed).what(format!("{group}: {error}")))?;
+    Ok(document(group, act, from, to, devices))
+}
+
+fn document(
+    group: &Group,
+    act: Act,
+    from: DeviceState,
+    to: DeviceState,
+    devices: u64,
+) -> view::GroupDecision {
+    view::GroupDecision {
+        schema: "muster.group.decision/1".to_owned(),
+        kind: group.kind().to_owned(),
+        group: group.value(),
+        act: act.as_str().to_owned(),
+        from: from.as_str().to_owned(),
+        to: to.as_str().to_owned(),
+        devices,
+        dry_run: true,
+        generation: None,
+        audit_no: None,
+        decided_at: None,
+        enforced: false,
+        enforced_at: None,
+        sessions_closed: 0,
+        commit_to_closed_ms: None,
+        mqtt_reason: None,
+    }
+}
+
+/// A decision that is true already: waits a little for the sessions to close, and says what it saw.
+async fn seen_through(answer: GroupAnswer) -> view::GroupDecision {
+    let decided = answer.decided.clone();
+    let mut decision = view::GroupDecision {
+        dry_run: false,
+        generation: Some(decided.generation.0),
+        audit_no: Some(decided.audit_no),
+        decided_at: Some(time::from_ms(decided.decided_at_ms)),
+        enforced: !decided.act.ends_sessions(),
+        ..document(&decided.group, decided.act, decided.from, decided.to, decided.devices)
+    };
+    if decision.enforced {
+        return decision;
+    }
+    if let Ok(Ok(Some(enforced))) = tokio::time::timeout(CLOSE_WAIT, answer.enforced()).await {
+        let closed = enforced.closed_sessions > 0;
+        decision.enforced = true;
+        decision.enforced_at = Some(time::from_ms(enforced.enforced_at_ms));
+        decision.sessions_closed = enforced.closed_sessions;
+        decision.commit_to_closed_ms = closed.then_some(enforced.commit_to_closed_ms);
+        decision.mqtt_reason = closed.then_some(ADMINISTRATIVE_ACTION);
+    }
+    decision
+}
