@@ -270,11 +270,13 @@ impl<'a> Body<'a> {
                     let len = list.u16()?;
                     list.take(usize::from(len))?;
                 }
-                0x26 => match (list.string()?, list.string()?) {
+                0x26 => {
+                    let (name, token) = (list.string()?, list.string()?);
                     // User properties may stand more than once: the first counts, here and at the server.
-                    (continuity::PROPERTY, token) => drop(found.continuity.get_or_insert(token)),
-                    _ => {}
-                },
+                    if name == continuity::PROPERTY {
+                        found.continuity.get_or_insert(token);
+                    }
+                }
                 _ => return Err(MqttError::Malformed),
             }
         }
