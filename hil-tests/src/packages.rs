@@ -23,6 +23,13 @@ pub struct Need {
 /// The machine emulator that runs the board.
 pub const QEMU: Need = Need { program: "qemu-system-arm", package: "qemu-system-arm" };
 
+/// The browser the web page is tested in, what drives it, and the client of the registry that axe-core is in.
+pub const BROWSER: [Need; 3] = [
+    Need { program: "chromium", package: "chromium" },
+    Need { program: "chromedriver", package: "chromium-driver" },
+    Need { program: "npm", package: "npm" },
+];
+
 /// Something is missing and may not, or could not, be installed.
 #[derive(Debug, thiserror::Error)]
 #[error("missing on this machine: {missing}{why}\n  next   {command}")]

@@ -28,13 +28,18 @@ const PORTABLE: [&str; 2] = ["muster-shared", "muster-firmware"];
 /// Tests that boot a board, or run the real programs, by name: they live in these modules.
 const ON_BOARDS: &str = "test(/^(qemu|programs)::/)";
 const ON_BOARDS_MODULES: [&str; 2] = ["qemu::", "programs::"];
+/// Tests of the web page in a real browser.
+const IN_BROWSER: &str = "test(/^browser::/)";
+const IN_BROWSER_MODULE: &str = "browser::";
+/// What judges whether everybody can use the page: fetched to test with, no part of Muster.
+const AXE: &str = "axe-core@4.14.1";
 /// The version `cargo verify` builds where cargo-deny is absent.
 const DENY: &str = "0.20.2";
 
 /// A step's name and what it does.
 type Step = (&'static str, fn(&mut Run<'_>) -> Result<Counts>);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("format", format),
     ("lint", lint),
     ("lint-device", lint_device),
@@ -42,6 +47,7 @@ const STEPS: [Step; 9] = [
     ("licences", licences),
     ("tests", tests),
     ("doctests", doctests),
+    ("page", page),
     ("image", image),
     ("board-tests", board_tests),
 ];
@@ -161,12 +167,12 @@ fn licences(run: &mut Run<'_>) -> Result<Counts> {
 
 fn tests(run: &mut Run<'_>) -> Result<Counts> {
     if run.has_nextest()? {
-        let nextest = run.nextest(&format!("not {ON_BOARDS}"));
+        let nextest = run.nextest(&format!("not ({ON_BOARDS} | {IN_BROWSER})"));
         return run.count(nextest);
     }
     let mut test = cargo();
     test.args(["test", "--locked", "--lib", "--bins", "--tests", "--no-fail-fast", "--"]);
-    for module in ON_BOARDS_MODULES {
+    for module in ON_BOARDS_MODULES.into_iter().chain([IN_BROWSER_MODULE]) {
         test.args(["--skip", module]);
     }
     run.count(test)
@@ -175,6 +181,24 @@ fn tests(run: &mut Run<'_>) -> Result<Counts> {
 fn doctests(run: &mut Run<'_>) -> Result<Counts> {
     let mut test = cargo();
     test.args(["test", "--locked", "--doc", "--no-fail-fast"]);
+    run.count(test)
+}
+
+/// The web page in Chromium; its pictures are left in the target directory.
+fn page(run: &mut Run<'_>) -> Result<Counts> {
+    packages::ensure(&packages::BROWSER, &mut |text| run.say(text))?;
+    let axe = run.axe()?;
+    let mut test = if run.has_nextest()? {
+        let mut nextest = run.nextest(IN_BROWSER);
+        nextest.args(["-p", "muster-server"]);
+        nextest
+    } else {
+        let mut test = cargo();
+        test.args(["test", "--locked", "-p", "muster-server", "--test", "page", "--no-fail-fast"]);
+        test.args(["--", "--test-threads=1", IN_BROWSER_MODULE]);
+        test
+    };
+    test.env("MUSTER_AXE", axe);
     run.count(test)
 }
 
@@ -286,6 +310,26 @@ impl Run<'_> {
         // What built it is larger than all of ours.
         let _ = std::fs::remove_dir_all(home.join("build"));
         Ok((built.failed == 0).then_some(ours))
+    }
+
+    /// Where axe-core's script is: fetched once into the target folder by npm, which checks its digest.
+    fn axe(&mut self) -> Result<PathBuf> {
+        let home = self.workspace.target.join("tools").join(AXE.replace('@', "-"));
+        let script = home.join("package").join("axe.min.js");
+        if script.is_file() {
+            return Ok(script);
+        }
+        std::fs::create_dir_all(&home).with_context(|| format!("{} cannot be made", home.display()))?;
+        let mut pack = Command::new("npm");
+        pack.args(["pack", "--silent", AXE]).current_dir(&home);
+        let mut unpack = Command::new("tar");
+        unpack.args(["-xzf", &format!("{}.tgz", AXE.replace('@', "-"))]).current_dir(&home);
+        for command in [pack, unpack] {
+            if self.check(command)?.failed > 0 {
+                bail!("{AXE} could not be fetched from the npm registry");
+            }
+        }
+        Ok(script)
     }
 
     /// Runs a command that either passes or fails.

@@ -26,7 +26,7 @@ pub(super) enum Need {
 
 impl Need {
     /// The one table of roles.
-    fn covered_by(self, role: Role) -> bool {
+    pub(super) fn covered_by(self, role: Role) -> bool {
         match role {
             Role::Viewer | Role::Auditor => matches!(self, Self::Look),
             Role::Importer => matches!(self, Self::Look | Self::Import),

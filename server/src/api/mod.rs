@@ -9,6 +9,7 @@
 //! | `auth` | who asks, and whether their role covers it |
 //! | `routes`, [`openapi`] | the one list of routes; the document made of it |
 //! | `devices`, `acts`, `groups`, `batches`, [`audit`], `tokens`, `status` | the routes |
+//! | `page` | the web page: a client of these routes |
 //! | [`serve`] | TLS, connections, graceful end |
 
 use std::{sync::Arc, time::Duration};
@@ -36,6 +37,8 @@ mod devices;
 pub mod error;
 mod groups;
 pub mod openapi;
+pub mod overview;
+mod page;
 mod routes;
 pub mod serve;
 mod status;
@@ -99,14 +102,16 @@ pub struct Facts {
     pub tally: Arc<Tally>,
 }
 
-/// Every route.
+/// Every route, and the web page beside them.
 pub fn router(doors: Doors) -> Router {
     let routes = described(Routes::new());
     let document = openapi::document(routes.list()).to_string().into();
     let index = index(routes.list()).to_string().into();
     let (router, _) = routes.finish();
+    let router = router.layer(Extension(Described { document, index }));
+    let asked_within = page::Routes(router.clone().with_state(doors.clone()));
     router
-        .layer(Extension(Described { document, index }))
+        .merge(page::routes().layer(Extension(asked_within)))
         .fallback(|| async { Problem::new(Code::RouteUnknown) })
         .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed) })
         .layer(from_fn_with_state(doors.clone(), frame))
@@ -126,6 +131,7 @@ fn described(routes: Routes) -> Routes {
         .get("/v1", list_routes, About::new("What there is").answers::<view::Page<view::Route>>("route.list"))
         .get(openapi::PATH, document, About::new("This document").open().answers::<Value>(""));
     let routes = status::routes(routes);
+    let routes = overview::routes(routes);
     let routes = devices::routes(routes);
     let routes = acts::routes(routes);
     let routes = batches::routes(routes);
@@ -165,6 +171,7 @@ fn index(routes: &[Route]) -> Value {
 async fn frame(State(doors): State<Doors>, request: Request, next: Next) -> Response {
     let id = request_id();
     let place = format!("{} {}", request.method(), request.uri().path());
+    let shown_to_a_person = page::is_page(request.uri()).then(|| request.uri().clone());
     let span = tracing::info_span!("request", id = %id, place = %place);
     let answer = tokio::time::timeout(doors.facts.request, next.run(request)).instrument(span.clone()).await;
     let mut response = answer.unwrap_or_else(|_| Problem::new(Code::RequestTimeout).into_response());
@@ -174,7 +181,10 @@ async fn frame(State(doors): State<Doors>, request: Request, next: Next) -> Resp
         span.in_scope(|| tracing::info!(code = %problem.code, what = %problem.what, "refused"));
         // What the first rendering set besides the body stays: Allow, for one.
         let headers = std::mem::take(response.headers_mut());
-        response = problem.into_response();
+        response = match &shown_to_a_person {
+            Some(uri) => page::refused(&problem, uri),
+            None => problem.into_response(),
+        };
         let rendered = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::WWW_AUTHENTICATE];
         for (name, value) in headers.iter().filter(|(name, _)| !rendered.contains(name)) {
             response.headers_mut().insert(name.clone(), value.clone());
@@ -184,7 +194,10 @@ async fn frame(State(doors): State<Doors>, request: Request, next: Next) -> Resp
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(HeaderName::from_static("x-request-id"), value);
     }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    for (name, value) in page::HEADERS {
+        headers.insert(name, value);
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     response

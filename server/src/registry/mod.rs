@@ -31,6 +31,7 @@
 //! | [`operator`] | operators and their tokens |
 //! | [`newest`], [`readings`] | when a device was last heard of and what its sensors said, in memory and in its row |
 //! | [`filter`] | which devices are asked for: the grammar of every search |
+//! | [`overview`] | the fleet in a dozen figures |
 //! | [`query`] | listings and one device's page |
 //! | `load` | the file's word, into the verdicts |
 //! | `sqlite` | the backend: how the file is opened, written and upgraded |
@@ -65,6 +66,7 @@ mod members;
 pub mod newest;
 pub mod operator;
 pub mod orders;
+pub mod overview;
 pub mod query;
 pub mod readings;
 pub mod rules;
@@ -481,6 +483,17 @@ impl Registry {
         let (actor, target, reason) = (actor.clone(), target.into(), reason.to_owned());
         self.run(|inner| async move { orders::record(&inner, &actor, &target, order, &reason, detail).await })
             .await
+    }
+
+    /// The fleet in a dozen figures.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn overview(
+        &self,
+        tenant: Option<&muster_shared::Tenant>,
+    ) -> Result<overview::Overview, RegistryError> {
+        overview::read(&self.inner, tenant).await
     }
 
     /// Imported batches, in the order of their first import, after the cursor.

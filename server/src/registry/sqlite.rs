@@ -38,6 +38,7 @@ const REGISTRY: &[Step] = &[
     (2, "continuity", include_str!("../../migrations/sqlite/registry/0002_continuity.sql")),
     (3, "newest", include_str!("../../migrations/sqlite/registry/0003_newest.sql")),
     (4, "groups", include_str!("../../migrations/sqlite/registry/0004_groups.sql")),
+    (50, "overview", include_str!("../../migrations/sqlite/registry/0050_overview.sql")),
 ];
 
 impl From<sqlx::Error> for RegistryError {

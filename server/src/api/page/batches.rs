@@ -1,0 +1,241 @@
+//! Batches: what was made, imported and is at work.
+
+use askama::Template;
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::{
+    Section, Shell,
+    data::{Api, encoded},
+    devices::Row,
+    page,
+    parts::{When, count, short},
+};
+use crate::api::{Path, Query, error::Problem, view};
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    after: Option<String>,
+}
+
+struct Batch {
+    batch: String,
+    href: String,
+    tenant: String,
+    product: String,
+    station: String,
+    devices: String,
+    active: String,
+    closed: When,
+    short: String,
+}
+
+impl Batch {
+    fn of(row: &view::Batch) -> Self {
+        Self {
+            batch: row.batch.clone(),
+            href: format!("/batches/{}", encoded(&row.batch)),
+            tenant: row.tenant.clone(),
+            product: row.product.clone(),
+            station: row.station.clone(),
+            devices: count(row.devices),
+            active: count(row.active),
+            closed: When::exact(&row.closed_at),
+            short: short(&row.manifest_digest).to_owned(),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "batches.html")]
+struct Batches {
+    shell: Shell,
+    rows: Vec<Batch>,
+    told: String,
+    next_href: Option<String>,
+}
+
+pub(super) async fn list(api: Api, Query(asked): Query<Asked>) -> Result<Response, Problem> {
+    let status = api.status().await?;
+    let after = asked.after.map(|after| format!("?after={}", encoded(&after))).unwrap_or_default();
+    let found: view::Page<view::Batch> = api.get(&format!("/v1/batches{after}")).await?;
+    let shown = found.items.len() as u64;
+    Ok(page(&Batches {
+        shell: Shell::new("Batches", Section::Batches, &status),
+        told: format!("{} of {}", count(shown), count(found.total.unwrap_or(shown))),
+        rows: found.items.iter().map(Batch::of).collect(),
+        next_href: found.next.map(|next| format!("/batches?after={}", encoded(&next))),
+    }))
+}
+
+/// The document of `/v1/batches/{batch}`, as far as it is shown.
+#[derive(Deserialize)]
+struct Reconciled {
+    batch: String,
+    tenant: String,
+    station: String,
+    product: String,
+    closed_at: String,
+    manifests: Vec<Manifest>,
+    made: u64,
+    registered: u64,
+    first_seen: u64,
+    states: Vec<InState>,
+    refused: u64,
+    unannounced: u64,
+    missing: u64,
+    gaps: Vec<Span>,
+    quota: u64,
+    station_devices: u64,
+    over_quota: u64,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    sequence: u64,
+    digest: String,
+    devices: u64,
+    imported_at: String,
+    imported_by: String,
+}
+
+#[derive(Deserialize)]
+struct InState {
+    state: String,
+    devices: u64,
+}
+
+#[derive(Deserialize)]
+struct Span {
+    first: String,
+    last: String,
+}
+
+/// What checking it again found.
+#[derive(Deserialize)]
+struct Verdict {
+    intact: bool,
+    manifests: u64,
+    rows: u64,
+    faults: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Look {
+    check: Option<String>,
+}
+
+/// A step of the way from the line to the field.
+struct Step {
+    name: &'static str,
+    n: String,
+    /// Of a thousand: how far the bar goes.
+    part: u64,
+    href: String,
+}
+
+struct Imported {
+    sequence: u64,
+    digest: String,
+    devices: String,
+    at: When,
+    by: String,
+    href: String,
+}
+
+#[derive(Template)]
+#[template(path = "batch.html")]
+struct One {
+    shell: Shell,
+    name: String,
+    product: String,
+    station: String,
+    tenant: String,
+    closed: When,
+    steps: Vec<Step>,
+    manifests: Vec<Imported>,
+    /// What does not add up, each with how many.
+    odd: Vec<(String, String)>,
+    rows: Vec<Row>,
+    told: String,
+    all_href: String,
+    check_href: String,
+    checked: Option<(bool, String, Vec<String>)>,
+}
+
+pub(super) async fn show(
+    api: Api,
+    Path(name): Path<String>,
+    Query(look): Query<Look>,
+) -> Result<Response, Problem> {
+    let status = api.status().await?;
+    let path = format!("/v1/batches/{}", encoded(&name));
+    let of: Reconciled = api.get(&path).await?;
+    let checked = match look.check {
+        Some(_) => Some(checked(&api.get(&format!("{path}/verify")).await?)),
+        None => None,
+    };
+    let filter = |more: &str| format!("/devices?filter={}", encoded(&format!("batch:{}{more}", of.batch)));
+    let first = format!("/v1/devices?filter={}&limit=10", encoded(&format!("batch:{}", of.batch)));
+    let devices: view::Page<view::Device> = api.get(&first).await?;
+    let active = of.states.iter().find(|of| of.state == "active").map_or(0, |of| of.devices);
+    let step = |step: &'static str, n: u64, href: String| Step {
+        name: step,
+        n: count(n),
+        part: (n * 1000).checked_div(of.made).unwrap_or(0).min(1000),
+        href,
+    };
+    let shown = devices.items.len() as u64;
+    Ok(page(&One {
+        shell: Shell::new(of.batch.clone(), Section::Batches, &status),
+        steps: vec![
+            step("made", of.made, filter("")),
+            step("imported", of.registered, filter("")),
+            step("connected", of.first_seen, filter(" -seen:never")),
+            step("active", active, filter(" state:active")),
+        ],
+        odd: odd(&of),
+        told: format!("{} of {}", count(shown), count(of.registered)),
+        rows: devices.items.iter().map(Row::of).collect(),
+        all_href: filter(""),
+        check_href: format!("/batches/{}?check=1", encoded(&of.batch)),
+        checked,
+        manifests: of.manifests.iter().map(|manifest| imported(&path, manifest)).collect(),
+        closed: When::exact(&of.closed_at),
+        name: of.batch,
+        product: of.product,
+        station: of.station,
+        tenant: of.tenant,
+    }))
+}
+
+fn imported(path: &str, of: &Manifest) -> Imported {
+    Imported {
+        sequence: of.sequence,
+        digest: of.digest.clone(),
+        devices: count(of.devices),
+        at: When::exact(&of.imported_at),
+        by: of.imported_by.clone(),
+        href: format!("{path}/manifest?sequence={}", of.sequence),
+    }
+}
+
+fn odd(of: &Reconciled) -> Vec<(String, String)> {
+    let ranges: Vec<_> = of.gaps.iter().take(3).map(|gap| format!("{} – {}", gap.first, gap.last)).collect();
+    let all = [
+        (of.refused, "rows refused: duplicates, or taken out of use for ever".to_owned()),
+        (of.unannounced, "devices here that no manifest of it names".to_owned()),
+        (of.missing, format!("serials left out: {}", ranges.join(", "))),
+        (of.over_quota, format!("more than its station may make ({} of {})", of.station_devices, of.quota)),
+    ];
+    all.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| (count(n), what)).collect()
+}
+
+fn checked(of: &Verdict) -> (bool, String, Vec<String>) {
+    let said = if of.intact {
+        format!("{} manifests and {} rows are as they were made", count(of.manifests), count(of.rows))
+    } else {
+        "not everything is as it was made".to_owned()
+    };
+    (of.intact, said, of.faults.clone())
+}

@@ -1,0 +1,34 @@
+//! Which page is where.
+
+use axum::{
+    Router,
+    response::Redirect,
+    routing::{get, post},
+};
+
+use super::{acts, assets, audit, batches, certificates, device, devices, overview, readings, settings};
+use crate::api::Doors;
+
+/// The pages.
+pub(in crate::api) fn routes() -> Router<Doors> {
+    Router::new()
+        .route("/", get(overview::show))
+        .route("/devices", get(devices::list))
+        .route("/devices.csv", get(devices::csv))
+        .route("/acts", get(acts::many).post(acts::do_many))
+        .route("/devices/{serial}", get(device::show))
+        .route("/devices/{serial}/why", get(device::why))
+        .route("/devices/{serial}/readings", get(readings::show))
+        .route("/devices/{serial}/{act}", get(acts::ask).post(acts::decide))
+        .route("/batches", get(batches::list))
+        .route("/batches/{batch}", get(batches::show))
+        .route("/certificates", get(certificates::devices))
+        .route("/certificates/authorities", get(certificates::authorities))
+        .route("/certificates/revoked", get(certificates::revoked))
+        .route("/audit", get(audit::list))
+        .route("/settings", get(|| async { Redirect::to("/settings/operators") }))
+        .route("/settings/{section}", get(settings::show))
+        .route("/settings/tokens/new", post(settings::new_token))
+        .route("/settings/tokens/{id}/revoke", post(settings::end_token))
+        .route("/assets/{name}", get(assets::asset))
+}

@@ -1,0 +1,249 @@
+//! Who may use the server, whom it trusts, its bounds, and what it is.
+
+use askama::Template;
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse as _, Redirect, Response},
+};
+use muster_shared::Code;
+use serde_json::{Value, json};
+
+use super::{
+    Section, Shell,
+    data::{Api, encoded},
+    form::Fields,
+    may, page_with,
+    parts::{When, count, counted},
+};
+use crate::{
+    api::{Path, auth::Need, error::Problem, view},
+    registry::Role,
+};
+
+/// The tabs: address and name.
+const TABS: [(&str, &str); 6] = [
+    ("operators", "Operators"),
+    ("tokens", "Tokens"),
+    ("trust", "Trust"),
+    ("limits", "Limits"),
+    ("keep", "Keep for"),
+    ("about", "About"),
+];
+
+struct Operator {
+    name: String,
+    role: String,
+    last_seen: Option<When>,
+    tokens: String,
+}
+
+struct Token {
+    id: String,
+    operator: String,
+    role: String,
+    created: When,
+    ends: Option<When>,
+    last_used: Option<When>,
+    ended: bool,
+    /// The one this page is read with.
+    href: String,
+}
+
+struct Station {
+    station: String,
+    tenant: String,
+    devices: String,
+    quota: String,
+    serials: String,
+    key: Vec<String>,
+    stopped: Option<(When, String)>,
+}
+
+/// A value that is in force.
+struct Setting {
+    key: String,
+    said: String,
+}
+
+#[derive(Template)]
+#[template(path = "settings.html")]
+struct Settings {
+    shell: Shell,
+    tab: String,
+    tabs: [(&'static str, &'static str); 6],
+    operators: Vec<Operator>,
+    tokens: Vec<Token>,
+    stations: Vec<Station>,
+    values: Vec<Setting>,
+    started: Option<When>,
+    broker_ends: Option<When>,
+    roles: Vec<&'static str>,
+    may_access: bool,
+    problem: Option<Problem>,
+    /// A token just made: shown once, here.
+    secret: Option<(String, String)>,
+}
+
+pub(super) async fn show(api: Api, Path(tab): Path<String>) -> Result<Response, Problem> {
+    if !TABS.iter().any(|(key, _)| *key == tab) {
+        return Err(Problem::new(Code::RouteUnknown));
+    }
+    let status = api.status().await?;
+    let page = read(&api, &status, &tab).await?;
+    // What this role may not see is said on the page, which still leads to what it may.
+    let code = page.problem.as_ref().map_or(200, |problem| problem.status());
+    Ok(page_with(StatusCode::from_u16(code).unwrap_or(StatusCode::OK), &page))
+}
+
+async fn read(api: &Api, status: &view::Status, tab: &str) -> Result<Settings, Problem> {
+    let name = TABS.iter().find(|(key, _)| *key == tab).map_or("Settings", |(_, name)| name);
+    let mut page = Settings {
+        shell: Shell::new(name, Section::Settings, status),
+        tab: tab.to_owned(),
+        tabs: TABS,
+        operators: Vec::new(),
+        tokens: Vec::new(),
+        stations: Vec::new(),
+        values: Vec::new(),
+        started: None,
+        broker_ends: None,
+        roles: Role::ALL.iter().map(|role| role.as_str()).collect(),
+        may_access: may(status, Need::Access),
+        problem: None,
+        secret: None,
+    };
+    match tab {
+        "operators" | "tokens" => {
+            let found: Result<view::Page<view::Token>, Problem> = api.get("/v1/tokens").await;
+            match found {
+                Ok(found) => {
+                    page.operators = operators(&found.items);
+                    page.tokens = found.items.iter().rev().map(token).collect();
+                }
+                Err(problem) if problem.code == Code::RoleMissing => page.problem = Some(problem),
+                Err(problem) => return Err(problem),
+            }
+        }
+        "trust" => {
+            let found: view::Page<view::Station> = api.get("/v1/stations").await?;
+            page.stations = found.items.iter().map(station).collect();
+        }
+        "limits" | "keep" => {
+            let found: Option<Value> = api.find("/v1/config").await?;
+            page.values = found.map(|of| values(&of, tab)).unwrap_or_default();
+        }
+        _ => {
+            page.started = Some(When::ago(&status.started_at));
+            page.broker_ends = Some(When::ends(&status.broker_certificate_ends_at));
+            page.values = about(status);
+        }
+    }
+    Ok(page)
+}
+
+/// Those who have a token, each with what is seen of them.
+fn operators(tokens: &[view::Token]) -> Vec<Operator> {
+    let mut names: Vec<&str> = tokens.iter().map(|token| token.operator.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let of = |name: &str| {
+        let own: Vec<_> = tokens.iter().filter(|token| token.operator == name).collect();
+        let live = own.iter().filter(|token| !token.ended).count();
+        let newest = own.iter().filter(|token| !token.ended).max_by_key(|token| &token.created_at);
+        Operator {
+            name: name.to_owned(),
+            role: newest.map_or_else(|| "none in force".to_owned(), |token| token.role.clone()),
+            last_seen: own.iter().filter_map(|token| token.last_used_at.as_deref()).max().map(When::ago),
+            tokens: counted(live as u64, "token"),
+        }
+    };
+    names.into_iter().map(of).collect()
+}
+
+fn token(row: &view::Token) -> Token {
+    Token {
+        id: row.id.clone(),
+        operator: row.operator.clone(),
+        role: row.role.clone(),
+        created: When::exact(&row.created_at),
+        ends: row.ends_at.as_deref().map(When::ends),
+        last_used: row.last_used_at.as_deref().map(When::ago),
+        ended: row.ended,
+        href: format!("/settings/tokens/{}/revoke", encoded(&row.id)),
+    }
+}
+
+fn station(row: &view::Station) -> Station {
+    Station {
+        station: row.station.clone(),
+        tenant: row.tenant.clone(),
+        devices: counted(row.devices, "device"),
+        quota: count(row.quota),
+        serials: format!("{} – {}", row.serial_first, row.serial_last),
+        key: super::certificates::groups(&row.manifest_key),
+        stopped: row
+            .stopped_at
+            .as_ref()
+            .map(|at| (When::ago(at), row.stopped_why.clone().unwrap_or_default())),
+    }
+}
+
+/// The configuration in force, this tab's part of it.
+fn values(config: &Value, tab: &str) -> Vec<Setting> {
+    let wanted =
+        |key: &str| if tab == "keep" { key.starts_with("keep.") } else { key.starts_with("limits.") };
+    let items = config["items"].as_array().into_iter().flatten();
+    items
+        .filter_map(|item| Some((item["key"].as_str()?, &item["value"])))
+        .filter(|(key, _)| wanted(key))
+        .map(|(key, value)| Setting {
+            key: key.to_owned(),
+            said: value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+        })
+        .collect()
+}
+
+fn about(status: &view::Status) -> Vec<Setting> {
+    let value = |key: &str, said: String| Setting { key: key.to_owned(), said };
+    let ready = if status.ready { "yes".to_owned() } else { status.not_ready.join("; ") };
+    vec![
+        value("version", status.version.clone()),
+        value("ready", ready),
+        value("devices connect to", status.mqtt.clone()),
+        value("devices", count(status.devices)),
+        value("sessions", count(status.sessions)),
+        value("generation", count(status.generation)),
+        value("licence", "Apache-2.0 or MIT".to_owned()),
+    ]
+}
+
+/// A token, made: the one page that shows it.
+pub(super) async fn new_token(api: Api, fields: Fields) -> Result<Response, Problem> {
+    let status = api.status().await?;
+    let text = |name: &str| fields.one(name).unwrap_or_default().trim().to_owned();
+    let document = json!({
+        "operator": text("operator"),
+        "role": text("role"),
+        "days": text("days").parse::<u64>().unwrap_or(0),
+    });
+    let made: Result<Value, Problem> = api.post("/v1/tokens", &document).await;
+    let mut page = read(&api, &status, "tokens").await?;
+    let mut code = StatusCode::OK;
+    match made {
+        Ok(made) => {
+            let secret = made["token"].as_str().unwrap_or_default();
+            page.secret = Some((text("operator"), secret.to_owned()));
+        }
+        Err(problem) => {
+            code = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            page.problem = Some(problem);
+        }
+    }
+    Ok(page_with(code, &page))
+}
+
+/// Ends a token.
+pub(super) async fn end_token(api: Api, Path(id): Path<String>) -> Result<Response, Problem> {
+    let _: Value = api.post(&format!("/v1/tokens/{}/revoke", encoded(&id)), &json!({})).await?;
+    Ok(Redirect::to("/settings/tokens").into_response())
+}

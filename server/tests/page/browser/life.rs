@@ -1,0 +1,150 @@
+//! An operator's day: find a device, suspend it and take it back, revoke it for ever, several at once.
+
+use super::{clean, fleet, of};
+use crate::fleet::Live;
+
+#[test]
+fn a_device_is_found_suspended_with_undo_and_revoked_on_its_own_page() {
+    let (fleet, browser) = fleet();
+    browser.go("/");
+    let overview = browser.text("main");
+    assert!(overview.contains("1 refusal from 1 suspended device"), "{overview}");
+    assert!(overview.contains("1 device quarantined"), "{overview}");
+
+    // Found by its serial, from anywhere.
+    browser.key("/");
+    browser.write("#find", "MU-000001\u{e007}");
+    browser.until("found", "location.pathname === '/devices/MU-000001'");
+    assert!(browser.text(".head").contains("online"), "{}", browser.text(".head"));
+    assert!(browser.text("main").contains("21.5"), "its readings are there");
+
+    suspend_and_undo(&browser);
+    assert!(browser.text(".head .chip").ends_with("active"));
+
+    let live = Live::connect(&fleet.server, &fleet.credentials[0]).unwrap();
+    revoke(&browser);
+    live.ended();
+    assert!(Live::connect(&fleet.server, &fleet.credentials[0]).is_err(), "it never comes back");
+    fleet.live.ended();
+    clean(&browser);
+}
+
+fn suspend_and_undo(browser: &crate::driver::Browser) {
+    browser.click(".head a[href$='/suspend']");
+    browser.until("the dialog", "document.querySelector('dialog[open] form[data-act]')");
+    let focused = browser.script("return document.activeElement.name", &[]);
+    assert_eq!(focused, "reason", "the focus is where one types");
+    browser.write("dialog #reason", "case 882");
+    browser.click("dialog button.primary");
+    browser.until("suspended", "document.querySelector('.head .chip.s-suspended')");
+    let said = browser.text("[data-done]");
+    assert!(said.contains("Suspended by") && said.contains("Session closed in"), "{said}");
+    browser.click("[data-undo]");
+    browser.until("undone", "document.querySelector('.head .chip.s-active')");
+    assert!(browser.text(".events").contains("undo of no."), "{}", browser.text(".events"));
+}
+
+fn revoke(browser: &crate::driver::Browser) {
+    browser.click(".more-acts summary");
+    browser.click(".more-acts a[href$='/revoke']");
+    browser.until("its own page", "location.pathname.endsWith('/revoke')");
+    assert!(browser.text(".effects").contains("it never connects again with this key"));
+    assert_eq!(browser.script("return document.activeElement.textContent", &[]), "Cancel");
+    // What is missing is listed, and nothing is done.
+    browser.script(
+        "for (const e of document.querySelectorAll('[required]')) e.removeAttribute('required')",
+        &[],
+    );
+    browser.script("document.querySelector('textarea').removeAttribute('minlength')", &[]);
+    browser.write("#reason", "stolen");
+    browser.write("#typed", "0009");
+    browser.click("button.danger");
+    browser.until("refused", "document.querySelector('[role=alert]')");
+    let told = browser.text("[role=alert]");
+    for fault in ["fewer than 10 characters", "RFC 5280", "not how MU-000001 ends"] {
+        assert!(told.contains(fault), "{told}");
+    }
+    browser.script("document.querySelector('#reason').value = 'stolen from the van'", &[]);
+    browser.script("document.querySelector('#typed').value = '0001'", &[]);
+    browser.script("document.querySelector('#reason_code').value = 'keyCompromise'", &[]);
+    browser.click("button.danger");
+    browser.until("revoked", "document.querySelector('.head .chip.s-revoked')");
+    let said = browser.text("main");
+    assert!(said.contains("keyCompromise") && said.contains("stolen from the van"), "{said}");
+}
+
+#[test]
+fn a_revocation_is_not_made_on_what_was_not_seen() {
+    let (fleet, browser) = fleet();
+    browser.go(&format!("{}/revoke", of("MU-000005")));
+    fleet.server.muster(&["device", "quarantine", "MU-000005", "--reason", "seen twice"]).exits(0);
+    browser.script("document.querySelector('#reason_code').value = 'keyCompromise'", &[]);
+    browser.write("#reason", "stolen from the van");
+    browser.write("#typed", "0005");
+    browser.click("button.danger");
+    browser.until("refused", "document.querySelector('[role=alert]')");
+    let told = browser.text("[role=alert]");
+    assert!(told.contains("changed meanwhile") && told.contains("seen twice"), "{told}");
+    let state = fleet.server.muster(&["device", "show", "MU-000005", "--json"]).exits(0).json();
+    assert_eq!(state["state"], "quarantined");
+}
+
+#[test]
+fn several_are_suspended_at_once_and_each_outcome_is_told() {
+    let (fleet, browser) = fleet();
+    browser.go("/devices");
+    assert_eq!(browser.script("return document.querySelector('#with').hidden", &[]), true);
+    for serial in ["MU-000004", "MU-000006", "MU-000007"] {
+        browser.click(&format!("tr[data-serial='{serial}'] input[name=s]"));
+    }
+    browser.until("counted", "document.querySelector('#with').innerText.includes('3 selected')");
+    browser.click("#with button[value=suspend]");
+    browser.until("asked", "document.querySelector('dialog[open] form[data-act]')");
+    let asked = browser.text("dialog");
+    assert!(asked.contains("Suspend 2 devices?") && asked.contains("1 would be skipped"), "{asked}");
+    browser.write("dialog #reason", "recall 7");
+    browser.click("dialog button.primary");
+    browser.until("told", "document.querySelector('main [role=status]')");
+    assert!(browser.text("main").contains("done 2 · skipped 1 · failed 0"), "{}", browser.text("main"));
+    let state = fleet.server.muster(&["device", "show", "MU-000006", "--json"]).exits(0).json();
+    assert_eq!(state["state"], "suspended");
+    clean(&browser);
+}
+
+#[test]
+fn every_act_works_without_script() {
+    let (fleet, browser) = fleet();
+    browser.scripting(false);
+    browser.go("/devices?filter=state%3Asuspended");
+    assert!(browser.text("main").contains("MU-000002"));
+    browser.click("td a.serial");
+    browser.click(".head a[href$='/resume']");
+    browser.write("#reason", "repaired");
+    browser.click("button.primary");
+    let state = fleet.server.muster(&["device", "show", "MU-000002", "--json"]).exits(0).json();
+    assert_eq!(state["state"], "registered");
+    browser.scripting(true);
+}
+
+#[test]
+fn what_people_and_devices_say_is_text() {
+    let (fleet, browser) = fleet();
+    for path in [
+        "/",
+        "/devices",
+        "/devices/MU-000003",
+        "/audit",
+        "/devices?filter=%3Cscript%3Ealert(1)%3C%2Fscript%3E",
+        "/devices/%3Cb%3E",
+    ] {
+        browser.go(path);
+        let title = browser.script("return document.title", &[]);
+        assert_ne!(title, "owned", "{path}");
+        let foreign =
+            browser.script("return document.querySelectorAll('main script, main img, main b').length", &[]);
+        assert_eq!(foreign, 0, "{path}");
+    }
+    browser.go("/devices/MU-000003");
+    assert!(browser.text("main").contains("<img src=x onerror="), "it is shown as it was written");
+    drop(fleet);
+}

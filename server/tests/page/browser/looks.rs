@@ -1,0 +1,95 @@
+//! Every page, wide and narrow, light and dark: nothing from elsewhere, no complaint, no sideways scroll, and
+//! what axe-core looks for. A picture of each is kept.
+
+use serde_json::{Value, json};
+
+use super::{clean, fleet};
+use crate::driver::{Browser, pictures};
+
+/// Every page there is, and what its picture is called.
+const PAGES: &[(&str, &str)] = &[
+    ("overview", "/"),
+    ("devices", "/devices"),
+    ("devices-columns", "/devices?cols=model,id,address&density=compact"),
+    ("devices-none", "/devices?filter=batch%3AB-0001%20state%3Adecommissioned"),
+    ("devices-filter-wrong", "/devices?filter=colour%3Ared"),
+    ("device", "/devices/MU-000001"),
+    ("device-suspended", "/devices/MU-000002"),
+    ("device-hostile", "/devices/MU-000003"),
+    ("device-revoked", "/devices/MU-000004"),
+    ("device-readings", "/devices/MU-000001/readings"),
+    ("device-sessions", "/devices/MU-000001?tab=sessions"),
+    ("device-certificates", "/devices/MU-000001?tab=certificates"),
+    ("device-json", "/devices/MU-000001?tab=json"),
+    ("suspend", "/devices/MU-000001/suspend"),
+    ("revoke", "/devices/MU-000001/revoke"),
+    ("several", "/acts?act=revoke&s=acme%2FMU-000006&s=acme%2FMU-000004"),
+    ("batches", "/batches"),
+    ("batch", "/batches/B-0001"),
+    ("certificates", "/certificates"),
+    ("authorities", "/certificates/authorities"),
+    ("certificates-revoked", "/certificates/revoked"),
+    ("audit", "/audit?check=1"),
+    ("operators", "/settings/operators"),
+    ("tokens", "/settings/tokens"),
+    ("trust", "/settings/trust"),
+    ("limits", "/settings/limits"),
+    ("keep", "/settings/keep"),
+    ("about", "/settings/about"),
+    ("no-such-device", "/devices/MU-999999"),
+    ("no-such-page", "/nothing"),
+];
+
+/// What axe-core found that is serious or worse, as rule and places.
+fn serious(browser: &Browser, axe: &str) -> Vec<String> {
+    let run = "const done = arguments[arguments.length - 1];
+        axe.run(document, { resultTypes: ['violations'] }).then(
+            (found) => done(found.violations.map((of) => ({
+                id: of.id, impact: of.impact, at: of.nodes.slice(0, 3).map((node) => node.target.join(' ') + ': ' + node.failureSummary),
+            }))),
+            (error) => done([{ id: String(error), impact: 'critical', at: [] }]));";
+    browser.script(axe, &[]);
+    let found = browser.script_later(run, &[]);
+    let serious = |of: &&Value| matches!(of["impact"].as_str(), Some("serious" | "critical"));
+    found.as_array().unwrap().iter().filter(serious).map(Value::to_string).collect()
+}
+
+#[test]
+fn every_page_is_readable_wide_and_narrow_light_and_dark() {
+    let axe = std::env::var_os("MUSTER_AXE").expect("MUSTER_AXE names axe.min.js: cargo verify page sets it");
+    let axe = std::fs::read_to_string(axe).unwrap();
+    let (_fleet, browser) = fleet();
+    let mut faults = Vec::new();
+    for (width, height) in [(1280, 900), (390, 844)] {
+        for dark in [false, true] {
+            browser.look(width, height, dark);
+            let theme = if dark { "dark" } else { "light" };
+            for (name, path) in PAGES {
+                browser.go(path);
+                browser.picture(&pictures().join(format!("{name}-{width}-{theme}.png")));
+                let wide = browser.script(
+                    "return document.documentElement.scrollWidth - document.documentElement.clientWidth",
+                    &[],
+                );
+                if wide != json!(0) {
+                    faults.push(format!("{name} {width} {theme}: {wide} px sideways"));
+                }
+                faults
+                    .extend(serious(&browser, &axe).iter().map(|of| format!("{name} {width} {theme}: {of}")));
+            }
+        }
+    }
+    browser.look(320, 700, false);
+    for (name, path) in PAGES {
+        browser.go(path);
+        let wide = browser.script(
+            "return document.documentElement.scrollWidth - document.documentElement.clientWidth",
+            &[],
+        );
+        if wide != json!(0) {
+            faults.push(format!("{name} 320: {wide} px sideways"));
+        }
+    }
+    clean(&browser);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

@@ -1,0 +1,151 @@
+//! The web page as it comes over the wire: headers, escaping, refusals, caching.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod rig;
+
+use rig::{Server, http::Http};
+
+const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
+
+/// Every page.
+const PAGES: &[&str] = &[
+    "/",
+    "/devices",
+    "/devices?cols=model,id,tenant,address,station,registered,refused&density=compact",
+    "/devices?filter=%3Cscript%3Ealert(1)%3C/script%3E",
+    "/devices/MU-000001",
+    "/devices/MU-000001/readings",
+    "/devices/MU-000001?tab=sessions",
+    "/devices/MU-000001?tab=certificates",
+    "/devices/MU-000001?tab=json",
+    "/devices/MU-000001?kind=%3Cb%3E",
+    "/devices/MU-000001/suspend",
+    "/devices/MU-000001/revoke",
+    "/devices/%3Cscript%3E",
+    "/devices/MU-000001/%3Cscript%3E",
+    "/acts?act=suspend&s=acme%2FMU-000001",
+    "/acts?act=%3Cscript%3E",
+    "/batches",
+    "/batches/B-0001",
+    "/batches/%3Cscript%3E",
+    "/certificates",
+    "/certificates/authorities",
+    "/certificates/revoked",
+    "/audit?check=1",
+    "/settings/operators",
+    "/settings/tokens",
+    "/settings/trust",
+    "/settings/limits",
+    "/settings/keep",
+    "/settings/about",
+    "/%3Cscript%3E",
+];
+
+#[test]
+fn no_page_holds_markup_of_somebody_else_or_anything_inline() {
+    let server = Server::start();
+    server.with_devices("B-0001", &["MU-000001", "MU-000002"]);
+    server.muster(&["device", "suspend", "MU-000001", "--reason", HOSTILE]).exits(0);
+    let http = Http::new(&server);
+    for path in PAGES {
+        let page = http.get(path);
+        assert!(page.status < 500, "{path}: {}", page.head);
+        let kind = page.header("content-type").unwrap_or_default();
+        assert!(kind.starts_with("text/html"), "{path}: {}", page.head);
+        let policy = page.header("content-security-policy").unwrap();
+        assert!(
+            policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(page.header("referrer-policy"), Some("same-origin"));
+        assert_eq!(page.header("cache-control"), Some("no-store"));
+        let html = String::from_utf8(page.body).unwrap();
+        for inline in ["alert(1)</script>", "<img", "<script>", " style=", " onclick=", "javascript:", "<b>"]
+        {
+            assert!(!html.contains(inline), "{path} has {inline}");
+        }
+        assert_eq!(html.matches("<script").count(), 1, "{path}");
+        assert_eq!(html.matches("<h1").count(), 1, "{path} has one main heading");
+        assert!(html.contains("<html lang=\"en\">") && html.contains("<main"), "{path}");
+    }
+    let shown = String::from_utf8(http.get("/devices/MU-000001").body).unwrap();
+    assert!(shown.contains("&#60;script&#62;alert(1)"), "the reason is shown as it was written");
+}
+
+#[test]
+fn files_are_kept_for_ever_and_found_by_their_digest_alone() {
+    let server = Server::start();
+    let http = Http::new(&server);
+    let page = String::from_utf8(http.get("/").body).unwrap();
+    let names: Vec<_> = page.split("/assets/").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    for name in names {
+        // Who is not signed in sees a page too.
+        let file = http.with("nobody").get(&format!("/assets/{name}"));
+        assert_eq!(file.status, 200, "{name}");
+        assert_eq!(file.header("cache-control"), Some("public, max-age=31536000, immutable"));
+    }
+    assert_eq!(http.get("/assets/muster-0000000000000000.css").status, 404);
+}
+
+#[test]
+fn who_is_not_signed_in_is_sent_to_sign_in_and_a_program_is_told() {
+    let server = Server::start();
+    let http = Http::new(&server).with("muster_nobody");
+    let page = http.get("/devices?filter=state:active");
+    assert_eq!(page.status, 303, "{}", page.head);
+    assert_eq!(page.header("location"), Some("/login?then=%2Fdevices%3Ffilter%3Dstate%3Aactive"));
+    http.get("/v1/devices").refused(401, "M501");
+}
+
+#[test]
+fn a_viewer_sees_all_and_has_no_buttons() {
+    let server = Server::start();
+    server.with_devices("B-0001", &["MU-000001"]);
+    let admin = Http::new(&server);
+    let made = server
+        .muster(&["token", "create", "eve", "--role", "viewer", "--days", "1", "--json"])
+        .exits(0)
+        .json();
+    let viewer = admin.with(made["token"].as_str().unwrap());
+    let page = |http: &Http, path: &str| String::from_utf8(http.get(path).body).unwrap();
+    assert!(page(&admin, "/devices/MU-000001").contains("/devices/MU-000001/suspend"));
+    let seen = page(&viewer, "/devices/MU-000001");
+    assert!(seen.contains("MU-000001") && !seen.contains("/devices/MU-000001/suspend"), "{seen}");
+    assert!(!page(&viewer, "/devices").contains("type=\"checkbox\" name=\"s\""));
+    assert_eq!(viewer.get("/devices/MU-000001/revoke").status, 403);
+}
+
+#[test]
+fn a_listing_is_taken_out_whole() {
+    let server = Server::start();
+    server.with_devices("B-0001", &["MU-000001", "MU-000002", "MU-000003"]);
+    let http = Http::new(&server);
+    let csv = http.get("/devices.csv?filter=state:registered");
+    assert_eq!(csv.header("content-type"), Some("text/csv; charset=utf-8"));
+    let text = String::from_utf8(csv.body).unwrap();
+    assert_eq!(text.lines().count(), 4, "{text}");
+    assert!(text.lines().nth(1).unwrap().contains("MU-000001"), "{text}");
+}
+
+#[test]
+fn the_overview_counts_what_there_is() {
+    let server = Server::start();
+    server.with_devices("B-0001", &["MU-000001", "MU-000002", "MU-000003"]);
+    server.muster(&["device", "quarantine", "MU-000002", "--reason", "seen twice"]).exits(0);
+    let http = Http::new(&server);
+    let told = http.get("/v1/overview").is(200);
+    assert_eq!((&told["devices"], &told["online"]), (&3.into(), &0.into()));
+    let states: Vec<_> =
+        told["states"].as_array().unwrap().iter().map(|of| (&of["state"], &of["devices"])).collect();
+    assert_eq!(states, [(&"registered".into(), &2.into()), (&"quarantined".into(), &1.into())]);
+    assert!(told["quarantined_at"].is_string(), "{told}");
+    assert_eq!(told["ends"].as_array().unwrap().len(), 12, "{told}");
+    let online = told["online_24h"].as_array().unwrap();
+    assert!((96..=97).contains(&online.len()) && online.iter().all(|of| of["max"] == 0), "{told}");
+    let page = String::from_utf8(http.get("/").body).unwrap();
+    assert!(page.contains("1 device quarantined"), "{page}");
+}
