@@ -5,6 +5,9 @@
 //! | `connect_cpu_us` | the server's processor time for a full mTLS connect with CONNECT and CONNACK |
 //! | `ingest_cpu_us` | its processor time for a durable QoS 1 message, 4000 a second from 1000 connections |
 //! | `device_connect_minsn` | million instructions on the board from the start of a connect to CONNACK |
+//! | `lookup_us` | the verdict on a certificate, of ten million devices |
+//! | `lookup_bytes` | memory in use for each of them |
+//! | `start_1m_ms` | a registry of a million devices, from its file to its verdicts |
 //!
 //! Everything a row compares is measured in the same run, in turns (A B A B), and a value is the median of
 //! its turns. Processor time is the kernel's account of the server's process, not wall time, so a busy
@@ -16,6 +19,7 @@ mod device;
 mod ingest;
 mod peer;
 mod server;
+mod verdict;
 
 use std::{
     collections::BTreeMap,
@@ -73,10 +77,13 @@ struct Bench {
 /// Its name, and what measures it.
 type Measure = (&'static str, fn(&Bench) -> Result<Row>);
 
-const ROWS: [Measure; 3] = [
+const ROWS: [Measure; 6] = [
     ("connect_cpu_us", connect::measure),
     ("ingest_cpu_us", ingest::measure),
     ("device_connect_minsn", device::measure),
+    ("lookup_us", verdict::lookup),
+    ("lookup_bytes", verdict::bytes),
+    ("start_1m_ms", verdict::start),
 ];
 
 /// The names of all rows.

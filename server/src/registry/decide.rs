@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use muster_shared::{CertificateId, DeviceId, Generation, SerialNumber, Tenant};
+use muster_shared::{CertificateId, Generation, SerialNumber, Tenant};
 use serde_json::json;
 
 use super::{
@@ -416,17 +416,4 @@ async fn remove_data(tx: &mut Connection, id: i64) -> Result<(), RegistryError> 
     sqlx::query("DELETE FROM session WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM refusal WHERE device = $1").bind(id).execute(&mut *tx).await?;
     continuity::forget(tx, id).await
-}
-
-/// What a device is called, from its row.
-pub(super) fn names(
-    tenant: &str,
-    device_id: &str,
-    serial: &str,
-) -> Result<(Tenant, DeviceId, SerialNumber), RegistryError> {
-    Ok((
-        parse(tenant, "a device's tenant")?,
-        parse(device_id, "a device's id")?,
-        parse(serial, "a device's serial")?,
-    ))
 }

@@ -170,7 +170,7 @@ pub(super) async fn import_manifest(
     let header = &verified.header;
     let batch_key = verdicts.put_batch(batch_row, &header.tenant, &header.station, &header.batch);
     for new in taken.devices {
-        let key = verdicts.put_device(new.row, new.name, DeviceState::Registered, batch_key);
+        let key = verdicts.put_device(new.row, &new.name, DeviceState::Registered, batch_key);
         let issuer = verdicts.put_issuer_key(&new.issuer_key_id);
         let active = CertificateStatus::Active;
         verdicts.put_certificate(&new.certificate, key, issuer, active, new.not_after_s);

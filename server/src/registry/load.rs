@@ -3,17 +3,19 @@
 
 use std::collections::HashMap;
 
-use futures_util::TryStreamExt;
 use muster_shared::CertificateId;
 
 use super::{
-    Inner, decide,
+    Inner,
     error::RegistryError,
-    members::BatchKey,
-    sqlite::{Connection, digest, parse},
+    members::{BatchKey, IssuerKey},
+    sqlite::{Connection, int, parse, uint},
     station,
     verdict::{CertificateStatus, DeviceName},
 };
+
+/// Devices read in one row: their text is some hundreds of kilobytes.
+const TOGETHER: i64 = 8192;
 
 /// Loads every registered factory CA. A record that the root's signature no longer covers vouches for nobody.
 pub(super) async fn issuers(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
@@ -24,35 +26,93 @@ pub(super) async fn issuers(inner: &Inner, connection: &mut Connection) -> Resul
     Ok(())
 }
 
+/// How many devices and certificates there are, about: what room is made for.
+pub(super) async fn sizes(connection: &mut Connection) -> Result<(usize, usize), RegistryError> {
+    // The largest row ids: a count would read every row.
+    let (devices, certificates): (i64, i64) = sqlx::query_as(
+        "SELECT coalesce((SELECT max(id) FROM device), 0), coalesce((SELECT max(rowid) FROM certificate), 0)",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok((uint(devices) as usize, uint(certificates) as usize))
+}
+
 /// Devices and certificates, into the verdicts.
+///
+/// A row costs a few microseconds on its way out of the database, whatever is in it; so the database joins
+/// the text of many devices into one row, and their certificates into another.
 pub(super) async fn devices(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
-    let verdicts = &inner.verdicts;
     let batches = batches(inner, connection).await?;
-    let mut devices = sqlx::query_as::<_, (i64, String, String, String, String, i64)>(
-        "SELECT id, tenant, device_id, serial, state, batch FROM device ORDER BY id",
-    )
-    .fetch(&mut *connection);
-    while let Some((row, tenant, device_id, serial, state, batch)) = devices.try_next().await? {
-        let (tenant, device_id, serial) = decide::names(&tenant, &device_id, &serial)?;
-        let state = parse(&state, "a device's state")?;
-        let batch = batches.get(&batch);
-        let batch = batch.ok_or_else(|| RegistryError::Damaged(format!("device row {row} has no batch")))?;
-        verdicts.put_device(row, DeviceName { tenant, device_id, serial }, state, *batch);
-    }
-    drop(devices);
-    let mut certificates = sqlx::query_as::<_, (Vec<u8>, i64, Vec<u8>, i64, String)>(
-        "SELECT id, device, issuer_key_id, not_after_s, status FROM certificate",
-    )
-    .fetch(connection);
-    while let Some((id, row, issuer, not_after_s, status)) = certificates.try_next().await? {
-        let id = CertificateId(digest(&id, "a certificate's id")?);
-        let damaged = |what: String| RegistryError::Damaged(what);
-        let device = verdicts.by_row(row).ok_or_else(|| damaged(format!("certificate {id} is nobody's")))?;
-        let status = CertificateStatus::from_word(&status)
-            .ok_or_else(|| damaged(format!("certificate {id} is {status:?}")))?;
-        verdicts.put_certificate(&id, device, verdicts.put_issuer_key(&issuer), status, not_after_s);
+    let (devices, _) = sizes(connection).await?;
+    for first in (0..=int(devices as u64)).step_by(TOGETHER as usize) {
+        let (text,): (Option<String>,) = sqlx::query_as(
+            "SELECT group_concat(id || ' ' || tenant || ' ' || device_id || ' ' || serial || ' ' || state
+             || ' ' || batch, ';')
+             FROM (SELECT id, tenant, device_id, serial, state, batch FROM device
+                   WHERE id >= $1 AND id < $2 ORDER BY id)",
+        )
+        .bind(first)
+        .bind(first + TOGETHER)
+        .fetch_one(&mut *connection)
+        .await?;
+        for line in text.iter().flat_map(|text| text.split(';')) {
+            device(inner, &batches, line)
+                .ok_or_else(|| RegistryError::Damaged(format!("a device's row is {line:?}")))?;
+        }
+        let (text,): (Option<String>,) = sqlx::query_as(
+            "SELECT group_concat(hex(id) || ' ' || device || ' ' || hex(issuer_key_id) || ' ' || not_after_s
+             || ' ' || status, ';')
+             FROM (SELECT id, device, issuer_key_id, not_after_s, status FROM certificate
+                   WHERE device >= $1 AND device < $2 ORDER BY device)",
+        )
+        .bind(first)
+        .bind(first + TOGETHER)
+        .fetch_one(&mut *connection)
+        .await?;
+        let mut issuer = LastIssuer::default();
+        for line in text.iter().flat_map(|text| text.split(';')) {
+            certificate(inner, &mut issuer, line)
+                .ok_or_else(|| RegistryError::Damaged(format!("a certificate's row is {line:?}")))?;
+        }
     }
     Ok(())
+}
+
+fn device(inner: &Inner, batches: &HashMap<i64, BatchKey>, line: &str) -> Option<()> {
+    let mut words = line.split(' ');
+    let row = words.next()?.parse().ok()?;
+    let name = DeviceName {
+        tenant: words.next()?.parse().ok()?,
+        device_id: words.next()?.parse().ok()?,
+        serial: words.next()?.parse().ok()?,
+    };
+    let state = words.next()?.parse().ok()?;
+    let batch = batches.get(&words.next()?.parse().ok()?)?;
+    inner.verdicts.put_device(row, &name, state, *batch);
+    words.next().is_none().then_some(())
+}
+
+/// Certificates in a row are of one CA, mostly.
+#[derive(Default)]
+struct LastIssuer {
+    key_id: String,
+    key: Option<IssuerKey>,
+}
+
+fn certificate(inner: &Inner, last: &mut LastIssuer, line: &str) -> Option<()> {
+    let mut words = line.split(' ');
+    let mut id = [0; 32];
+    hex::decode_to_slice(words.next()?, &mut id).ok()?;
+    let device = inner.verdicts.by_row(words.next()?.parse().ok()?)?;
+    let issuer = words.next()?;
+    if last.key.is_none() || last.key_id != issuer {
+        let key_id = hex::decode(issuer).ok()?;
+        *last = LastIssuer { key_id: issuer.to_owned(), key: Some(inner.verdicts.put_issuer_key(&key_id)) };
+    }
+    let not_after_s = words.next()?.parse().ok()?;
+    let status = CertificateStatus::from_word(words.next()?)?;
+    inner.verdicts.put_certificate(&CertificateId(id), device, last.key?, status, not_after_s);
+    words.next().is_none().then_some(())
 }
 
 /// Every batch by its row.

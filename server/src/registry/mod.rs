@@ -19,7 +19,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`device`] | states, acts, the transition table |
-//! | [`verdict`], `index` | may this device talk now, from memory |
+//! | [`verdict`], `index`, `tails`, `names` | may this device talk now, from memory |
 //! | [`decide`] | one device's decision |
 //! | [`group`], [`rules`], `members` | a group's decision, which holds for its members now and later |
 //! | [`station`], [`import`] | the root and the stations it vouches for; manifests |
@@ -33,6 +33,7 @@
 //! | [`filter`] | which devices are asked for: the grammar of every search |
 //! | [`overview`] | the fleet in a dozen figures |
 //! | [`query`] | listings and one device's page |
+//! | [`sizing`] | made-up fleets, to measure verdicts with |
 //! | `load` | the file's word, into the verdicts |
 //! | `sqlite` | the backend: how the file is opened, written and upgraded |
 
@@ -63,6 +64,7 @@ pub mod import;
 mod index;
 mod load;
 mod members;
+mod names;
 pub mod newest;
 pub mod operator;
 pub mod orders;
@@ -71,8 +73,10 @@ pub mod query;
 pub mod readings;
 pub mod rules;
 pub mod session;
+pub mod sizing;
 pub(crate) mod sqlite;
 pub mod station;
+mod tails;
 pub mod verdict;
 
 #[cfg(test)]
@@ -216,8 +220,11 @@ impl Registry {
         let (last_session,): (i64,) = sqlx::query_as("SELECT coalesce(max(id), 0) FROM session")
             .fetch_one(writer.connection()?)
             .await?;
+        let (devices, certificates) = load::sizes(writer.connection()?).await?;
         drop(writer);
-        let verdicts = Arc::new(Verdicts::empty());
+        let verdicts = Verdicts::open(data_dir, devices, certificates)
+            .map_err(|source| RegistryError::Key { path: data_dir.to_owned(), source })?;
+        let verdicts = Arc::new(verdicts);
         let newest = Arc::new(Newest::new(verdicts.clone()));
         let inner = Arc::new(Inner {
             database,
@@ -232,6 +239,7 @@ impl Registry {
         {
             let mut connection = inner.database.readers().acquire().await?;
             inner.load(&mut connection).await?;
+            inner.verdicts.settle();
         }
         let facts = tokio::spawn(facts::run(inner.facts.clone(), Arc::downgrade(&inner)));
         let newest = tokio::spawn(newest::run(newest, Arc::downgrade(&inner)));

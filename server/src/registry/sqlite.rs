@@ -39,6 +39,7 @@ const REGISTRY: &[Step] = &[
     (3, "newest", include_str!("../../migrations/sqlite/registry/0003_newest.sql")),
     (4, "groups", include_str!("../../migrations/sqlite/registry/0004_groups.sql")),
     (50, "overview", include_str!("../../migrations/sqlite/registry/0050_overview.sql")),
+    (51, "start", include_str!("../../migrations/sqlite/registry/0051_start.sql")),
 ];
 
 impl From<sqlx::Error> for RegistryError {

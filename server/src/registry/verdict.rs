@@ -6,6 +6,8 @@
 
 use std::{
     collections::HashMap,
+    io,
+    path::Path,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -22,6 +24,8 @@ use super::{
     group::{Group, Hold, KeyId},
     index::{Entry, Index},
     members::{BatchKey, IssuerKey, Members},
+    names::Names,
+    tails::Tails,
 };
 
 /// A device within this process: dense from 0, stable while the process runs, never written down.
@@ -94,26 +98,6 @@ impl States {
     }
 }
 
-struct Device {
-    row: i64,
-    name: Arc<DeviceName>,
-}
-
-#[derive(Default)]
-struct Names {
-    devices: Vec<Device>,
-    by_row: HashMap<i64, DeviceKey>,
-    /// In two steps: a name that is borrowed is found without a copy of it.
-    by_id: HashMap<Tenant, HashMap<DeviceId, DeviceKey>>,
-    by_serial: HashMap<(Tenant, SerialNumber), DeviceKey>,
-}
-
-impl Names {
-    fn by_id(&self, tenant: &Tenant, id: &DeviceId) -> Option<DeviceKey> {
-        self.by_id.get(tenant)?.get(id).copied()
-    }
-}
-
 #[derive(Default)]
 struct Issuers {
     by_key_id: HashMap<Vec<u8>, Arc<FactoryIssuer>>,
@@ -131,40 +115,59 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    /// None yet.
-    #[must_use]
+    /// None yet, and all of what is to come in memory.
+    #[cfg(test)]
     pub(crate) fn empty() -> Self {
+        Self::with(Index::new(0, Tails::in_memory()), 0)
+    }
+
+    /// None yet, with room for so many; what need not be in memory goes to a file in this directory. Until
+    /// [`Verdicts::settle`] it is filled.
+    pub(crate) fn open(dir: &Path, devices: usize, certificates: usize) -> io::Result<Self> {
+        Ok(Self::with(Index::new(certificates, Tails::open(dir)?), devices))
+    }
+
+    fn with(certificates: Index, devices: usize) -> Self {
+        let mut names = Names::default();
+        names.reserve(devices);
         Self {
-            certificates: Index::new(),
+            certificates,
             states: States { segments: [const { OnceLock::new() }; SEGMENTS] },
             members: Members::default(),
-            names: RwLock::default(),
+            names: RwLock::new(names),
             issuers: RwLock::default(),
             generation: AtomicU64::new(0),
         }
     }
 
+    /// What the registry held is in.
+    pub(crate) fn settle(&self) {
+        self.certificates.settle();
+    }
+
     /// The device of exactly this certificate (all 32 octets of its digest compared), if the registry has it.
     #[must_use]
     pub fn certificate(&self, id: &CertificateId) -> Option<Known> {
-        self.certificates.find(id).map(|entry| Known { device: entry.device, not_after_s: entry.not_after_s })
+        self.certificates
+            .exact(id)
+            .map(|entry| Known { device: entry.device, not_after_s: entry.not_after_s })
     }
 
     /// The device that has this name already: by tenant and device id, or by tenant and serial.
     #[must_use]
     pub fn device(&self, tenant: &Tenant, id: &DeviceId, serial: &SerialNumber) -> Option<DeviceKey> {
         let names = self.names.read();
-        let by_serial = || names.by_serial.get(&(tenant.clone(), serial.clone())).copied();
-        names.by_id(tenant, id).or_else(by_serial)
+        names.by_id(tenant, id.as_str()).or_else(|| names.by_serial(tenant, serial.as_str()))
     }
 
     /// The device with this name on topics.
     #[must_use]
     pub fn by_id(&self, tenant: &Tenant, id: &DeviceId) -> Option<DeviceKey> {
-        self.names.read().by_id(tenant, id)
+        self.names.read().by_id(tenant, id.as_str())
     }
 
-    /// Whether this device may talk now with this certificate.
+    /// Whether this device may talk now with this certificate, which was found to be the device's by all of its
+    /// octets ([`Verdicts::certificate`]) before.
     ///
     /// # Errors
     /// The [`Code`] to refuse it with: its state's or its groups', whichever is graver, its certificate's
@@ -269,13 +272,13 @@ impl Verdicts {
     /// For a key that this process never gave out.
     #[must_use]
     pub fn name(&self, device: DeviceKey) -> Arc<DeviceName> {
-        self.names.read().devices[device.0 as usize].name.clone()
+        self.names.read().name(device)
     }
 
     /// Devices held.
     #[must_use]
     pub fn devices(&self) -> usize {
-        self.names.read().devices.len()
+        self.names.read().len()
     }
 
     /// Certificates held.
@@ -286,12 +289,12 @@ impl Verdicts {
 
     /// The registry's row of a device.
     pub(crate) fn row(&self, device: DeviceKey) -> Option<i64> {
-        self.names.read().devices.get(device.0 as usize).map(|device| device.row)
+        self.names.read().row(device)
     }
 
     /// The device of a row.
     pub(crate) fn by_row(&self, row: i64) -> Option<DeviceKey> {
-        self.names.read().by_row.get(&row).copied()
+        self.names.read().by_row(row)
     }
 
     /// Takes in a batch, or finds the key it has.
@@ -314,23 +317,17 @@ impl Verdicts {
     pub(crate) fn put_device(
         &self,
         row: i64,
-        name: DeviceName,
+        name: &DeviceName,
         state: DeviceState,
         batch: BatchKey,
     ) -> DeviceKey {
         let mut names = self.names.write();
-        let key = if let Some(key) = names.by_row.get(&row).copied() {
-            key
-        } else {
-            let key = DeviceKey(u32::try_from(names.devices.len()).expect("fewer than 2^32 devices"));
-            names.by_id.entry(name.tenant.clone()).or_default().insert(name.device_id.clone(), key);
-            names.by_serial.insert((name.tenant.clone(), name.serial.clone()), key);
-            names.by_row.insert(row, key);
-            names.devices.push(Device { row, name: Arc::new(name) });
+        let key = names.by_row(row).unwrap_or_else(|| {
+            let key = names.put(row, &name.tenant, &name.device_id, &name.serial);
             // Under the lock: batches are joined in the order of the keys.
             self.members.join(key, batch);
             key
-        };
+        });
         self.states.set(key, state);
         key
     }

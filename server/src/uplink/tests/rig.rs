@@ -129,7 +129,7 @@ pub(super) fn verdicts() -> Verdicts {
         };
         let suspended = n + 1 == DEVICES;
         let state = if suspended { DeviceState::Suspended } else { DeviceState::Active };
-        let key = verdicts.put_device(i64::from(n), name, state, batch);
+        let key = verdicts.put_device(i64::from(n), &name, state, batch);
         assert_eq!(key, DeviceKey(n));
         verdicts.put_certificate(&certificate(n), key, issuer, CertificateStatus::Active, i64::MAX);
     }
