@@ -17,7 +17,7 @@ use super::{
 use crate::{
     edge::Protocol,
     registry::{
-        Act, DeviceFilter, DeviceState, RegistryError, Target,
+        Act, DeviceState, Filter, FilterError, Listing, RegistryError, Target,
         query::{CertificateRow, DeviceDetail, DeviceRow, ReadingRow, RefusalRow, SessionRow},
     },
 };
@@ -48,6 +48,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
 #[serde(deny_unknown_fields)]
 pub(super) struct List {
     filter: Option<String>,
+    sort: Option<String>,
     after: Option<String>,
     limit: Option<u32>,
 }
@@ -58,42 +59,27 @@ pub(super) async fn list(
     Query(query): Query<List>,
 ) -> Result<Json<view::Page<view::Device>>, Problem> {
     caller.may(Need::Look)?;
-    let filter = filter(query.filter.as_deref().unwrap_or_default())?;
-    let page = doors.registry.devices(&filter, query.after.as_deref(), page_limit(query.limit)?).await?;
+    let listing = Listing {
+        tenant: None,
+        filter: filter(query.filter.as_deref().unwrap_or_default())?,
+        order: query.sort.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+        after: query.after,
+        limit: page_limit(query.limit)?,
+    };
+    let page = doors.registry.list(&listing).await?;
     let items = page.items.iter().map(|row| device(row, &doors)).collect();
-    Ok(Json(view::Page::new("device", items, page.next, Some(page.total))))
+    Ok(Json(view::Page::counted("device", items, page.next, (page.total, page.exact))))
 }
 
-/// Reads `state:suspended batch:B-0042 tenant:acme`.
-fn filter(text: &str) -> Result<DeviceFilter, Problem> {
-    let mut filter = DeviceFilter::default();
-    let wrong = |word: &str, why: String| {
+/// Reads a filter; what is wrong with it is said with what could stand there.
+pub(super) fn filter(text: &str) -> Result<Filter, Problem> {
+    text.parse().map_err(|error: FilterError| {
         Problem::new(Code::UsageWrong)
-            .what(format!("the filter has {word:?}"))
-            .because(why)
-            .next("a filter has words such as state:suspended batch:B-0042 tenant:acme")
-    };
-    for word in text.split_whitespace() {
-        let Some((key, value)) = word.split_once(':') else {
-            return Err(wrong(word, "each word is KEY:VALUE".to_owned()));
-        };
-        let twice = match key {
-            "state" => {
-                filter.state.replace(value.parse().map_err(|e| wrong(word, format!("{e}")))?).is_some()
-            }
-            "batch" => {
-                filter.batch.replace(value.parse().map_err(|e| wrong(word, format!("{e}")))?).is_some()
-            }
-            "tenant" => {
-                filter.tenant.replace(value.parse().map_err(|e| wrong(word, format!("{e}")))?).is_some()
-            }
-            _ => return Err(wrong(word, format!("{key} is none of state, batch, tenant"))),
-        };
-        if twice {
-            return Err(wrong(word, format!("{key} stands there twice")));
-        }
-    }
-    Ok(filter)
+            .what(format!("the filter has {:?}", error.token))
+            .at(format!("--filter, from character {}", text[..error.at].chars().count() + 1))
+            .because(error.why)
+            .next(format!("possible: {}", error.possible))
+    })
 }
 
 pub(super) async fn show(
@@ -151,7 +137,10 @@ fn device(row: &DeviceRow, doors: &Doors) -> view::Device {
         batch: row.batch.to_string(),
         station: row.station.to_string(),
         product: row.product.clone(),
-        firmware: None,
+        firmware: row.firmware.clone(),
+        issuer: row.issuer.clone(),
+        attention: row.attention,
+        note: row.note.clone(),
         certificate_id: row.certificate.to_string(),
         certificate_ends_at: time::from_s(row.not_after_s),
         registered_at: time::from_ms(row.registered_at_ms),
@@ -287,16 +276,11 @@ mod tests {
 
     #[test]
     fn a_filter_names_what_is_wrong_with_it() {
-        let read = filter("state:suspended  batch:B-1 tenant:acme").unwrap();
-        assert_eq!(read.state.unwrap().as_str(), "suspended");
-        assert_eq!(read.batch.unwrap().as_str(), "B-1");
-        assert_eq!(filter("").unwrap(), DeviceFilter::default());
-        for wrong in
-            ["suspended", "state:gone", "batch:", "colour:red", "state:active state:active", "batch:a/b"]
-        {
-            let problem = filter(wrong).unwrap_err();
-            assert_eq!(problem.code, Code::UsageWrong);
-            assert!(problem.why.is_some(), "{wrong}");
-        }
+        assert_eq!(filter("").unwrap(), Filter::default());
+        let problem = filter("batch:B-1 state:gone").unwrap_err();
+        assert_eq!(problem.code, Code::UsageWrong);
+        assert!(problem.what.contains("state:gone"), "{}", problem.what);
+        assert!(problem.next.contains("quarantined"), "{}", problem.next);
+        assert_eq!(problem.place.as_deref(), Some("--filter, from character 11"));
     }
 }

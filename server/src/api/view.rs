@@ -13,15 +13,24 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// What to give as `after` for the next page; `null` on the last.
     pub next: Option<String>,
-    /// How many match in all; `null` where that is not counted.
+    /// How many match in all; `null` where that is not counted to its end.
     pub total: Option<u64>,
+    /// How many match at least.
+    #[serde(default)]
+    pub total_at_least: Option<u64>,
 }
 
 impl<T> Page<T> {
     /// A page of `muster.NAME.list/1`.
     #[must_use]
     pub fn new(name: &str, items: Vec<T>, next: Option<String>, total: Option<u64>) -> Self {
-        Self { schema: format!("muster.{name}.list/1"), items, next, total }
+        Self { schema: format!("muster.{name}.list/1"), items, next, total, total_at_least: total }
+    }
+
+    /// The same, where counting stopped unless it is said to be exact.
+    #[must_use]
+    pub fn counted(name: &str, items: Vec<T>, next: Option<String>, (total, exact): (u64, bool)) -> Self {
+        Self { total_at_least: Some(total), ..Self::new(name, items, next, exact.then_some(total)) }
     }
 }
 
@@ -100,6 +109,12 @@ pub struct Device {
     pub product: String,
     /// What it runs, as it reported; `null` until it has.
     pub firmware: Option<String>,
+    /// Key identifier of the authority that issued its certificate.
+    pub issuer: String,
+    /// Whether it needs somebody: 3 quarantined, 2 refused lately, 1 its certificate ends soon, 0 no.
+    pub attention: u8,
+    /// What an operator wrote on it.
+    pub note: Option<String>,
     /// SHA-256 of its certificate.
     pub certificate_id: String,
     /// That certificate's last good second.

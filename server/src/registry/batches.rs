@@ -78,5 +78,5 @@ pub(super) async fn list(
         });
     }
     let next = (rows.len() > limit).then(|| last.to_string());
-    Ok(Page { items, next, total: uint(total) })
+    Ok(Page { items, next, total: uint(total), exact: true })
 }

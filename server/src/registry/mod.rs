@@ -32,8 +32,9 @@
 //! | [`newest`], [`readings`] | when a device was last heard of and what its sensors said, in memory and in its row |
 //! | [`filter`] | which devices are asked for: the grammar of every search |
 //! | [`overview`] | the fleet in a dozen figures |
-//! | [`query`] | listings and one device's page |
 //! | [`sizing`] | made-up fleets, to measure verdicts with |
+//! | [`listing`], `standing` | which devices there are, by what is kept in their rows for it |
+//! | [`query`] | one device's page |
 //! | `load` | the file's word, into the verdicts |
 //! | `sqlite` | the backend: how the file is opened, written and upgraded |
 
@@ -45,9 +46,13 @@ use std::{
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use muster_shared::Generation;
+use muster_shared::{Generation, Tenant};
 use rustls_pki_types::CertificateDer;
-use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{broadcast, watch},
+    task::JoinHandle,
+};
 
 pub mod audit;
 mod batches;
@@ -62,6 +67,7 @@ pub mod filter;
 pub mod group;
 pub mod import;
 mod index;
+pub mod listing;
 mod load;
 mod members;
 mod names;
@@ -75,6 +81,7 @@ pub mod rules;
 pub mod session;
 pub mod sizing;
 pub(crate) mod sqlite;
+mod standing;
 pub mod station;
 mod tails;
 pub mod verdict;
@@ -95,10 +102,11 @@ pub use facts::{Claimed, Connected, Facts};
 pub use filter::{Filter, FilterError};
 pub use group::{Group, Hold, KeyId};
 pub use import::{ImportReport, RowRefused};
+pub use listing::Listing;
 pub use newest::Newest;
 pub use operator::{Actor, NewToken, Role};
 pub use orders::{Order, Ordered};
-pub use query::{DeviceDetail, DeviceFilter, DeviceRow, Page};
+pub use query::{DeviceDetail, DeviceRow, Page};
 pub use rules::{GroupDecided, GroupTarget, OpenRule};
 pub use session::{DisconnectReason, SessionId};
 pub use station::{StationRow, Trusted};
@@ -123,7 +131,8 @@ struct Inner {
     changes: broadcast::Sender<Change>,
     facts: Facts,
     newest: Arc<Newest>,
-    /// What writes the facts, and the newest.
+    closing: watch::Sender<bool>,
+    /// What writes the facts, the newest, and how devices stand.
     writers: parking_lot::Mutex<Vec<JoinHandle<()>>>,
     runtime: Handle,
 }
@@ -233,6 +242,7 @@ impl Registry {
             changes: broadcast::channel(CHANGES_MAX).0,
             facts: Facts::new(sqlite::uint(last_session) + 1, newest.clone()),
             newest: newest.clone(),
+            closing: watch::channel(false).0,
             writers: parking_lot::Mutex::default(),
             runtime: Handle::current(),
         });
@@ -243,7 +253,8 @@ impl Registry {
         }
         let facts = tokio::spawn(facts::run(inner.facts.clone(), Arc::downgrade(&inner)));
         let newest = tokio::spawn(newest::run(newest, Arc::downgrade(&inner)));
-        *inner.writers.lock() = vec![facts, newest];
+        let standing = tokio::spawn(standing::run(inner.closing.subscribe(), Arc::downgrade(&inner)));
+        *inner.writers.lock() = vec![facts, newest, standing];
         Ok(Self { inner })
     }
 
@@ -251,6 +262,7 @@ impl Registry {
     pub async fn close(&self) {
         self.inner.facts.close();
         self.inner.newest.close();
+        self.inner.closing.send_replace(true);
         let writers = std::mem::take(&mut *self.inner.writers.lock());
         for writer in writers {
             // It ends by itself after the last write; a panic in it has been reported by the runtime.
@@ -455,17 +467,47 @@ impl Registry {
         enforce::open(&self.inner).await
     }
 
-    /// Devices that match, in the order of their serials, after the one named.
+    /// A page of devices.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M504 for a cursor that is none of this order's.
+    pub async fn list(&self, listing: &Listing) -> Result<Page<DeviceRow>, RegistryError> {
+        listing::list(&self.inner, listing).await
+    }
+
+    /// Devices that match, in the order of their serials, after the cursor.
     ///
     /// # Errors
     /// [`RegistryError`].
     pub async fn devices(
         &self,
-        filter: &DeviceFilter,
+        filter: &Filter,
         after: Option<&str>,
         limit: u32,
     ) -> Result<Page<DeviceRow>, RegistryError> {
-        query::devices(&self.inner, filter, after, limit).await
+        let order = listing::Order { sort: listing::Sort::Serial, reverse: false };
+        let after = after.map(str::to_owned);
+        self.list(&Listing { tenant: None, filter: filter.clone(), order, after, limit }).await
+    }
+
+    /// How many devices match, of one tenant or of all; and whether those are all, or so many at least.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn count(
+        &self,
+        tenant: Option<&Tenant>,
+        filter: &Filter,
+    ) -> Result<(u64, bool), RegistryError> {
+        listing::count(&self.inner, tenant, filter).await
+    }
+
+    /// The fleet at a glance: how many are in each state, and what needs somebody.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn summary(&self, tenant: Option<&Tenant>) -> Result<listing::Summary, RegistryError> {
+        listing::summary(&self.inner, tenant).await
     }
 
     /// Everything about one device.

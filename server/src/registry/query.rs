@@ -1,7 +1,9 @@
-//! Listings, and one device's page.
+//! One device's page, and what a listing shows of a device.
+
+use std::collections::HashMap;
 
 use muster_shared::{BatchId, CertificateId, Code, DeviceId, SerialNumber, StationId, Tenant};
-use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
+use sqlx::{Connection as _, Row as _};
 
 use super::{
     Inner,
@@ -9,25 +11,13 @@ use super::{
     decide::{self, RevocationReason, Target},
     device::DeviceState,
     error::RegistryError,
-    now_ms,
     readings::{Malformed, Readings},
     session::{DisconnectReason, SessionId},
-    sqlite::{Connection, digest, int, parse, uint},
+    sqlite::{Connection, QueryBuilder, Row, digest, parse, uint},
     verdict::{CertificateStatus, DeviceKey},
 };
 
 pub use super::readings::ReadingRow;
-
-/// Which devices a listing is about; empty is all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DeviceFilter {
-    /// Of this tenant.
-    pub tenant: Option<Tenant>,
-    /// In this state.
-    pub state: Option<DeviceState>,
-    /// Of this batch.
-    pub batch: Option<BatchId>,
-}
 
 /// One page of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +26,10 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// What to ask for the next page with; `None` on the last.
     pub next: Option<String>,
-    /// How many match in all.
+    /// How many match in all: so many at least, unless `exact`.
     pub total: u64,
+    /// Whether those are all.
+    pub exact: bool,
 }
 
 /// A device in a listing.
@@ -77,6 +69,14 @@ pub struct DeviceRow {
     pub refused_24h: u64,
     /// The newest refusal.
     pub last_refusal: Option<RefusalRow>,
+    /// What it reported to run.
+    pub firmware: Option<String>,
+    /// Key identifier of the CA that issued its certificate, lower-case hexadecimal.
+    pub issuer: String,
+    /// Whether it needs somebody: 3 quarantined, 2 refused lately, 1 its certificate ends soon, 0 no.
+    pub attention: u8,
+    /// What an operator wrote on it.
+    pub note: Option<String>,
 }
 
 /// Everything about one device.
@@ -162,92 +162,54 @@ pub struct EnforcementRow {
 pub const PAGE_MAX: u32 = 1000;
 /// Sessions, refusals and decisions that one device's page shows.
 const LATEST: i64 = 50;
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// What every listing of devices reads; `since` is bound first.
+/// What every listing of devices reads.
 const DEVICES: &str = "SELECT device.id, device.tenant, device.device_id, device.serial, device.state,
-    device.registered_at_ms, device.first_connected_ms, device.changed_at_ms, newest.seen_ms AS last_seen_ms,
+    device.registered_at_ms, device.first_connected_ms, device.changed_at_ms, device.refused, device.firmware,
+    device.attention, newest.seen_ms AS last_seen_ms, note.text AS note,
     batch.name AS batch, batch.product, station.name AS station,
-    certificate.id AS certificate, certificate.not_after_s,
-    session.id AS session, session.began_at_ms, session.remote, session.protocol, session.ended_at_ms, session.reason,
-    (SELECT coalesce(sum(count), 0) FROM refusal WHERE refusal.device = device.id AND refusal.minute_ms >= ";
-const DEVICES_FROM: &str = ") AS refused_24h
+    certificate.id AS certificate, certificate.not_after_s, certificate.issuer_key_id,
+    session.id AS session, session.began_at_ms, session.remote, session.protocol, session.ended_at_ms, session.reason
     FROM device
     JOIN batch ON batch.id = device.batch
     JOIN station ON station.id = batch.station
-    JOIN certificate ON certificate.id = (SELECT c.id FROM certificate c WHERE c.device = device.id
-        ORDER BY c.added_at_ms DESC, c.not_after_s DESC LIMIT 1)
+    JOIN certificate ON certificate.id = device.certificate
     LEFT JOIN newest ON newest.device = device.id
-    LEFT JOIN session ON session.id = (SELECT max(s.id) FROM session s WHERE s.device = device.id)
-    WHERE ";
+    LEFT JOIN session ON session.id = device.session
+    LEFT JOIN note ON note.device = device.id
+    WHERE device.id IN (";
 
-fn select(since_ms: u64) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(DEVICES);
-    query.push_bind(int(since_ms));
-    query.push(DEVICES_FROM);
-    query
-}
-
-impl DeviceFilter {
-    fn push(&self, query: &mut QueryBuilder<Sqlite>) {
-        query.push("1 = 1");
-        if let Some(tenant) = &self.tenant {
-            query.push(" AND device.tenant = ").push_bind(tenant.as_str().to_owned());
-        }
-        if let Some(state) = self.state {
-            query.push(" AND device.state = ").push_bind(state.as_str());
-        }
-        if let Some(batch) = &self.batch {
-            query.push(" AND batch.name = ").push_bind(batch.as_str().to_owned());
-        }
-    }
-}
-
-pub(super) async fn devices(
+/// The devices with these numbers, in their order.
+pub(super) async fn rows(
     inner: &Inner,
-    filter: &DeviceFilter,
-    after: Option<&str>,
-    limit: u32,
-) -> Result<Page<DeviceRow>, RegistryError> {
-    let limit = limit.clamp(1, PAGE_MAX);
-    let mut connection = inner.database.readers().acquire().await?;
-    let mut count =
-        QueryBuilder::new("SELECT count(*) FROM device JOIN batch ON batch.id = device.batch WHERE ");
-    filter.push(&mut count);
-    let (total,): (i64,) = count.build_query_as().fetch_one(&mut *connection).await?;
-    let mut query = select(now_ms().saturating_sub(DAY_MS));
-    filter.push(&mut query);
-    if let Some(after) = after {
-        let after: Target = after.parse().map_err(|error: muster_shared::id::IdError| {
-            RegistryError::Value { what: "after", why: error.to_string() }
-        })?;
-        query.push(" AND (device.serial > ").push_bind(after.serial.as_str().to_owned());
-        if let Some(tenant) = after.tenant {
-            query.push(" OR (device.serial = ").push_bind(after.serial.as_str().to_owned());
-            query.push(" AND device.tenant > ").push_bind(tenant.as_str().to_owned()).push(")");
+    connection: &mut Connection,
+    ids: &[i64],
+) -> Result<Vec<DeviceRow>, RegistryError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::new(DEVICES);
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(*id);
+    }
+    query.push(")");
+    let mut found = HashMap::with_capacity(ids.len());
+    for row in query.build().fetch_all(&mut *connection).await? {
+        found.insert(row.try_get::<i64, _>("id")?, device_row(inner, &row)?);
+    }
+    let mut items = Vec::with_capacity(ids.len());
+    for id in ids {
+        let Some(mut item) = found.remove(id) else { continue };
+        if item.refused_24h > 0 {
+            item.last_refusal = refusals(connection, Some(*id), 1).await?.pop();
         }
-        query.push(")");
+        items.push(item);
     }
-    query.push(" ORDER BY device.serial, device.tenant LIMIT ").push_bind(i64::from(limit) + 1);
-    let rows = query.build().fetch_all(&mut *connection).await?;
-    let mut items = Vec::with_capacity(rows.len());
-    for row in &rows {
-        items.push(device_row(inner, row)?);
-    }
-    let more = items.len() > limit as usize;
-    let beyond = if more { items.pop() } else { None };
-    let next = beyond.zip(items.last()).map(|(beyond, last)| {
-        // The serial alone, unless the next page begins with the same serial of another tenant.
-        let tenant = (beyond.serial == last.serial).then(|| last.tenant.clone());
-        Target { tenant, serial: last.serial.clone() }.to_string()
-    });
-    for item in &mut items {
-        item.last_refusal = refusals(&mut connection, inner.verdicts.row(item.key), 1).await?.pop();
-    }
-    Ok(Page { items, next, total: uint(total) })
+    Ok(items)
 }
 
-fn device_row(inner: &Inner, row: &SqliteRow) -> Result<DeviceRow, RegistryError> {
+fn device_row(inner: &Inner, row: &Row) -> Result<DeviceRow, RegistryError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let number = |column: &str| row.try_get::<i64, _>(column).map(uint);
     let maybe = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(uint));
@@ -262,7 +224,7 @@ fn device_row(inner: &Inner, row: &SqliteRow) -> Result<DeviceRow, RegistryError
             id: SessionId(session),
             began_at_ms: number("began_at_ms")?,
             remote: text("remote")?,
-            protocol: row.try_get("protocol")?,
+            protocol: protocol(row.try_get("protocol")?)?,
             ended: ended(maybe("ended_at_ms")?, row.try_get("reason")?)?,
         }),
     };
@@ -288,8 +250,12 @@ fn device_row(inner: &Inner, row: &SqliteRow) -> Result<DeviceRow, RegistryError
         changed_at_ms: number("changed_at_ms")?,
         last_seen_ms,
         session,
-        refused_24h: number("refused_24h")?,
+        refused_24h: number("refused")?,
         last_refusal: None,
+        firmware: Some(text("firmware")?).filter(|firmware| !firmware.is_empty()),
+        issuer: hex::encode(row.try_get::<Vec<u8>, _>("issuer_key_id")?),
+        attention: u8::try_from(row.try_get::<i64, _>("attention")?).unwrap_or_default(),
+        note: row.try_get("note")?,
     })
 }
 
@@ -309,9 +275,8 @@ pub(super) async fn device(inner: &Inner, target: &Target) -> Result<DeviceDetai
     // Before the row is read.
     let newest = inner.verdicts.by_row(id).map(|device| inner.newest.readings(device)).unwrap_or_default();
     let mut snapshot = connection.begin().await?;
-    let mut query = select(now_ms().saturating_sub(DAY_MS));
-    query.push("device.id = ").push_bind(id);
-    let mut row = device_row(inner, &query.build().fetch_one(&mut *snapshot).await?)?;
+    let row = rows(inner, &mut snapshot, &[id]).await?.pop();
+    let mut row = row.ok_or_else(|| RegistryError::Damaged(format!("device row {id} is not whole")))?;
     let refusals = refusals(&mut snapshot, Some(id), LATEST).await?;
     row.last_refusal = refusals.first().cloned();
     // What was decided about its groups was decided about it.
@@ -370,7 +335,7 @@ async fn certificates(connection: &mut Connection, id: i64) -> Result<Vec<Certif
 }
 
 async fn sessions(connection: &mut Connection, id: i64) -> Result<Vec<SessionRow>, RegistryError> {
-    type Row = (i64, i64, String, u8, Option<i64>, Option<String>);
+    type Row = (i64, i64, String, i64, Option<i64>, Option<String>);
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT id, began_at_ms, remote, protocol, ended_at_ms, reason
          FROM session WHERE device = $1 ORDER BY id DESC LIMIT $2",
@@ -380,16 +345,21 @@ async fn sessions(connection: &mut Connection, id: i64) -> Result<Vec<SessionRow
     .fetch_all(connection)
     .await?;
     rows.into_iter()
-        .map(|(id, began, remote, protocol, at, reason)| {
+        .map(|(id, began, remote, level, at, reason)| {
             Ok(SessionRow {
                 id: SessionId(uint(id)),
                 began_at_ms: uint(began),
                 remote,
-                protocol,
+                protocol: protocol(level)?,
                 ended: ended(at.map(uint), reason)?,
             })
         })
         .collect()
+}
+
+/// A protocol level as it was written.
+fn protocol(level: i64) -> Result<u8, RegistryError> {
+    u8::try_from(level).map_err(|_| RegistryError::Damaged(format!("a session's protocol is {level}")))
 }
 
 async fn refusals(

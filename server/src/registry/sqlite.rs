@@ -24,6 +24,10 @@ pub(crate) type Connection = SqliteConnection;
 pub(crate) type Pool = SqlitePool;
 /// A transaction of the writer.
 pub(super) type Tx<'c> = Transaction<'c, sqlx::Sqlite>;
+/// A row of a result.
+pub(super) type Row = sqlx::sqlite::SqliteRow;
+/// A statement that is put together.
+pub(super) type QueryBuilder = sqlx::QueryBuilder<sqlx::Sqlite>;
 
 /// How long a writer waits for another process's lock before it fails.
 const BUSY: Duration = Duration::from_secs(5);
@@ -38,6 +42,8 @@ const REGISTRY: &[Step] = &[
     (2, "continuity", include_str!("../../migrations/sqlite/registry/0002_continuity.sql")),
     (3, "newest", include_str!("../../migrations/sqlite/registry/0003_newest.sql")),
     (4, "groups", include_str!("../../migrations/sqlite/registry/0004_groups.sql")),
+    (20, "standing", include_str!("../../migrations/sqlite/registry/0020_standing.sql")),
+    (21, "label", include_str!("../../migrations/sqlite/registry/0021_label.sql")),
     (50, "overview", include_str!("../../migrations/sqlite/registry/0050_overview.sql")),
     (51, "start", include_str!("../../migrations/sqlite/registry/0051_start.sql")),
 ];
@@ -128,6 +134,12 @@ impl Database {
 
     pub(super) fn readers(&self) -> &Pool {
         &self.readers
+    }
+
+    /// What follows a table's name to have it read by this index. SQLite knows how many rows there are, not
+    /// how many hold a value, so it is told.
+    pub(super) fn by(&self, index: &str) -> String {
+        format!(" INDEXED BY {index}")
     }
 
     /// Closes the file; what waits for the writer then fails with [`RegistryError::Closed`].

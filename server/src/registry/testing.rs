@@ -86,6 +86,74 @@ impl Fleet {
         self.registry.decide(&ana(), &self.devices[device].serial, act, &reason).await
     }
 
+    /// With `count` devices more, GR-000001 and on, a thousand a batch (G-0000 and on), written as rows: what
+    /// their certificates are is nobody's business here.
+    pub(crate) async fn grown(self, count: usize) -> Self {
+        let at_s = now_s();
+        {
+            let inner = &self.registry.inner;
+            let mut writer = inner.writer().await.unwrap();
+            let mut tx = writer.begin().await.unwrap();
+            for batch in 0..count.div_ceil(1000) {
+                sqlx::query(
+                    "INSERT INTO batch (station, name, product, opened_at_ms, closed_at_ms)
+                     SELECT id, $1, 'TH-2', 0, 0 FROM station WHERE name = 'S-07'",
+                )
+                .bind(format!("G-{batch:04}"))
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            }
+            let (first,): (i64,) = sqlx::query_as("SELECT min(id) FROM batch WHERE name = 'G-0000'")
+                .fetch_one(&mut *tx)
+                .await
+                .unwrap();
+            let numbers: Vec<i64> = (1..=count as i64).collect();
+            for some in numbers.chunks(100) {
+                let mut query = super::sqlite::QueryBuilder::new(
+                    "INSERT INTO device (id, tenant, device_id, serial, state, batch, registered_at_ms, changed_at_ms, changed_no) ",
+                );
+                query.push_values(some, |mut row, n| {
+                    let serial = format!("GR-{n:06}");
+                    row.push_bind(n).push_bind("acme").push_bind(serial.to_lowercase()).push_bind(serial);
+                    row.push_bind("registered").push_bind(first + (n - 1) / 1000).push_bind(1).push_bind(n);
+                    row.push_bind(1);
+                });
+                query.build().execute(&mut *tx).await.unwrap();
+                let mut query = super::sqlite::QueryBuilder::new(
+                    "INSERT INTO certificate (id, device, der, key_digest, issuer_key_id, not_before_s, not_after_s, status, added_at_ms) ",
+                );
+                query.push_values(some, |mut row, n| {
+                    let id: Vec<u8> = sha2::Digest::finalize(
+                        <sha2::Sha256 as sha2::Digest>::new_with_prefix(n.to_be_bytes()),
+                    )
+                    .to_vec();
+                    row.push_bind(id.clone()).push_bind(n).push_bind(vec![0_u8]).push_bind(id);
+                    row.push_bind(vec![7_u8; 20]).push_bind(at_s).push_bind(at_s + 100 * 365 * 86_400 + n);
+                    row.push_bind("active").push_bind(at_s * 1000);
+                });
+                query.build().execute(&mut *tx).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+        }
+        self.reopened().await
+    }
+
+    /// Runs a statement for each device, with its number and a value; where that is `None`, not.
+    pub(crate) async fn each(&self, sql: &'static str, value: impl Fn(u64) -> Option<u64>) {
+        let inner = &self.registry.inner;
+        let mut writer = inner.writer().await.unwrap();
+        let mut tx = writer.begin().await.unwrap();
+        let ids: Vec<(i64,)> =
+            sqlx::query_as("SELECT id FROM device ORDER BY id").fetch_all(&mut *tx).await.unwrap();
+        for (id,) in ids {
+            if let Some(value) = value(id as u64) {
+                sqlx::query(sql).bind(id).bind(value as i64).execute(&mut *tx).await.unwrap();
+            }
+        }
+        tx.commit().await.unwrap();
+    }
+
     /// Closes the registry and opens it again from its file.
     pub(crate) async fn reopened(mut self) -> Self {
         self.registry.close().await;

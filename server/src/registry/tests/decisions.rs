@@ -3,7 +3,7 @@ use std::sync::Arc;
 use muster_shared::{Code, Generation, telemetry::Value};
 
 use crate::registry::{
-    Act, Actor, DeviceFilter, DeviceState, Reason, RegistryError, RevocationReason, Target,
+    Act, Actor, DeviceState, Filter, Reason, RegistryError, RevocationReason, Target,
     changes::What,
     testing::{Fleet, ana, now_s},
 };
@@ -216,7 +216,7 @@ async fn listings_page_through_every_device_once() {
     let mut seen = Vec::new();
     let mut after = None;
     loop {
-        let page = fleet.registry.devices(&DeviceFilter::default(), after.as_deref(), 3).await.unwrap();
+        let page = fleet.registry.devices(&Filter::default(), after.as_deref(), 3).await.unwrap();
         assert_eq!(page.total, 7);
         assert!(page.items.len() <= 3);
         seen.extend(page.items.into_iter().map(|row| row.serial));
@@ -226,13 +226,13 @@ async fn listings_page_through_every_device_once() {
         }
     }
     assert_eq!(seen, fleet.devices.iter().map(|device| device.serial.clone()).collect::<Vec<_>>());
-    let filter = DeviceFilter { state: Some(DeviceState::Suspended), ..DeviceFilter::default() };
+    let filter = "state:suspended".parse::<Filter>().unwrap();
     let page = fleet.registry.devices(&filter, None, 50).await.unwrap();
     assert_eq!((page.total, page.items.len(), page.next), (1, 1, None));
     assert_eq!(page.items[0].serial, fleet.devices[2].serial);
-    let filter = DeviceFilter { batch: Some("B-0002".parse().unwrap()), ..DeviceFilter::default() };
+    let filter = "batch:B-0002".parse::<Filter>().unwrap();
     assert_eq!(fleet.registry.devices(&filter, None, 50).await.unwrap().total, 0);
-    let hostile = fleet.registry.devices(&DeviceFilter::default(), Some("'; DROP TABLE device"), 3).await;
+    let hostile = fleet.registry.devices(&Filter::default(), Some("'; DROP TABLE device"), 3).await;
     assert_eq!(hostile.unwrap_err().code(), Code::UsageWrong);
 }
 
@@ -288,9 +288,8 @@ async fn a_serial_of_two_tenants_must_be_told_apart() {
     let decided =
         fleet.registry.decide(&Actor::server(), &target, Act::Suspend, &Reason::new("one")).await.unwrap();
     assert_eq!(decided.device, fleet.devices[0].key);
-    let page = fleet.registry.devices(&DeviceFilter::default(), None, 1).await.unwrap();
-    assert_eq!(page.next.as_deref(), Some("acme/MU-000001"));
-    let page = fleet.registry.devices(&DeviceFilter::default(), page.next.as_deref(), 1).await.unwrap();
+    let page = fleet.registry.devices(&Filter::default(), None, 1).await.unwrap();
+    let page = fleet.registry.devices(&Filter::default(), page.next.as_deref(), 1).await.unwrap();
     assert_eq!((page.items[0].tenant.as_str(), page.next), ("other", None));
 }
 

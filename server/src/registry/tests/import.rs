@@ -6,7 +6,7 @@ use muster_shared::Code;
 use rustls_pki_types::CertificateDer;
 
 use crate::registry::{
-    Act, DeviceFilter, DeviceState, ImportReport, Registry, RegistryError, now_ms,
+    Act, DeviceState, Filter, ImportReport, Registry, RegistryError, now_ms,
     testing::{Fleet, HIERARCHY, ana, credential, now_s},
 };
 
@@ -38,14 +38,14 @@ async fn refused(fleet: &Fleet, bytes: &[u8], code: Code) -> String {
     let count = |page: crate::registry::Page<_>| page.total;
     let before = (
         fleet.registry.audit_head().await.unwrap(),
-        count(fleet.registry.devices(&DeviceFilter::default(), None, 1).await.unwrap()),
+        count(fleet.registry.devices(&Filter::default(), None, 1).await.unwrap()),
         fleet.registry.verdicts().certificates(),
     );
     let error = import(fleet, bytes).await.unwrap_err();
     assert_eq!(error.code(), code, "{error}");
     let after = (
         fleet.registry.audit_head().await.unwrap(),
-        count(fleet.registry.devices(&DeviceFilter::default(), None, 1).await.unwrap()),
+        count(fleet.registry.devices(&Filter::default(), None, 1).await.unwrap()),
         fleet.registry.verdicts().certificates(),
     );
     assert_eq!(after, before, "nothing was imported");

@@ -2,9 +2,7 @@ use std::time::Duration;
 
 use muster_shared::telemetry::{Reading, Value};
 
-use crate::registry::{
-    DeviceFilter, DeviceKey, Newest, query::ReadingRow, readings::SENSORS_MAX, testing::Fleet,
-};
+use crate::registry::{DeviceKey, Filter, Newest, query::ReadingRow, readings::SENSORS_MAX, testing::Fleet};
 
 async fn readings(fleet: &Fleet, device: usize) -> Vec<ReadingRow> {
     fleet.registry.device(&fleet.devices[device].serial).await.unwrap().readings
@@ -21,7 +19,7 @@ fn value(sensor: &str, value: i64) -> (String, Value) {
 
 async fn last_seen(fleet: &Fleet, device: usize) -> Option<u64> {
     let row = fleet.registry.device(&fleet.devices[device].serial).await.unwrap().row;
-    let list = fleet.registry.devices(&DeviceFilter::default(), None, 10).await.unwrap();
+    let list = fleet.registry.devices(&Filter::default(), None, 10).await.unwrap();
     let listed = list.items.into_iter().find(|item| item.key == row.key).unwrap();
     assert_eq!(listed.last_seen_ms, row.last_seen_ms, "the list and the page say the same");
     row.last_seen_ms

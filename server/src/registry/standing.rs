@@ -1,0 +1,132 @@
+//! What time alone changes of how devices stand: refusals that are a day old, certificates that end soon.
+//!
+//! Everything else of it is kept by triggers of the database, in the transaction that changed it.
+
+use std::{sync::Weak, time::Duration};
+
+use muster_pki::profile::NO_END_S;
+use tokio::sync::watch;
+
+use super::{
+    Inner,
+    error::RegistryError,
+    now_ms,
+    sqlite::{QueryBuilder, int},
+};
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(60);
+/// How long before its end a certificate needs somebody.
+pub const SOON_S: i64 = 30 * 24 * 60 * 60;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// Devices of one transaction: a decision waits a few milliseconds for it.
+const ROWS: i64 = 500;
+
+/// Looks from time to time until the registry closes. Holds the registry only while it works.
+pub(super) async fn run(mut closing: watch::Receiver<bool>, inner: Weak<Inner>) {
+    let mut swept = Swept::default();
+    loop {
+        let Some(inner) = inner.upgrade() else { return };
+        let now = Swept::at(now_ms());
+        match sweep(&inner, &swept, &now).await {
+            Ok(()) => swept = now,
+            Err(RegistryError::Closed) => return,
+            Err(error) => tracing::error!(%error, "how devices stand is not up to date; trying again"),
+        }
+        drop(inner);
+        let closed = tokio::time::timeout(LOOK, closing.wait_for(|closing| *closing)).await;
+        if closed.is_ok() {
+            return;
+        }
+    }
+}
+
+/// How far it has come; at first nowhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Swept {
+    /// Refusals of minutes before this were taken away, Unix milliseconds.
+    refused_ms: u64,
+    /// Ends before this were marked, Unix seconds.
+    ends_s: i64,
+}
+
+impl Swept {
+    /// How far it is to come at this time.
+    pub(super) fn at(now_ms: u64) -> Self {
+        Self {
+            refused_ms: now_ms.saturating_sub(DAY_MS),
+            ends_s: int(now_ms / 1000).saturating_add(SOON_S).min(NO_END_S),
+        }
+    }
+}
+
+/// Does what is due from one time to another.
+pub(super) async fn sweep(inner: &Inner, from: &Swept, to: &Swept) -> Result<(), RegistryError> {
+    refusals(inner, from.refused_ms, to.refused_ms).await?;
+    // A second of overlap: what ends at the border is looked at twice and marked once.
+    ends_soon(inner, from.ends_s - 1, to.ends_s).await
+}
+
+/// Takes away refusals from `from_ms` up to `before_ms`.
+async fn refusals(inner: &Inner, from_ms: u64, before_ms: u64) -> Result<(), RegistryError> {
+    let mut after = 0;
+    loop {
+        let found: Vec<(i64,)> = sqlx::query_as(
+            "SELECT id FROM device WHERE refused > 0 AND id > $1 AND EXISTS (SELECT 1 FROM refusal
+             WHERE refusal.device = device.id AND refusal.minute_ms >= $2 AND refusal.minute_ms < $3)
+             ORDER BY id LIMIT $4",
+        )
+        .bind(after)
+        .bind(int(from_ms))
+        .bind(int(before_ms))
+        .bind(ROWS)
+        .fetch_all(inner.database.readers())
+        .await?;
+        let Some((last,)) = found.last() else { break };
+        after = *last;
+        let mut query = QueryBuilder::new(
+            "UPDATE device SET refused = (SELECT coalesce(CAST(sum(refusal.count) AS BIGINT), 0) FROM refusal
+             WHERE refusal.device = device.id AND refusal.minute_ms >= ",
+        );
+        query.push_bind(int(before_ms)).push(") WHERE id IN (");
+        let mut list = query.separated(", ");
+        for (id,) in &found {
+            list.push_bind(*id);
+        }
+        query.push(")");
+        write(inner, query).await?;
+    }
+}
+
+/// Marks the certificates whose end came near since `from_s`: Unix seconds up to where ends were marked.
+async fn ends_soon(inner: &Inner, from_s: i64, until_s: i64) -> Result<(), RegistryError> {
+    let mut after = (from_s.max(1), 0);
+    loop {
+        let found: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT expires_s, id FROM device WHERE (expires_s, id) > ($1, $2) AND expires_s < $3
+             ORDER BY expires_s, id LIMIT $4",
+        )
+        .bind(after.0)
+        .bind(after.1)
+        .bind(until_s)
+        .bind(ROWS)
+        .fetch_all(inner.database.readers())
+        .await?;
+        let Some(last) = found.last() else { return Ok(()) };
+        after = *last;
+        let mut query = QueryBuilder::new("UPDATE device SET ends_soon = 1 WHERE ends_soon = 0 AND id IN (");
+        let mut list = query.separated(", ");
+        for (_, id) in &found {
+            list.push_bind(*id);
+        }
+        query.push(")");
+        write(inner, query).await?;
+    }
+}
+
+async fn write(inner: &Inner, mut query: QueryBuilder) -> Result<(), RegistryError> {
+    let mut writer = inner.writer().await?;
+    let mut tx = writer.begin().await?;
+    query.build().execute(&mut *tx).await?;
+    inner.commit(tx).await.inspect_err(|_| writer.fail())
+}
