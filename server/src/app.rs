@@ -177,6 +177,8 @@ impl Node {
             sessions: sessions.clone(),
             revocation,
             uplink: uplink.clone(),
+            history: messages.history.clone(),
+            held: api::certificates::Held::of(&bundle),
             bus: bus.clone(),
             facts: Arc::new(api::Facts {
                 started_at_ms: now_ms(),

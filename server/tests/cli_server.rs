@@ -74,7 +74,7 @@ fn a_batch_is_imported_listed_and_imported_again_without_effect(server: &Server)
     assert_eq!(serials.out, "MU-000001\nMU-000002\nMU-000003\n");
     let csv = server.muster(&["device", "list", "-o", "csv"]).exits(0);
     assert_eq!(csv.out.lines().count(), 4);
-    assert!(csv.out.lines().all(|line| line.matches(',').count() == 13), "{}", csv.out);
+    assert!(csv.out.lines().all(|line| line.matches(',').count() == 14), "{}", csv.out);
     let jsonl = server.muster(&["device", "list", "-o", "jsonl"]).exits(0);
     assert!(jsonl.out.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
     let page = server.muster(&["device", "list", "--limit", "2", "--json"]).exits(0).json();

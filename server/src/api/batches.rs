@@ -1,12 +1,18 @@
 //! What stations hand over: manifests and station records.
 
-use axum::{Json, body::Body, extract::State};
-use muster_shared::Code;
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::header,
+    response::{IntoResponse as _, Response},
+};
+use muster_shared::{BatchId, Code, SerialNumber};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Doors, Query,
+    Doors, Path, Query,
     auth::{Caller, Need},
     body,
     error::Problem,
@@ -14,7 +20,7 @@ use super::{
     routes::{About, Routes},
     time, view,
 };
-use crate::registry::{BatchRow, ImportReport, StationRow};
+use crate::registry::{BatchRow, DeviceState, ImportReport, StationRow};
 
 /// Largest station record, octets: one certificate, two keys, a signature.
 const RECORD_MAX: usize = 64 * 1024;
@@ -43,6 +49,28 @@ pub(super) fn routes(routes: Routes) -> Routes {
                     Code::ManifestRange,
                     Code::ManifestFork,
                 ]),
+        )
+        .get(
+            "/v1/batches/{batch}",
+            show,
+            About::new("A batch against what was made: overproduction, gaps, duplicates")
+                .answers::<view::BatchDetail>("batch")
+                .refuses([Code::BatchUnknown]),
+        )
+        .get(
+            "/v1/batches/{batch}/manifest",
+            manifest,
+            About::new("A batch's newest manifest, or the one of a place in its station's chain")
+                .query::<Which>()
+                .answers_raw("application/octet-stream", "The manifest as it was imported")
+                .refuses([Code::BatchUnknown]),
+        )
+        .get(
+            "/v1/batches/{batch}/verify",
+            verify,
+            About::new("Check a batch's manifests again, and their rows against what is here")
+                .answers::<view::BatchVerdict>("batch.verify")
+                .refuses([Code::BatchUnknown]),
         )
         .get(
             "/v1/stations",
@@ -75,6 +103,106 @@ pub(super) async fn list(
     let page = doors.registry.batches(query.after.as_deref(), page_limit(query.limit)?).await?;
     let items = page.items.iter().map(batch).collect();
     Ok(Json(view::Page::new("batch", items, page.next, Some(page.total))))
+}
+
+fn name(text: &str) -> Result<BatchId, Problem> {
+    text.parse().map_err(|error: muster_shared::id::IdError| {
+        Problem::new(Code::UsageWrong)
+            .what(format!("{text:?} is no batch"))
+            .because(error.to_string())
+            .next("muster batch list")
+    })
+}
+
+async fn show(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path(batch): Path<String>,
+) -> Result<Json<view::BatchDetail>, Problem> {
+    caller.may(Need::Look)?;
+    let of = doors.registry.batch(None, &name(&batch)?).await?;
+    let span = |(first, last): &(SerialNumber, SerialNumber)| view::SerialSpan {
+        first: first.to_string(),
+        last: last.to_string(),
+    };
+    let count = |(state, devices): &(DeviceState, u64)| view::StateCount {
+        state: state.as_str().to_owned(),
+        devices: *devices,
+    };
+    Ok(Json(view::BatchDetail {
+        schema: "muster.batch/1".to_owned(),
+        batch: of.batch.to_string(),
+        tenant: of.tenant.to_string(),
+        station: of.station.to_string(),
+        product: of.product.clone(),
+        opened_at: time::from_ms(of.opened_at_ms),
+        closed_at: time::from_ms(of.closed_at_ms),
+        manifests: of
+            .manifests
+            .iter()
+            .map(|manifest| view::BatchManifest {
+                sequence: manifest.sequence,
+                digest: hex::encode(manifest.digest),
+                devices: manifest.devices,
+                imported_at: time::from_ms(manifest.imported_at_ms),
+                imported_by: manifest.imported_by.clone(),
+            })
+            .collect(),
+        made: of.made,
+        registered: of.registered,
+        first_seen: of.first_seen,
+        states: of.states.iter().map(count).collect(),
+        refused: of.refused,
+        unannounced: of.unannounced,
+        serial_first: of.serials.as_ref().map(|(first, _)| first.to_string()),
+        serial_last: of.serials.as_ref().map(|(_, last)| last.to_string()),
+        gaps: of.gaps.iter().map(span).collect(),
+        missing: of.missing,
+        quota: of.quota,
+        station_devices: of.station_devices,
+        over_quota: of.station_devices.saturating_sub(of.quota),
+        range: span(&of.range),
+    }))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    /// Its place in its station's chain.
+    sequence: Option<u64>,
+}
+
+async fn manifest(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path(batch): Path<String>,
+    Query(which): Query<Which>,
+) -> Result<Response, Problem> {
+    caller.may(Need::Look)?;
+    let octets = doors.registry.batch_manifest(None, &name(&batch)?, which.sequence).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], octets).into_response())
+}
+
+async fn verify(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path(batch): Path<String>,
+) -> Result<Json<view::BatchVerdict>, Problem> {
+    caller.may(Need::Look)?;
+    let found = doors.registry.verify_batch(None, &name(&batch)?).await?;
+    let missing = |(serial, why): &(SerialNumber, String)| view::MissingRow {
+        serial: serial.to_string(),
+        why: why.clone(),
+    };
+    Ok(Json(view::BatchVerdict {
+        schema: "muster.batch.verify/1".to_owned(),
+        batch: found.batch.to_string(),
+        intact: found.faults.is_empty() && found.missing.is_empty(),
+        manifests: found.manifests,
+        rows: found.rows,
+        faults: found.faults.clone(),
+        missing: found.missing.iter().map(missing).collect(),
+    }))
 }
 
 /// The body is the manifest file as the station wrote it.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Doors, Path, Query, audit,
+    Document, Doors, Path, Query, audit,
     auth::{Caller, Need},
     error::Problem,
     page_limit,
@@ -18,7 +18,9 @@ use crate::{
     edge::Protocol,
     registry::{
         Act, DeviceState, Filter, FilterError, Listing, RegistryError, Target,
+        label::{Edit, Labels},
         query::{CertificateRow, DeviceDetail, DeviceRow, ReadingRow, RefusalRow, SessionRow},
+        timeline::Event,
     },
 };
 
@@ -40,6 +42,22 @@ pub(super) fn routes(routes: Routes) -> Routes {
             show,
             About::new("Everything about one device")
                 .answers::<view::DeviceDetail>("device")
+                .refuses([Code::DeviceUnknown]),
+        )
+        .get(
+            "/v1/devices/{serial}/timeline",
+            timeline,
+            About::new("What happened to a device and what it did, newest first")
+                .query::<Lines>()
+                .answers::<view::Page<view::Event>>("event.list")
+                .refuses([Code::DeviceUnknown]),
+        )
+        .post(
+            "/v1/devices/{serial}/labels",
+            label,
+            About::new("Change a device's tags, groups and note")
+                .takes::<Labelled>()
+                .answers::<view::Labels>("labels")
                 .refuses([Code::DeviceUnknown]),
         )
 }
@@ -93,6 +111,88 @@ pub(super) async fn show(
     Ok(Json(self::detail(&detail, &doors)))
 }
 
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lines {
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn timeline(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path(serial): Path<String>,
+    Query(query): Query<Lines>,
+) -> Result<Json<view::Page<view::Event>>, Problem> {
+    caller.may(Need::Look)?;
+    let target = target(&serial)?;
+    let limit = page_limit(query.limit)?;
+    let page = doors.registry.timeline(&target, query.after.as_deref(), limit).await;
+    let page = page.map_err(|error| refused(error, &target))?;
+    let items = page.items.iter().map(event).collect();
+    Ok(Json(view::Page::new("event", items, page.next, None)))
+}
+
+/// A line of a timeline.
+pub(super) fn event(event: &Event) -> view::Event {
+    view::Event {
+        at: time::from_ms(event.at_ms),
+        kind: event.kind.as_str().to_owned(),
+        mark: event.mark.as_str().to_owned(),
+        text: event.text.clone(),
+        actor: event.actor.clone(),
+        audit_no: event.audit_no,
+        code: event.code.map(|code| code.id().to_owned()),
+    }
+}
+
+/// What is to be written on a device.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Labelled {
+    #[serde(default)]
+    add_tags: Vec<String>,
+    #[serde(default)]
+    remove_tags: Vec<String>,
+    #[serde(default)]
+    add_groups: Vec<String>,
+    #[serde(default)]
+    remove_groups: Vec<String>,
+    /// Empty removes it.
+    note: Option<String>,
+}
+
+async fn label(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path(serial): Path<String>,
+    Document(asked): Document<Labelled>,
+) -> Result<Json<view::Labels>, Problem> {
+    let actor = caller.may(Need::Decide)?;
+    let target = target(&serial)?;
+    let edit = Edit {
+        add_tags: asked.add_tags,
+        remove_tags: asked.remove_tags,
+        add_groups: asked.add_groups,
+        remove_groups: asked.remove_groups,
+        note: asked.note,
+    };
+    let labels = doors.registry.label(actor, &target, edit).await;
+    Ok(Json(self::labels(&labels.map_err(|error| refused(error, &target))?)))
+}
+
+fn labels(labels: &Labels) -> view::Labels {
+    let note = labels.note.as_ref();
+    view::Labels {
+        schema: "muster.labels/1".to_owned(),
+        tags: labels.tags.clone(),
+        groups: labels.groups.clone(),
+        note: note.map(|note| note.text.clone()),
+        note_by: note.map(|note| note.author.clone()),
+        note_at: note.map(|note| time::from_ms(note.at_ms)),
+    }
+}
+
 /// Reads `SERIAL` or `TENANT/SERIAL`.
 pub(super) fn target(text: &str) -> Result<Target, Problem> {
     text.parse().map_err(|error: muster_shared::id::IdError| {
@@ -141,6 +241,7 @@ fn device(row: &DeviceRow, doors: &Doors) -> view::Device {
         issuer: row.issuer.clone(),
         attention: row.attention,
         note: row.note.clone(),
+        refused_as: row.refused_as.map(|code| code.id().to_owned()),
         certificate_id: row.certificate.to_string(),
         certificate_ends_at: time::from_s(row.not_after_s),
         registered_at: time::from_ms(row.registered_at_ms),
@@ -206,6 +307,7 @@ fn detail(detail: &DeviceDetail, doors: &Doors) -> view::DeviceDetail {
             sessions_closed: of.sessions_ended,
             commit_to_closed_ms: of.enforced_at_ms.map(|at| at.saturating_sub(of.decided_at_ms)),
         }),
+        labels: labels(&detail.labels),
         can_do: can_do(detail.row.state),
     }
 }
@@ -232,7 +334,7 @@ fn certificate(row: &CertificateRow) -> view::Certificate {
 }
 
 /// A certificate in PEM (RFC 7468).
-fn pem(der: &[u8]) -> String {
+pub(super) fn pem(der: &[u8]) -> String {
     let coded = base64::engine::general_purpose::STANDARD.encode(der);
     let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
     for line in coded.as_bytes().chunks(64) {

@@ -8,8 +8,9 @@
 //! | [`error`], [`view`], [`time`] | refusals, documents, instants: each with its reader |
 //! | `auth` | who asks, and whether their role covers it |
 //! | `routes`, [`openapi`] | the one list of routes; the document made of it |
-//! | `devices`, `acts`, `groups`, `batches`, [`audit`], `tokens`, `status` | the routes |
 //! | `page` | the web page: a client of these routes |
+//! | `devices`, `acts`, `groups`, `readings`, `batches`, [`certificates`], [`audit`], `tokens`, `status` | the routes |
+//! | `status_list` | the signed status list |
 //! | [`serve`] | TLS, connections, graceful end |
 
 use std::{sync::Arc, time::Duration};
@@ -33,15 +34,18 @@ mod acts;
 pub mod audit;
 mod auth;
 mod batches;
+pub mod certificates;
 mod devices;
 pub mod error;
 mod groups;
 pub mod openapi;
 pub mod overview;
 mod page;
+mod readings;
 mod routes;
 pub mod serve;
 mod status;
+mod status_list;
 pub mod time;
 mod tokens;
 pub mod view;
@@ -52,7 +56,7 @@ use crate::{
     edge::{Roster, Sessions, guard::Tally},
     registry::Registry,
     revocation::Revocation,
-    uplink::Writer,
+    uplink::{History, Writer},
 };
 use error::Problem;
 pub use groups::Authorities;
@@ -77,6 +81,10 @@ pub struct Doors {
     pub revocation: Revocation,
     /// Whether messages can be stored.
     pub uplink: Writer,
+    /// What sensors said over the last days.
+    pub history: History,
+    /// The authorities whose keys this server holds.
+    pub held: Arc<certificates::Held>,
     /// Whether readers are woken.
     pub bus: Arc<dyn Bus>,
     /// What is fixed from the start on.
@@ -133,6 +141,8 @@ fn described(routes: Routes) -> Routes {
     let routes = status::routes(routes);
     let routes = overview::routes(routes);
     let routes = devices::routes(routes);
+    let routes = readings::routes(routes);
+    let routes = certificates::routes(routes);
     let routes = acts::routes(routes);
     let routes = batches::routes(routes);
     let routes = groups::routes(routes);

@@ -115,6 +115,8 @@ pub struct Device {
     pub attention: u8,
     /// What an operator wrote on it.
     pub note: Option<String>,
+    /// Why it may not talk now, by its own state or by a decision about a group it is in: `M201`.
+    pub refused_as: Option<String>,
     /// SHA-256 of its certificate.
     pub certificate_id: String,
     /// That certificate's last good second.
@@ -176,6 +178,64 @@ pub struct Reading {
     pub uptime_ms: u64,
 }
 
+/// What a device's sensors said over a range: `muster.readings/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Readings {
+    /// The schema's name.
+    pub schema: String,
+    /// Whose.
+    pub serial: String,
+    /// Whose fleet.
+    pub tenant: String,
+    /// The range's beginning.
+    pub from: String,
+    /// Its end, which is not in it.
+    pub to: String,
+    /// How long a bucket is.
+    pub bucket_ms: u64,
+    /// By name; only those that said something.
+    pub sensors: Vec<SensorChart>,
+}
+
+/// What one sensor said over a range.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SensorChart {
+    /// Its name, with the unit last.
+    pub sensor: String,
+    /// How far its values usually are apart.
+    pub interval_ms: Option<u64>,
+    /// Its last value in the range.
+    pub latest: f64,
+    /// When it was measured.
+    pub latest_at: String,
+    /// Buckets in which it said something, in order.
+    pub buckets: Vec<Bucket>,
+    /// Where it was silent for more than twice its interval.
+    pub gaps: Vec<Gap>,
+}
+
+/// What a sensor said within a bucket.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Bucket {
+    /// Where the bucket begins.
+    pub at: String,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+    /// The last.
+    pub last: f64,
+}
+
+/// Where a sensor said nothing.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Gap {
+    /// Its last value before.
+    pub from: String,
+    /// Its first value after.
+    pub to: String,
+}
+
 /// How the last decision that ends sessions went.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Enforcement {
@@ -211,8 +271,47 @@ pub struct DeviceDetail {
     pub readings: Vec<Reading>,
     /// The last decision that ended its sessions.
     pub enforcement: Option<Enforcement>,
+    /// What operators wrote on it.
+    pub labels: Labels,
     /// The verbs its state allows.
     pub can_do: Vec<String>,
+}
+
+/// What operators wrote on a device: `muster.labels/1` where it stands alone.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Labels {
+    /// The schema's name.
+    pub schema: String,
+    /// In alphabetical order.
+    pub tags: Vec<String>,
+    /// In alphabetical order.
+    pub groups: Vec<String>,
+    /// In an operator's words.
+    pub note: Option<String>,
+    /// Whose words.
+    pub note_by: Option<String>,
+    /// When they were written.
+    pub note_at: Option<String>,
+}
+
+/// One line of a device's timeline.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// When.
+    pub at: String,
+    /// `made`, `connected`, `disconnected`, `refused`, `decided`, `certificate` or `ordered`.
+    pub kind: String,
+    /// The shape before the line, by its name: `made`, `registered`, `active`, `suspended`, `quarantined`,
+    /// `refused`, `gone` or `plain`.
+    pub mark: String,
+    /// The line.
+    pub text: String,
+    /// Who did it.
+    pub actor: Option<String>,
+    /// The row of the audit log that says so.
+    pub audit_no: Option<u64>,
+    /// Why it was refused.
+    pub code: Option<String>,
 }
 
 /// A row of the audit log.
@@ -386,6 +485,186 @@ pub struct Batch {
     pub imported_by: String,
     /// SHA-256 of the manifest.
     pub manifest_digest: String,
+}
+
+/// A batch against what was made: `muster.batch/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct BatchDetail {
+    /// The schema's name.
+    pub schema: String,
+    /// Its name.
+    pub batch: String,
+    /// Whose.
+    pub tenant: String,
+    /// Where.
+    pub station: String,
+    /// What was made.
+    pub product: String,
+    /// When the order was begun.
+    pub opened_at: String,
+    /// When the station closed it.
+    pub closed_at: String,
+    /// The newest first.
+    pub manifests: Vec<BatchManifest>,
+    /// Devices its manifests name.
+    pub made: u64,
+    /// Devices of it that are here.
+    pub registered: u64,
+    /// Of those, which have connected at least once.
+    pub first_seen: u64,
+    /// Devices of it by state.
+    pub states: Vec<StateCount>,
+    /// Rows of its manifests that were not taken: duplicates, or tombstones.
+    pub refused: u64,
+    /// Devices of it that no manifest of it names.
+    pub unannounced: u64,
+    /// First serial of its devices.
+    pub serial_first: Option<String>,
+    /// Last serial of its devices.
+    pub serial_last: Option<String>,
+    /// Serials between those that no device of it has: the first hundred ranges.
+    pub gaps: Vec<SerialSpan>,
+    /// How many serials all gaps have.
+    pub missing: u64,
+    /// Most devices its station may make.
+    pub quota: u64,
+    /// How many it has made.
+    pub station_devices: u64,
+    /// How many of those are more than it may.
+    pub over_quota: u64,
+    /// The serials its station may give.
+    pub range: SerialSpan,
+}
+
+/// How many are in a state.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct StateCount {
+    /// The state.
+    pub state: String,
+    /// How many.
+    pub devices: u64,
+}
+
+/// Serials from one to another.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SerialSpan {
+    /// The first.
+    pub first: String,
+    /// The last.
+    pub last: String,
+}
+
+/// A manifest of a batch.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct BatchManifest {
+    /// Its place in its station's chain.
+    pub sequence: u64,
+    /// SHA-256 of it.
+    pub digest: String,
+    /// Devices it names.
+    pub devices: u64,
+    /// When it was imported.
+    pub imported_at: String,
+    /// By whom.
+    pub imported_by: String,
+}
+
+/// What checking a batch again found: `muster.batch.verify/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct BatchVerdict {
+    /// The schema's name.
+    pub schema: String,
+    /// Which.
+    pub batch: String,
+    /// Whether everything holds.
+    pub intact: bool,
+    /// Manifests that hold.
+    pub manifests: u64,
+    /// Devices they name.
+    pub rows: u64,
+    /// What does not hold.
+    pub faults: Vec<String>,
+    /// Rows that are not here as they were made; the first hundred.
+    pub missing: Vec<MissingRow>,
+}
+
+/// A row of a manifest that is not here.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct MissingRow {
+    /// Its serial.
+    pub serial: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A device's certificate in a listing.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ListedCertificate {
+    /// SHA-256 of its DER.
+    pub certificate_id: String,
+    /// Its device.
+    pub serial: String,
+    /// Whose fleet.
+    pub tenant: String,
+    /// The device's name on topics.
+    pub device_id: String,
+    /// `pending`, `active`, `superseded` or `revoked`.
+    pub status: String,
+    /// Key identifier of its issuer.
+    pub issuer: String,
+    /// First good second.
+    pub not_before: String,
+    /// Last good second.
+    pub not_after: String,
+    /// Why it was revoked, in the words of RFC 5280.
+    pub revocation_reason: Option<String>,
+    /// When it was revoked.
+    pub revoked_at: Option<String>,
+    /// What took its place.
+    pub replaced_by: Option<String>,
+    /// Its device's place in the signed status list.
+    pub status_index: u64,
+}
+
+/// One certificate: `muster.certificate/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct CertificateDetail {
+    /// The schema's name.
+    pub schema: String,
+    /// What the listing shows.
+    #[serde(flatten)]
+    pub certificate: ListedCertificate,
+    /// Its device's state.
+    pub device_state: String,
+    /// SHA-256 of its public key.
+    pub key: String,
+    /// Itself.
+    pub pem: String,
+}
+
+/// An authority.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Authority {
+    /// What it is called here.
+    pub name: String,
+    /// What its certificate calls it.
+    pub subject: String,
+    /// What it issues.
+    pub purpose: String,
+    /// SHA-256 of its certificate.
+    pub fingerprint: String,
+    /// Its key identifier.
+    pub key_id: String,
+    /// Where its key lives.
+    pub key_at: String,
+    /// First good second.
+    pub not_before: String,
+    /// Last good second.
+    pub not_after: String,
+    /// Devices under it, where it is a station's.
+    pub devices: Option<u64>,
+    /// Its certificate.
+    pub pem: String,
 }
 
 /// What became of a manifest: `muster.import/1`.

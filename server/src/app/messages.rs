@@ -12,7 +12,10 @@ use crate::{
     bus::{Bus as _, Latest, Rumqttd, StartError},
     edge::{Roster, Sessions, Tail, feed::Groups},
     registry::Registry,
-    uplink::{OpenError, ReadError, Reader, Writer},
+    uplink::{
+        History, OpenError, ReadError, Reader, Writer,
+        history::{HistoryError, Projection},
+    },
 };
 
 /// The parts, running.
@@ -27,7 +30,10 @@ pub struct Messages {
     pub tail: Arc<Tail>,
     /// The sessions, live and away.
     pub sessions: Arc<Sessions>,
+    /// What sensors said over the last days.
+    pub history: History,
     latest: Latest,
+    charts: Projection,
 }
 
 /// Why they cannot be started.
@@ -42,6 +48,9 @@ pub enum MessagesError {
     /// The log's readers.
     #[error("the uplink log cannot be read")]
     Read(#[from] ReadError),
+    /// The history of readings.
+    #[error("the history of readings cannot be opened")]
+    History(#[from] HistoryError),
 }
 
 impl Messages {
@@ -59,15 +68,19 @@ impl Messages {
         let uplink = Writer::open(data_dir, registry.verdicts(), sessions.clone(), publish).await?;
         let reader = Reader::open(data_dir).await?;
         let latest = Latest::start(registry.clone(), reader.clone(), &*bus);
+        let history = History::open(data_dir).await?;
+        let charts = history.follow(registry.clone(), reader.clone());
         let tail = Tail::start(&*bus, reader.clone());
         sessions.begin(uplink.clone(), Groups::new(Arc::clone(&tail)), uplink.take_sessions());
-        Ok(Self { uplink, reader, bus, tail, sessions, latest })
+        Ok(Self { uplink, reader, bus, tail, sessions, history, latest, charts })
     }
 
     /// Stores what was handed over, and ends. Nobody hands over anything any more.
     pub async fn close(self) {
         self.uplink.close().await;
         self.latest.stop().await;
+        self.charts.stop().await;
+        self.history.close().await;
         self.tail.stop().await;
         self.bus.stop().await;
         self.reader.close().await;

@@ -17,10 +17,10 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
   muster batch import B-0042.muster                     take in what a station has made
   muster device suspend MU-000118 --reason \"case 881\"   refuse it for now; its session ends
 
-device    list show suspend resume quarantine release revoke decommission disconnect command
-batch     list import suspend resume quarantine release revoke      session   list
-ca        list trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
-cert      issue revoke             token     list create revoke     audit     list verify
+device    list show label suspend resume quarantine release revoke decommission disconnect command
+batch     list show import export verify suspend resume quarantine release revoke
+ca        list show crl trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
+cert      list show inspect issue revoke  session list show  token list create revoke  audit list
 top       init serve status config explain
 help      muster NOUN --help; muster explain CODE; muster config
 ";
@@ -116,7 +116,7 @@ pub(super) enum Noun {
     /// Whom this server trusts
     #[command(subcommand, arg_required_else_help = true)]
     Ca(Ca),
-    /// Certificates: those made here for services, and any by its SHA-256
+    /// Certificates: those of devices, those made here for services, and any by its SHA-256
     #[command(subcommand, arg_required_else_help = true)]
     Cert(Cert),
     /// Who is connected now
@@ -171,19 +171,73 @@ pub(super) enum Device {
     Disconnect(Decide),
     /// Send a command to a device's live session
     Command(Command),
+    /// Write on devices: tags and groups to find them by, and a note
+    Label(Label),
+    /// What a device's sensors said: least, greatest and last of each bucket
+    Readings(Readings),
 }
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct DeviceList {
-    /// Such as "state:suspended batch:B-0042 tenant:acme"
+    /// Such as "state:suspended batch:B-0042 firmware:<1.4.2 seen:>2d expires:<30d refused:>0 tag:x online:yes"
     #[arg(long, value_name = "EXPR")]
     pub(super) filter: Option<String>,
     /// Most lines
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) limit: u32,
+    /// attention, serial, seen, changed, expires or refused; -KEY the other way round
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    pub(super) sort: Option<String>,
     /// Begin after this cursor
     #[arg(long, value_name = "CURSOR")]
     pub(super) after: Option<String>,
+    /// Look again and again: the table in place on a terminal, else a line for each change
+    #[arg(long)]
+    pub(super) watch: bool,
+}
+
+/// What is to be written on devices.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Label {
+    /// Serials, or - to read them from standard input
+    #[arg(required = true, value_name = "SERIAL")]
+    pub(super) serials: Vec<String>,
+    /// Put this tag on
+    #[arg(long, value_name = "WORD")]
+    pub(super) tag: Vec<String>,
+    /// Take this tag off
+    #[arg(long, value_name = "WORD")]
+    pub(super) untag: Vec<String>,
+    /// Put them in this group
+    #[arg(long, value_name = "WORD")]
+    pub(super) group: Vec<String>,
+    /// Take them out of this group
+    #[arg(long, value_name = "WORD")]
+    pub(super) ungroup: Vec<String>,
+    /// Write this note; an empty one removes it
+    #[arg(long, value_name = "TEXT")]
+    pub(super) note: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Readings {
+    /// SERIAL, or TENANT/SERIAL
+    pub(super) serial: String,
+    /// So long until now: 1h, 24h, 7d, 30d
+    #[arg(long, value_name = "TIME", conflicts_with = "from")]
+    pub(super) range: Option<String>,
+    /// From this instant on, such as 2026-11-20T00:00:00Z
+    #[arg(long, value_name = "INSTANT")]
+    pub(super) from: Option<String>,
+    /// Up to this instant
+    #[arg(long, value_name = "INSTANT")]
+    pub(super) to: Option<String>,
+    /// Most buckets
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=1200))]
+    pub(super) buckets: u32,
+    /// Only this sensor
+    #[arg(long, value_name = "NAME")]
+    pub(super) sensor: Option<String>,
 }
 
 /// A decision about devices.
@@ -227,6 +281,27 @@ pub(super) enum Batch {
         /// The manifest
         #[arg(value_name = "FILE")]
         file: PathBuf,
+    },
+    /// A batch against what was made: overproduction, gaps, duplicates
+    Show {
+        /// Its name
+        batch: String,
+    },
+    /// A batch's manifest, as it was imported
+    Export {
+        /// Its name
+        batch: String,
+        /// Its place in its station's chain; the newest without it
+        #[arg(long, value_name = "NO")]
+        sequence: Option<u64>,
+        /// Write it to this new file instead of standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Check a batch's manifests again, and their rows against what is here
+    Verify {
+        /// Its name
+        batch: String,
     },
     /// Refuse a batch for now, and whatever is imported into it; its sessions end
     Suspend(Hold),
@@ -290,6 +365,19 @@ pub(super) enum Ca {
     ReleaseStation(Hold),
     /// Refuse for ever what a station has made, and will make; sessions end. Cannot be undone
     RevokeStation(RevokeGroup),
+    /// An authority: its fingerprint to compare by eye, and where its key lives
+    Show {
+        /// root, broker, operational, https, service, operator, or a station; all without it
+        name: Option<String>,
+    },
+    /// The revocation list of an authority whose key the server holds
+    Crl {
+        /// broker, operational, https, service or operator
+        name: String,
+        /// Write it (DER) to this new file instead of standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -299,6 +387,35 @@ pub(super) enum Cert {
     /// Refuse one certificate for ever, of a device or of a service, by its SHA-256 or the file it is in; its
     /// session ends. Cannot be undone
     Revoke(RevokeGroup),
+    /// Certificates of devices, what ends first first
+    List(CertList),
+    /// One certificate, by the SHA-256 of its DER
+    Show {
+        /// 64 hexadecimal digits
+        #[arg(value_name = "CERT-ID")]
+        id: String,
+    },
+    /// What a file says, and what the server knows of it
+    Inspect {
+        /// A certificate in PEM or DER
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct CertList {
+    #[command(flatten)]
+    pub(super) paged: Paged,
+    /// pending, active, superseded or revoked
+    #[arg(long, value_name = "WORD")]
+    pub(super) status: Option<String>,
+    /// Key identifier of the issuer, hexadecimal
+    #[arg(long, value_name = "HEX")]
+    pub(super) issuer: Option<String>,
+    /// Those that end within so many days
+    #[arg(long, value_name = "DAYS")]
+    pub(super) ends: Option<u32>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -315,6 +432,11 @@ pub(super) struct CertIssue {
 pub(super) enum Session {
     /// Live sessions, oldest first
     List,
+    /// A device's last sessions, and why each ended
+    Show {
+        /// SERIAL, or TENANT/SERIAL
+        serial: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,9 @@
 //! `muster batch …` and `muster ca …`: what stations hand over, and whom the server trusts.
 
-use std::{io::Read as _, path::Path};
+use std::{
+    io::{Read as _, Write as _},
+    path::Path,
+};
 
 use muster_shared::Code;
 
@@ -8,7 +11,7 @@ use super::{
     Done,
     args::{Batch, Ca, Paged},
     client::{Client, read},
-    device::pages,
+    device::{encode, pages},
     group::{self, BATCH, CA, STATION},
     screen::{Screen, Style, Text},
     table::{self, About, Column, thousands},
@@ -31,6 +34,13 @@ pub(super) fn run(verb: Batch, client: &Client, screen: &Screen) -> Result<Done,
         Batch::Quarantine(hold) => group::hold(BATCH, "quarantine", &hold, client, screen),
         Batch::Release(hold) => group::hold(BATCH, "release", &hold, client, screen),
         Batch::Revoke(revoke) => group::revoke(BATCH, "revoke", &revoke, client, screen),
+        Batch::Show { batch } => show(&batch, client, screen),
+        Batch::Export { batch, sequence, out } => {
+            let which = sequence.map(|no| format!("?sequence={no}")).unwrap_or_default();
+            let octets = client.get_raw(&format!("/v1/batches/{}/manifest{which}", encode(&batch)))?;
+            deliver(&octets, out.as_deref(), screen)
+        }
+        Batch::Verify { batch } => verify(&batch, client, screen),
     }
 }
 
@@ -44,6 +54,11 @@ pub(super) fn run_ca(verb: Ca, client: &Client, screen: &Screen) -> Result<Done,
         Ca::QuarantineStation(hold) => group::hold(STATION, "quarantine", &hold, client, screen),
         Ca::ReleaseStation(hold) => group::hold(STATION, "release", &hold, client, screen),
         Ca::RevokeStation(revoke) => group::revoke(STATION, "revoke", &revoke, client, screen),
+        Ca::Show { name } => authority(name.as_deref(), client, screen),
+        Ca::Crl { name, out } => {
+            let octets = client.get_raw(&format!("/v1/crl/{}", encode(&name)))?;
+            deliver(&octets, out.as_deref(), screen)
+        }
     }
 }
 
@@ -80,6 +95,142 @@ fn list(paged: &Paged, client: &Client, screen: &Screen) -> Result<Done, Problem
     };
     table::print(screen, &document, &page.items, COLUMNS, &about);
     Ok(Done::Well)
+}
+
+/// Octets to a new file, or to standard output as they are.
+fn deliver(octets: &[u8], out: Option<&Path>, screen: &Screen) -> Result<Done, Problem> {
+    let unwritable = |place: String, error: std::io::Error| {
+        Problem::new(Code::FileUnreadable)
+            .what("the file cannot be written")
+            .at(place)
+            .because(error.to_string())
+            .next("give a path where nothing is yet: --out FILE")
+    };
+    match out {
+        Some(path) => {
+            let place = || path.display().to_string();
+            std::fs::File::create_new(path)
+                .and_then(|mut file| file.write_all(octets))
+                .map_err(|error| unwritable(place(), error))?;
+            screen.footer(format!("{} octets in {}", thousands(octets.len() as u64), path.display()));
+        }
+        None => std::io::stdout()
+            .lock()
+            .write_all(octets)
+            .map_err(|error| unwritable("standard output".to_owned(), error))?,
+    }
+    Ok(Done::Well)
+}
+
+fn show(batch: &str, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let document = client.get(&format!("/v1/batches/{}", encode(batch)))?;
+    if screen.output.is_json() {
+        screen.raw(&document.to_string());
+        return Ok(Done::Well);
+    }
+    let of: view::BatchDetail = read(&document)?;
+    screen.pieces(&[
+        Text::new(&of.batch, Style::Bold),
+        Text::plain(format!(" · {} · product {} · station {}", of.tenant, of.product, of.station)),
+    ]);
+    let line = |label: &str, said: String| screen.line(format!("  {label:<12} {said}"));
+    line("made", format!("{}, closed {}", thousands(of.made), words::instant(&of.closed_at)));
+    let seen = format!("{}, of which {} have connected", thousands(of.registered), thousands(of.first_seen));
+    line("registered", seen);
+    let states: Vec<_> =
+        of.states.iter().map(|of| format!("{} {}", thousands(of.devices), of.state)).collect();
+    line("states", if states.is_empty() { "none".to_owned() } else { states.join(" · ") });
+    let serials = of.serial_first.zip(of.serial_last);
+    line("serials", serials.map_or("none".to_owned(), |(first, last)| format!("{first} to {last}")));
+    let gaps: Vec<_> = of.gaps.iter().take(5).map(|gap| format!("{} to {}", gap.first, gap.last)).collect();
+    let more = if of.gaps.len() > gaps.len() { " …" } else { "" };
+    line(
+        "gaps",
+        match of.missing {
+            0 => "none".to_owned(),
+            missing => format!("{}: {}{more}", thousands(missing), gaps.join(", ")),
+        },
+    );
+    line("duplicates", format!("{} rows were not taken", thousands(of.refused)));
+    line("unannounced", format!("{} devices are in no manifest of it", thousands(of.unannounced)));
+    let over = format!("station has made {} of {}", thousands(of.station_devices), thousands(of.quota));
+    line("quota", if of.over_quota > 0 { format!("{over}: {} too many", of.over_quota) } else { over });
+    line("range", format!("{} to {}", of.range.first, of.range.last));
+    for manifest in &of.manifests {
+        line(
+            "manifest",
+            format!(
+                "no. {} · {} · {} devices · imported {} by {}",
+                manifest.sequence,
+                words::short(&manifest.digest),
+                thousands(manifest.devices),
+                words::instant(&manifest.imported_at),
+                manifest.imported_by
+            ),
+        );
+    }
+    screen.footer(format!("muster batch verify {0} · muster device list --filter batch:{0}", of.batch));
+    Ok(Done::Well)
+}
+
+fn verify(batch: &str, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let document = client.get(&format!("/v1/batches/{}/verify", encode(batch)))?;
+    let found: view::BatchVerdict = read(&document)?;
+    let done = if found.intact { Done::Well } else { Done::AnswerIsNo };
+    if screen.output.is_json() {
+        screen.raw(&document.to_string());
+        return Ok(done);
+    }
+    let mark = if found.intact { screen.glyph("✓", "ok") } else { screen.glyph("✕", "x") };
+    screen.line(format!(
+        "{mark} batch {}: {} manifests hold, with {} devices",
+        found.batch,
+        thousands(found.manifests),
+        thousands(found.rows)
+    ));
+    for fault in &found.faults {
+        screen.line(format!("  {fault}"));
+    }
+    for row in &found.missing {
+        screen.line(format!("  {}: {}", row.serial, row.why));
+    }
+    Ok(done)
+}
+
+fn authority(name: Option<&str>, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let document = client.get("/v1/authorities")?;
+    let page: Page<view::Authority> = read(&document)?;
+    let found: Vec<_> = page.items.iter().filter(|of| name.is_none_or(|name| of.name == name)).collect();
+    if found.is_empty() {
+        let all: Vec<_> = page.items.iter().map(|of| of.name.as_str()).collect();
+        return Err(Problem::new(Code::CertificateUnknown)
+            .what(format!("no authority {}", name.unwrap_or_default()))
+            .next(format!("possible: {}", all.join(", "))));
+    }
+    if screen.output.is_json() {
+        screen.raw(&document.to_string());
+        return Ok(Done::Well);
+    }
+    for of in found {
+        screen.pieces(&[
+            Text::new(&of.name, Style::Bold),
+            Text::plain(format!(" · {} authority · {}", of.purpose, of.subject)),
+        ]);
+        for line in fingerprint(&of.fingerprint) {
+            screen.line(format!("  {line}"));
+        }
+        let ends = words::day(&of.not_after);
+        let devices = of.devices.map(|count| format!(" · {} devices", thousands(count))).unwrap_or_default();
+        screen.line(format!("  key {} at {} · ends {ends}{devices}", words::short(&of.key_id), of.key_at));
+    }
+    Ok(Done::Well)
+}
+
+/// A digest to compare by eye: four lines of four groups of four.
+fn fingerprint(hex: &str) -> Vec<String> {
+    let groups: Vec<String> =
+        hex.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group).into_owned()).collect();
+    groups.chunks(4).map(|line| line.join(" ")).collect()
 }
 
 fn import(file: &Path, client: &Client, screen: &Screen) -> Result<Done, Problem> {

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use super::{
     Done,
     args::{Cert, CertIssue},
+    certs,
     client::Client,
     group,
     screen::Screen,
@@ -45,6 +46,7 @@ pub(super) fn run(verb: &Cert, config: &Config, screen: &Screen) -> Result<Done,
     match verb {
         Cert::Issue(args) => issue(args, config, screen),
         Cert::Revoke(revoke) => group::revoke_certificate(revoke, &Client::new(config)?, screen),
+        other => certs::run(other, &Client::new(config)?, screen),
     }
 }
 

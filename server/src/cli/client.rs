@@ -76,6 +76,11 @@ impl Client {
         self.send(Method::GET, path, None, &[])
     }
 
+    /// GET; the answer as octets.
+    pub(super) fn get_raw(&self, path: &str) -> Result<Vec<u8>, Problem> {
+        self.exchange(&Method::GET, path, None, &[])
+    }
+
     /// POST of a JSON document.
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Problem> {
         self.send(Method::POST, path, Some("application/json"), body.to_string().as_bytes())
@@ -87,9 +92,26 @@ impl Client {
     }
 
     fn send(&self, method: Method, path: &str, content: Option<&str>, body: &[u8]) -> Result<Value, Problem> {
+        let octets = self.exchange(&method, path, content, body)?;
+        serde_json::from_slice(&octets).map_err(|error| {
+            Problem::new(Code::Fault)
+                .what("the server's answer is not the document it should be")
+                .at(format!("{method} {}{path}", self.base))
+                .because(error.to_string())
+                .next("is --server a Muster server of this version? muster status -v")
+        })
+    }
+
+    fn exchange(
+        &self,
+        method: &Method,
+        path: &str,
+        content: Option<&str>,
+        body: &[u8],
+    ) -> Result<Vec<u8>, Problem> {
         let url = format!("{}{path}", self.base);
         let mut request = Request::builder()
-            .method(&method)
+            .method(method)
             .uri(&url)
             .header("authorization", &self.authorization)
             .header("accept", format!("application/json, {MEDIA_TYPE}"));
@@ -107,13 +129,7 @@ impl Client {
         let bytes = read.map_err(|error| self.unreached(&error, began))?;
         let place = || format!("{method} {url}");
         if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|error| {
-                Problem::new(Code::Fault)
-                    .what("the server's answer is not the document it should be")
-                    .at(place())
-                    .because(error.to_string())
-                    .next("is --server a Muster server of this version? muster status -v")
-            });
+            return Ok(bytes);
         }
         Err(Problem::from_document(&bytes).unwrap_or_else(|| {
             Problem::new(Code::Fault)

@@ -7,21 +7,24 @@ use serde_json::{Value, json};
 
 use super::{
     Done,
-    args::{Command, Device, DeviceList, Revoke},
+    args::{Command, Device, DeviceList, Label, Revoke},
     bulk,
     client::{Client, read},
+    readings,
     screen::{Screen, Style, Text},
     table::{self, About, Column},
-    words,
+    watch, words,
 };
 use crate::{
     api::{
         error::Problem,
         view::{self, CommandResult, DeviceDetail, Page},
     },
-    registry::Act,
+    registry::{Act, Filter, timeline::Mark},
 };
 
+/// Lines of a timeline asked for at a time.
+const TIMELINE: u32 = 100;
 /// Lines asked for at a time.
 const PAGE: u32 = 500;
 /// Largest payload of a command, octets: what a device's packet carries with room for its topic.
@@ -39,10 +42,12 @@ pub(super) fn run(verb: Device, client: &Client, screen: &Screen) -> Result<Done
         Device::Revoke(revoke) => self::revoke("revoke", &revoke, client, screen),
         Device::Decommission(revoke) => self::revoke("decommission", &revoke, client, screen),
         Device::Command(command) => self::command(&command, client, screen),
+        Device::Label(label) => self::label(&label, client, screen),
+        Device::Readings(asked) => readings::run(&asked, client, screen),
     }
 }
 
-const COLUMNS: &[Column<view::Device>] = &[
+pub(super) const COLUMNS: &[Column<view::Device>] = &[
     Column { head: "SERIAL", wide: false, cell: |of, _| Text::plain(&of.serial) },
     Column { head: "STATE", wide: false, cell: |of, screen| words::state(&of.state, screen) },
     Column { head: "PRESENCE", wide: false, cell: |of, _| presence(of) },
@@ -62,6 +67,7 @@ const COLUMNS: &[Column<view::Device>] = &[
         cell: |of, _| Text::plain(words::or_unknown(of.presence.address.as_deref())),
     },
     Column { head: "STATION", wide: true, cell: |of, _| Text::plain(&of.station) },
+    Column { head: "ISSUER", wide: true, cell: |of, _| Text::plain(words::short(&of.issuer)) },
     Column { head: "REGISTERED", wide: true, cell: |of, _| Text::plain(words::instant(&of.registered_at)) },
     Column { head: "REFUSED-24H", wide: true, cell: |of, _| Text::plain(of.refused_24h.to_string()) },
     Column { head: "NOTE", wide: false, cell: |of, _| note(of) },
@@ -72,32 +78,61 @@ fn presence(of: &view::Device) -> Text {
     Text::new(words::presence(&of.presence), style)
 }
 
+/// What needs somebody, else what somebody wrote.
 fn note(of: &view::Device) -> Text {
-    match &of.last_refusal {
-        Some(refusal) if of.refused_24h > 0 => Text::new(
+    match (&of.last_refusal, &of.note) {
+        (Some(refusal), _) if of.refused_24h > 0 => Text::new(
             format!("{} refused in 24 h [{} {}]", of.refused_24h, refusal.code, refusal.words),
             Style::Red,
         ),
-        _ => Text::new("nothing", Style::Quiet),
+        _ if of.refused_as.is_some() && matches!(&*of.state, "registered" | "active") => Text::new(
+            format!("refused as its group is [{}]", words::or_unknown(of.refused_as.as_deref())),
+            Style::Red,
+        ),
+        (_, Some(note)) => Text::plain(note),
+        (_, None) if of.attention == 1 => Text::new("its certificate ends soon", Style::Yellow),
+        (_, None) => Text::new("nothing", Style::Quiet),
     }
 }
 
 fn list(list: &DeviceList, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let mut query = String::new();
     if let Some(filter) = &list.filter {
-        query.push_str(&format!("&filter={}", encode(filter)));
+        // Wrong ones are told here, without a server: the grammar is the same.
+        filter.parse::<Filter>().map_err(|error| {
+            Problem::new(Code::UsageWrong)
+                .what(format!("the filter has {:?}", error.token))
+                .at("--filter")
+                .because(error.why)
+                .next(format!("possible: {}", error.possible))
+        })?;
     }
+    if list.watch {
+        return watch::devices(list, client, screen);
+    }
+    let query = query(list);
     let document = pages(client, "/v1/devices", &query, list.after.clone(), list.limit)?;
     let page: Page<view::Device> = read(&document)?;
     let about = About {
         noun: "device",
-        total: page.total,
+        total: page.total.or(page.total_at_least.map(|least| least.max(page.items.len() as u64 + 1))),
         filter: list.filter.as_deref(),
         next: page.next.as_deref(),
         empty: "no devices yet. Devices appear when a batch manifest is imported: muster batch import FILE",
     };
     table::print(screen, &document, &page.items, COLUMNS, &about);
     Ok(Done::Well)
+}
+
+/// What a listing asks for.
+pub(super) fn query(list: &DeviceList) -> String {
+    let mut query = String::new();
+    if let Some(filter) = &list.filter {
+        query.push_str(&format!("&filter={}", encode(filter)));
+    }
+    if let Some(sort) = &list.sort {
+        query.push_str(&format!("&sort={}", encode(sort)));
+    }
+    query
 }
 
 /// Reads page after page until `limit` lines are there, into one document.
@@ -147,7 +182,10 @@ fn show(serial: &str, history: bool, client: &Client, screen: &Screen) -> Result
     for (label, said) in facts(&detail) {
         screen.line(format!("  {label:<11} {said}"));
     }
-    let shown = if history { detail.history.len() } else { 3 };
+    if history {
+        timeline(serial, client, screen)?;
+    }
+    let shown = if history { 0 } else { 3 };
     for (at, row) in detail.history.iter().take(shown).enumerate() {
         let label = if at == 0 { "history" } else { "" };
         let more = at + 1 == shown && detail.history.len() > shown;
@@ -157,6 +195,63 @@ fn show(serial: &str, history: bool, client: &Client, screen: &Screen) -> Result
     let acts = if detail.can_do.is_empty() { "nothing".to_owned() } else { detail.can_do.join(" · ") };
     screen.line(format!("  {:<11} {acts}", "can do"));
     Ok(Done::Well)
+}
+
+/// Every line of its timeline, page after page.
+fn timeline(serial: &str, client: &Client, screen: &Screen) -> Result<(), Problem> {
+    let path = format!("/v1/devices/{}/timeline", encode(serial));
+    let mut after = String::new();
+    let mut label = "history";
+    loop {
+        let page: Page<view::Event> = read(&client.get(&format!("{path}?limit={TIMELINE}{after}"))?)?;
+        for event in &page.items {
+            let mark: Mark = event.mark.parse().unwrap_or(Mark::Plain);
+            let glyph = screen.glyph(mark.glyph(), mark.ascii());
+            screen.line(format!("  {label:<11} {} {glyph} {}", words::instant(&event.at), event.text));
+            label = "";
+        }
+        match page.next {
+            Some(next) if !page.items.is_empty() => after = format!("&after={}", encode(&next)),
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn label(label: &Label, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let asked = json!({
+        "add_tags": label.tag,
+        "remove_tags": label.untag,
+        "add_groups": label.group,
+        "remove_groups": label.ungroup,
+        "note": label.note,
+    });
+    let mut failed = false;
+    for serial in bulk::serials(&label.serials)? {
+        match client.post(&format!("/v1/devices/{}/labels", encode(&serial)), &asked) {
+            Ok(document) if screen.output.is_json() => screen.raw(&document.to_string()),
+            Ok(document) => {
+                let labels: view::Labels = read(&document)?;
+                screen.line(format!("{serial} {}", labelled(&labels)));
+            }
+            // One of many: the rest is still done.
+            Err(problem) if label.serials.len() > 1 || label.serials[0] == "-" => {
+                screen.error(&problem);
+                failed = true;
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+    Ok(if failed { Done::SomeFailed } else { Done::Well })
+}
+
+/// `tags x, y · groups north · note "…" by ana`.
+fn labelled(labels: &view::Labels) -> String {
+    let words = |words: &[String]| if words.is_empty() { "none".to_owned() } else { words.join(", ") };
+    let mut said = format!("tags {} · groups {}", words(&labels.tags), words(&labels.groups));
+    if let Some(note) = &labels.note {
+        said.push_str(&format!(" · note {note:?} by {}", words::or_unknown(labels.note_by.as_deref())));
+    }
+    said
 }
 
 fn facts(detail: &DeviceDetail) -> Vec<(&'static str, String)> {
@@ -192,6 +287,10 @@ fn facts(detail: &DeviceDetail) -> Vec<(&'static str, String)> {
     }
     facts.push(("firmware", words::or_unknown(device.firmware.as_deref()).to_owned()));
     facts.push(("session", session(detail)));
+    let labels = &detail.labels;
+    if !labels.tags.is_empty() || !labels.groups.is_empty() || labels.note.is_some() {
+        facts.push(("labels", labelled(labels)));
+    }
     for reading in &detail.readings {
         facts.push((
             "reading",

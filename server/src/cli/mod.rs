@@ -9,21 +9,24 @@
 //! | `args` | the grammar |
 //! | `client` | HTTPS: one trusted file, one token |
 //! | `screen`, `table`, `words` | the one writer; listings; how a single value is said |
-//! | `device`, `bulk`, `group`, `batch`, `session`, `audit`, `token`, `cert`, `local` | the nouns |
+//! | `device`, `readings`, `watch`, `bulk`, `group`, `batch`, `session`, `audit`, `token`, `cert`, `certs`, `local` | the nouns |
 
 mod args;
 mod audit;
 mod batch;
 mod bulk;
 mod cert;
+mod certs;
 mod client;
 mod device;
 mod group;
 mod local;
+mod readings;
 mod screen;
 mod session;
 mod table;
 mod token;
+mod watch;
 mod words;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -1,9 +1,12 @@
 //! `muster session …` and `muster status`: what is going on now.
 
+use serde_json::json;
+
 use super::{
     Done,
     args::Session,
     client::{Client, read},
+    device::encode,
     screen::{Screen, Style, Text},
     table::{self, About, Column, thousands},
     words,
@@ -40,7 +43,9 @@ fn client_id(of: &view::Session) -> &str {
 }
 
 pub(super) fn run(verb: &Session, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let Session::List = verb;
+    if let Session::Show { serial } = verb {
+        return show(serial, client, screen);
+    }
     let document = client.get("/v1/sessions")?;
     let page: Page<view::Session> = read(&document)?;
     let about = About {
@@ -51,6 +56,41 @@ pub(super) fn run(verb: &Session, client: &Client, screen: &Screen) -> Result<Do
         empty: "nobody is connected. Who was refused, and why: muster device list -o wide",
     };
     table::print(screen, &document, &page.items, COLUMNS, &about);
+    Ok(Done::Well)
+}
+
+const PAST: &[Column<view::PastSession>] = &[
+    Column { head: "SINCE", wide: false, cell: |of, _| Text::plain(words::instant(&of.began_at)) },
+    Column {
+        head: "UNTIL",
+        wide: false,
+        cell: |of, _| Text::plain(of.ended_at.as_deref().map_or("now".to_owned(), words::instant)),
+    },
+    Column { head: "ADDRESS", wide: false, cell: |of, _| Text::plain(&of.address) },
+    Column { head: "MQTT", wide: false, cell: |of, _| Text::plain(&of.mqtt) },
+    Column {
+        head: "ENDED-BY",
+        wide: false,
+        cell: |of, _| {
+            Text::plain(of.reason.as_deref().map_or("is open".to_owned(), |why| why.replace('_', " ")))
+        },
+    },
+];
+
+/// A device's last sessions.
+fn show(serial: &str, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let document = client.get(&format!("/v1/devices/{}", encode(serial)))?;
+    let detail: view::DeviceDetail = read(&document)?;
+    let about = About {
+        noun: "session",
+        total: None,
+        filter: None,
+        next: None,
+        empty: "it never connected. Why: muster device show SERIAL",
+    };
+    let document =
+        json!({ "schema": "muster.session.history/1", "items": document["sessions"], "next": null });
+    table::print(screen, &document, &detail.sessions, PAST, &about);
     Ok(Done::Well)
 }
 

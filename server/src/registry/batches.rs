@@ -8,6 +8,8 @@ use super::{
     sqlite::{digest, int, parse, uint},
 };
 
+pub mod reconcile;
+
 /// A batch in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchRow {
@@ -37,8 +39,9 @@ pub struct BatchRow {
 
 const BATCHES: &str = "SELECT batch.id, batch.name, station.tenant, station.name AS station, batch.product,
         batch.closed_at_ms, manifest.sequence, manifest.digest, manifest.imported_at_ms, manifest.imported_by,
-        (SELECT count(*) FROM device WHERE device.batch = batch.id) AS devices,
-        (SELECT count(*) FROM device WHERE device.batch = batch.id AND device.state = 'active') AS active
+        (SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally WHERE tally.batch = batch.id) AS devices,
+        (SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally WHERE tally.batch = batch.id
+         AND tally.state = 'active') AS active
     FROM batch
     JOIN station ON station.id = batch.station
     JOIN manifest ON manifest.id = (SELECT max(m.id) FROM manifest m WHERE m.batch = batch.id)

@@ -92,6 +92,9 @@ pub enum RegistryError {
     /// Another root is recorded already.
     #[error("another root certificate ({0}) is recorded already")]
     RootDiffers(String),
+    /// No such certificate.
+    #[error("no certificate {0}")]
+    CertificateUnknown(String),
     /// No such station.
     #[error("no station {0}")]
     StationUnknown(StationId),
@@ -140,6 +143,7 @@ impl RegistryError {
             Self::Transition { .. } | Self::GroupTransition { .. } | Self::GroupAct { .. } => {
                 Code::TransitionNotAllowed
             }
+            Self::CertificateUnknown(_) => Code::CertificateUnknown,
             Self::ReasonMissing(_) => Code::ReasonMissing,
             Self::Ambiguous { .. } | Self::BatchAmbiguous { .. } | Self::Value { .. } => Code::UsageWrong,
             Self::Manifest { code, .. } => *code,

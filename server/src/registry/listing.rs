@@ -14,7 +14,6 @@
 //! are looked at anyway, and otherwise a lower bound that says so: [`Page::exact`].
 
 use muster_shared::Tenant;
-use sqlx::Row as _;
 
 use self::{
     condition::{Way, condition, driver, ways},

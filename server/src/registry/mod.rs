@@ -34,11 +34,13 @@
 //! | [`overview`] | the fleet in a dozen figures |
 //! | [`sizing`] | made-up fleets, to measure verdicts with |
 //! | [`listing`], `standing` | which devices there are, by what is kept in their rows for it |
-//! | [`query`] | one device's page |
+//! | [`query`], [`timeline`] | one device's page; what happened to it, a line each |
+//! | [`label`] | tags, groups and notes |
 //! | `load` | the file's word, into the verdicts |
 //! | `sqlite` | the backend: how the file is opened, written and upgraded |
 
 use std::{
+    collections::HashMap,
     future::Future,
     path::Path,
     sync::Arc,
@@ -46,7 +48,8 @@ use std::{
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use muster_shared::{Generation, Tenant};
+use muster_pki::StationRecord;
+use muster_shared::{BatchId, CertificateId, Code, Generation, Tenant};
 use rustls_pki_types::CertificateDer;
 use tokio::{
     runtime::Handle,
@@ -55,7 +58,8 @@ use tokio::{
 };
 
 pub mod audit;
-mod batches;
+pub mod batches;
+pub mod certificates;
 pub mod changes;
 pub mod continuity;
 pub mod decide;
@@ -67,6 +71,7 @@ pub mod filter;
 pub mod group;
 pub mod import;
 mod index;
+pub mod label;
 pub mod listing;
 mod load;
 mod members;
@@ -84,6 +89,7 @@ pub(crate) mod sqlite;
 mod standing;
 pub mod station;
 mod tails;
+pub mod timeline;
 pub mod verdict;
 
 #[cfg(test)]
@@ -110,7 +116,7 @@ pub use query::{DeviceDetail, DeviceRow, Page};
 pub use rules::{GroupDecided, GroupTarget, OpenRule};
 pub use session::{DisconnectReason, SessionId};
 pub use station::{StationRow, Trusted};
-pub use verdict::{DeviceKey, DeviceName, Verdicts};
+pub use verdict::{CertificateStatus, DeviceKey, DeviceName, Verdicts};
 
 /// Now, in Unix milliseconds.
 #[must_use]
@@ -518,6 +524,33 @@ impl Registry {
         query::device(&self.inner, &target.into()).await
     }
 
+    /// What happened to a device and what it did, newest first; `after` is the `next` of the page before.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M208 for no such device.
+    pub async fn timeline(
+        &self,
+        target: impl Into<Target>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<timeline::Event>, RegistryError> {
+        timeline::timeline(&self.inner, &target.into(), after, limit).await
+    }
+
+    /// Changes what is written on a device: tags, groups, a note.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M208 for no such device.
+    pub async fn label(
+        &self,
+        actor: &Actor,
+        target: impl Into<Target>,
+        edit: label::Edit,
+    ) -> Result<label::Labels, RegistryError> {
+        let (actor, target) = (actor.clone(), target.into());
+        self.run(|inner| async move { label::edit(&inner, &actor, &target, edit).await }).await
+    }
+
     /// Records what an operator orders of a device without changing its state; call it before doing it.
     ///
     /// # Errors
@@ -554,6 +587,94 @@ impl Registry {
         batches::list(&self.inner, after, limit).await
     }
 
+    /// A batch against what its station has made and handed over.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M407 for no such batch.
+    pub async fn batch(
+        &self,
+        tenant: Option<&Tenant>,
+        batch: &BatchId,
+    ) -> Result<batches::reconcile::Reconciled, RegistryError> {
+        batches::reconcile::reconcile(&self.inner, tenant, batch).await
+    }
+
+    /// A manifest of a batch as it came: the newest, or the one of this place in its station's chain.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M407 for no such batch, or manifest.
+    pub async fn batch_manifest(
+        &self,
+        tenant: Option<&Tenant>,
+        batch: &BatchId,
+        sequence: Option<u64>,
+    ) -> Result<Vec<u8>, RegistryError> {
+        batches::reconcile::export(&self.inner, tenant, batch, sequence).await
+    }
+
+    /// Checks a batch's manifests again, and their rows against what is here.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M407 for no such batch. What does not hold is in the answer.
+    pub async fn verify_batch(
+        &self,
+        tenant: Option<&Tenant>,
+        batch: &BatchId,
+    ) -> Result<batches::reconcile::Verified, RegistryError> {
+        batches::reconcile::verify(&self.inner, tenant, batch).await
+    }
+
+    /// Certificates that match, what ends first first.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn certificates(
+        &self,
+        filter: &certificates::CertificateFilter,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<certificates::Listed>, RegistryError> {
+        certificates::list(&self.inner, filter, after, limit).await
+    }
+
+    /// The certificate with this digest.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M314 for no such certificate.
+    pub async fn certificate(
+        &self,
+        tenant: Option<&Tenant>,
+        id: &CertificateId,
+    ) -> Result<certificates::Listed, RegistryError> {
+        certificates::find(&self.inner, tenant, id).await
+    }
+
+    /// The newest revoked certificates of a CA, by its key identifier.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn revoked_of(
+        &self,
+        issuer: &[u8],
+        most: usize,
+    ) -> Result<Vec<muster_pki::crl::Revoked>, RegistryError> {
+        certificates::revoked(&self.inner, issuer, most).await
+    }
+
+    /// Devices that may not talk: their place in the status list, and why.
+    #[must_use]
+    pub fn refused_devices(&self, tenant: Option<&Tenant>) -> Vec<(u64, Code)> {
+        certificates::refused(&self.inner, tenant)
+    }
+
+    /// The stations' records, with how many devices each has made.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn factory_authorities(&self) -> Result<Vec<(StationRecord, u64)>, RegistryError> {
+        station::made(self.inner.database.readers()).await
+    }
+
     /// Registered stations, by name.
     ///
     /// # Errors
@@ -586,6 +707,17 @@ impl Registry {
             Some(cursor) => Ok(Some(cursor)),
             None => newest::stored_cursor(&self.inner, projection).await,
         }
+    }
+
+    /// Takes what devices reported to run. Unaudited.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn report_firmware(
+        &self,
+        versions: HashMap<DeviceKey, filter::Version>,
+    ) -> Result<(), RegistryError> {
+        self.run(|inner| async move { standing::report_firmware(&inner, &versions).await }).await
     }
 
     /// Rows of the audit log after number `after`, oldest first.

@@ -19,6 +19,8 @@ pub enum Order {
     Disconnect,
     /// Send it a command.
     Command,
+    /// Write on it: tags, groups, a note.
+    Label,
 }
 
 impl Order {
@@ -28,6 +30,7 @@ impl Order {
         match self {
             Self::Disconnect => "device.disconnect",
             Self::Command => "device.command",
+            Self::Label => "device.label",
         }
     }
 }

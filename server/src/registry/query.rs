@@ -11,6 +11,7 @@ use super::{
     decide::{self, RevocationReason, Target},
     device::DeviceState,
     error::RegistryError,
+    label::{self, Labels},
     readings::{Malformed, Readings},
     session::{DisconnectReason, SessionId},
     sqlite::{Connection, QueryBuilder, Row, digest, parse, uint},
@@ -77,6 +78,8 @@ pub struct DeviceRow {
     pub attention: u8,
     /// What an operator wrote on it.
     pub note: Option<String>,
+    /// Why it may not talk now, by its own state or by a decision about a group it is in.
+    pub refused_as: Option<Code>,
 }
 
 /// Everything about one device.
@@ -98,6 +101,8 @@ pub struct DeviceDetail {
     pub readings: Vec<ReadingRow>,
     /// The last decision that ended its sessions, and how that went.
     pub enforcement: Option<EnforcementRow>,
+    /// What operators wrote on it.
+    pub labels: Labels,
 }
 
 /// A certificate.
@@ -160,13 +165,15 @@ pub struct EnforcementRow {
 
 /// Most rows a page has.
 pub const PAGE_MAX: u32 = 1000;
+/// The urgency of what needs nobody.
+const CALM: u8 = 3;
 /// Sessions, refusals and decisions that one device's page shows.
 const LATEST: i64 = 50;
 
 /// What every listing of devices reads.
 const DEVICES: &str = "SELECT device.id, device.tenant, device.device_id, device.serial, device.state,
     device.registered_at_ms, device.first_connected_ms, device.changed_at_ms, device.refused, device.firmware,
-    device.attention, newest.seen_ms AS last_seen_ms, note.text AS note,
+    device.urgency, newest.seen_ms AS last_seen_ms, note.text AS note,
     batch.name AS batch, batch.product, station.name AS station,
     certificate.id AS certificate, certificate.not_after_s, certificate.issuer_key_id,
     session.id AS session, session.began_at_ms, session.remote, session.protocol, session.ended_at_ms, session.reason
@@ -254,8 +261,9 @@ fn device_row(inner: &Inner, row: &Row) -> Result<DeviceRow, RegistryError> {
         last_refusal: None,
         firmware: Some(text("firmware")?).filter(|firmware| !firmware.is_empty()),
         issuer: hex::encode(row.try_get::<Vec<u8>, _>("issuer_key_id")?),
-        attention: u8::try_from(row.try_get::<i64, _>("attention")?).unwrap_or_default(),
+        attention: CALM - u8::try_from(row.try_get::<i64, _>("urgency")?).unwrap_or(CALM).min(CALM),
         note: row.try_get("note")?,
+        refused_as: inner.verdicts.refusal(key),
     })
 }
 
@@ -293,6 +301,7 @@ pub(super) async fn device(inner: &Inner, target: &Target) -> Result<DeviceDetai
         sessions: sessions(&mut snapshot, id).await?,
         readings,
         enforcement: enforcement(&mut snapshot, id).await?,
+        labels: label::read(&mut snapshot, id).await?,
         row,
         refusals,
         history,

@@ -2,7 +2,7 @@
 //!
 //! Everything else of it is kept by triggers of the database, in the transaction that changed it.
 
-use std::{sync::Weak, time::Duration};
+use std::{collections::HashMap, sync::Weak, time::Duration};
 
 use muster_pki::profile::NO_END_S;
 use tokio::sync::watch;
@@ -10,14 +10,16 @@ use tokio::sync::watch;
 use super::{
     Inner,
     error::RegistryError,
+    filter::Version,
     now_ms,
     sqlite::{QueryBuilder, int},
+    verdict::DeviceKey,
 };
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_secs(60);
 /// How long before its end a certificate needs somebody.
-pub const SOON_S: i64 = 30 * 24 * 60 * 60;
+const SOON_S: i64 = 30 * 24 * 60 * 60;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Devices of one transaction: a decision waits a few milliseconds for it.
 const ROWS: i64 = 500;
@@ -69,33 +71,27 @@ pub(super) async fn sweep(inner: &Inner, from: &Swept, to: &Swept) -> Result<(),
 
 /// Takes away refusals from `from_ms` up to `before_ms`.
 async fn refusals(inner: &Inner, from_ms: u64, before_ms: u64) -> Result<(), RegistryError> {
-    let mut after = 0;
-    loop {
-        let found: Vec<(i64,)> = sqlx::query_as(
-            "SELECT id FROM device WHERE refused > 0 AND id > $1 AND EXISTS (SELECT 1 FROM refusal
-             WHERE refusal.device = device.id AND refusal.minute_ms >= $2 AND refusal.minute_ms < $3)
-             ORDER BY id LIMIT $4",
-        )
-        .bind(after)
-        .bind(int(from_ms))
-        .bind(int(before_ms))
-        .bind(ROWS)
-        .fetch_all(inner.database.readers())
-        .await?;
-        let Some((last,)) = found.last() else { break };
-        after = *last;
+    let mut query = QueryBuilder::new(format!(
+        "SELECT device.id FROM device{} WHERE device.refused > 0 AND EXISTS (SELECT 1 FROM refusal
+         WHERE refusal.device = device.id AND refusal.minute_ms >= ",
+        inner.database.by("device_refused")
+    ));
+    query.push_bind(int(from_ms)).push(" AND refusal.minute_ms < ").push_bind(int(before_ms)).push(")");
+    let found: Vec<(i64,)> = query.build_query_as().fetch_all(inner.database.readers()).await?;
+    for found in found.chunks(ROWS as usize) {
         let mut query = QueryBuilder::new(
             "UPDATE device SET refused = (SELECT coalesce(CAST(sum(refusal.count) AS BIGINT), 0) FROM refusal
              WHERE refusal.device = device.id AND refusal.minute_ms >= ",
         );
         query.push_bind(int(before_ms)).push(") WHERE id IN (");
         let mut list = query.separated(", ");
-        for (id,) in &found {
+        for (id,) in found {
             list.push_bind(*id);
         }
         query.push(")");
         write(inner, query).await?;
     }
+    Ok(())
 }
 
 /// Marks the certificates whose end came near since `from_s`: Unix seconds up to where ends were marked.
@@ -128,5 +124,26 @@ async fn write(inner: &Inner, mut query: QueryBuilder) -> Result<(), RegistryErr
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     query.build().execute(&mut *tx).await?;
+    inner.commit(tx).await.inspect_err(|_| writer.fail())
+}
+
+/// What devices reported to run. The same again changes nothing.
+pub(super) async fn report_firmware(
+    inner: &Inner,
+    versions: &HashMap<DeviceKey, Version>,
+) -> Result<(), RegistryError> {
+    let mut writer = inner.writer().await?;
+    let mut tx = writer.begin().await?;
+    for (device, version) in versions {
+        sqlx::query(
+            "UPDATE device SET firmware = $1, firmware_key = $2
+             WHERE id = $3 AND firmware <> $1 AND state <> 'decommissioned'",
+        )
+        .bind(version.as_str())
+        .bind(version.key())
+        .bind(inner.verdicts.row(*device))
+        .execute(&mut *tx)
+        .await?;
+    }
     inner.commit(tx).await.inspect_err(|_| writer.fail())
 }

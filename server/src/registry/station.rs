@@ -241,3 +241,24 @@ pub(super) async fn stations(pool: &Pool) -> Result<Vec<StationRow>, RegistryErr
         })
         .collect()
 }
+
+/// The records of all stations, with how many devices each has made.
+pub(super) async fn made(pool: &Pool) -> Result<Vec<(StationRecord, u64)>, RegistryError> {
+    let mut connection = pool.acquire().await?;
+    let Some(root) = root(&mut connection).await? else { return Ok(Vec::new()) };
+    let root = read_root(&root)?;
+    let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
+        "SELECT record, (SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally
+                         JOIN batch ON batch.id = tally.batch WHERE batch.station = station.id)
+         FROM station ORDER BY name",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    rows.into_iter()
+        .map(|(record, devices)| {
+            let record = StationRecord::verify(&record, &root)
+                .map_err(|error| RegistryError::Damaged(format!("a station's record: {error}")))?;
+            Ok((record, uint(devices)))
+        })
+        .collect()
+}

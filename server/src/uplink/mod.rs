@@ -41,6 +41,7 @@
 //! | `delta`, `bounds`, `expiry` | a commit's net changes; how much may be kept; when a message is over |
 //! | `segment` | the format of a row: writer and reader together |
 //! | [`reader`] | reading from a cursor; one session |
+//! | [`history`] | what sensors said over the last days, for charts: a reader of the log |
 //! | `sqlite` | the file |
 
 mod batch;
@@ -48,6 +49,7 @@ mod bounds;
 mod dedup;
 mod delta;
 mod expiry;
+pub mod history;
 mod message;
 mod owners;
 mod queues;
@@ -64,6 +66,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use dedup::WINDOW;
+pub use history::History;
 pub use message::{Fresh, Message, Outcome, Position, Publisher, Shown, StoredMessage, StoredPublisher};
 pub use reader::{Cursor, ReadError, Reader};
 pub use retained::{Retained, RetainedMessage};

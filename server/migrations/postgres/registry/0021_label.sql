@@ -15,3 +15,13 @@ CREATE TABLE note (
     author TEXT COLLATE "C" NOT NULL,
     at_ms  BIGINT NOT NULL
 );
+
+-- Of what is out of use nothing is kept of what was written on it; the record of who wrote it stays.
+CREATE FUNCTION label_gone() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+    DELETE FROM label WHERE device = new.id;
+    DELETE FROM note WHERE device = new.id;
+    RETURN NULL;
+END $body$;
+CREATE TRIGGER label_gone AFTER UPDATE OF state ON device FOR EACH ROW
+    WHEN (old.state IS DISTINCT FROM new.state AND new.state = 'decommissioned') EXECUTE FUNCTION label_gone();

@@ -16,13 +16,14 @@ ALTER TABLE device ADD COLUMN refused BIGINT NOT NULL DEFAULT 0;
 -- What it reported to run, empty for nothing; and a text in the order of versions.
 ALTER TABLE device ADD COLUMN firmware TEXT NOT NULL DEFAULT '';
 ALTER TABLE device ADD COLUMN firmware_key TEXT NOT NULL DEFAULT '';
--- Worst is highest. What is out of use for ever needs nobody.
-ALTER TABLE device ADD COLUMN attention BIGINT GENERATED ALWAYS AS (
-    CASE WHEN state = 'quarantined' THEN 3
-         WHEN state = 'revoked' OR state = 'decommissioned' THEN 0
-         WHEN refused > 0 THEN 2
-         WHEN ends_soon > 0 THEN 1
-         ELSE 0 END) VIRTUAL;
+-- Who needs somebody first: 0 is worst, and what is out of use for ever needs nobody. Then what changed last.
+ALTER TABLE device ADD COLUMN urgency BIGINT GENERATED ALWAYS AS (
+    CASE WHEN state = 'quarantined' THEN 0
+         WHEN state = 'revoked' OR state = 'decommissioned' THEN 3
+         WHEN refused > 0 THEN 1
+         WHEN ends_soon > 0 THEN 2
+         ELSE 3 END) VIRTUAL;
+ALTER TABLE device ADD COLUMN changed_back BIGINT GENERATED ALWAYS AS (-changed_at_ms) VIRTUAL;
 
 UPDATE device SET
     certificate = (SELECT c.id FROM certificate c WHERE c.device = device.id
@@ -32,7 +33,7 @@ UPDATE device SET
     heard_ms = coalesce((SELECT n.seen_ms FROM newest n WHERE n.device = device.id), 0),
     session = coalesce((SELECT max(s.id) FROM session s WHERE s.device = device.id), 0);
 
-CREATE INDEX device_attention ON device (attention, changed_at_ms, id);
+CREATE INDEX device_urgency ON device (urgency, changed_back, id);
 CREATE INDEX device_changed ON device (changed_at_ms, id);
 CREATE INDEX device_expires ON device (expires_s, id);
 CREATE INDEX device_heard ON device (heard_ms, id);
@@ -44,6 +45,9 @@ CREATE INDEX device_find_serial ON device (lower(serial));
 CREATE INDEX device_find_id ON device (lower(device_id));
 CREATE INDEX device_find_number ON device (ltrim(substr(serial, length(rtrim(serial, '0123456789')) + 1), '0'));
 CREATE INDEX batch_product ON batch (product);
+CREATE INDEX certificate_order ON certificate (not_after_s, id);
+CREATE INDEX certificate_status ON certificate (status, not_after_s, id);
+CREATE INDEX certificate_revoked ON certificate (issuer_key_id, revoked_at_ms) WHERE revoked_at_ms IS NOT NULL;
 
 -- How many devices of a batch are in a state: totals are added up from it, not counted.
 CREATE TABLE tally (

@@ -15,3 +15,10 @@ CREATE TABLE note (
     author TEXT   NOT NULL,
     at_ms  BIGINT NOT NULL
 );
+
+-- Of what is out of use nothing is kept of what was written on it; the record of who wrote it stays.
+CREATE TRIGGER label_gone AFTER UPDATE OF state ON device
+WHEN old.state <> new.state AND new.state = 'decommissioned' BEGIN
+    DELETE FROM label WHERE device = new.id;
+    DELETE FROM note WHERE device = new.id;
+END;

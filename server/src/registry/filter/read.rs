@@ -1,6 +1,6 @@
 //! Reads a filter, token by token.
 
-use super::{Age, Compare, FILTER_MAX, Filter, FilterError, Is, TERMS_MAX, Term, UNITS, Version, WORD_MAX};
+use super::{Age, Compare, FILTER_MAX, Filter, FilterError, Is, TERMS_MAX, Term, UNITS, WORD_MAX};
 use crate::registry::device::DeviceState;
 
 /// Keys as they are said when one is not known.

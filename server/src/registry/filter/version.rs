@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 /// Most numbers of a version.
 const PARTS_MAX: usize = 4;
 /// Longest version, octets: what a device may report.
-pub const VERSION_MAX: usize = 32;
+const VERSION_MAX: usize = 32;
 
 /// Numbers with dots between and perhaps a pre-release after a dash: `1.4.2`, `2.0.0-rc1`. `1.4` and `1.4.0`
 /// are the same version; a pre-release comes before its release.

@@ -45,7 +45,7 @@ impl Sort {
     /// The columns, the last of which tells every device from every other.
     pub(super) fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Attention => &["device.attention", "device.changed_at_ms", "device.id"],
+            Self::Attention => &["device.urgency", "device.changed_back", "device.id"],
             Self::Serial => &["device.serial", "device.id"],
             Self::Seen => &["device.heard_ms", "device.id"],
             Self::Changed => &["device.changed_at_ms", "device.id"],
@@ -57,7 +57,7 @@ impl Sort {
     /// The index over them.
     pub(super) fn index(self) -> &'static str {
         match self {
-            Self::Attention => "device_attention",
+            Self::Attention => "device_urgency",
             Self::Serial => "device_serial",
             Self::Seen => "device_heard",
             Self::Changed => "device_changed",
@@ -70,7 +70,7 @@ impl Sort {
 impl Order {
     /// Whether the largest come first.
     pub(super) fn falls(self) -> bool {
-        matches!(self.sort, Sort::Attention | Sort::Seen | Sort::Changed | Sort::Refused) != self.reverse
+        matches!(self.sort, Sort::Seen | Sort::Changed | Sort::Refused) != self.reverse
     }
 }
 

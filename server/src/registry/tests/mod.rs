@@ -1,5 +1,6 @@
 //! The registry on real files.
 
+mod asked;
 mod audit;
 mod decisions;
 mod facts;

@@ -1,0 +1,251 @@
+//! Certificates of devices, the authorities behind them, and what is published about both: revocation lists
+//! of the CAs whose key this server holds, and the signed status list.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse as _, Response},
+};
+use muster_pki::{
+    Ca, CaCertificate,
+    bundle::ServerBundle,
+    crl::{Crl, CrlError, ENTRIES_MAX},
+};
+use muster_shared::{CertificateId, Code};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    Doors, Path, Query,
+    auth::{Caller, Need},
+    devices::pem,
+    error::Problem,
+    page_limit,
+    routes::{About, Routes},
+    status_list, time, view,
+};
+use crate::registry::{
+    CertificateStatus,
+    certificates::{CertificateFilter, Listed},
+    now_ms,
+};
+
+/// How long a revocation list is good, seconds.
+const CRL_LIFE_S: i64 = 24 * 3600;
+
+/// The authorities this server holds.
+pub struct Held {
+    root: CaCertificate,
+    all: Vec<(&'static str, Ca)>,
+}
+
+impl Held {
+    /// Those of the server's bundle.
+    #[must_use]
+    pub fn of(bundle: &ServerBundle) -> Arc<Self> {
+        let all = vec![
+            ("broker", bundle.broker.clone()),
+            ("operational", bundle.operational.clone()),
+            ("https", bundle.https.clone()),
+            ("service", bundle.service.clone()),
+            ("operator", bundle.operator.clone()),
+        ];
+        Arc::new(Self { root: bundle.root.clone(), all })
+    }
+
+    fn named(&self, name: &str) -> Result<&Ca, Problem> {
+        let found = self.all.iter().find(|(of, _)| *of == name);
+        found.map(|(_, ca)| ca).ok_or_else(|| {
+            let possible: Vec<_> = self.all.iter().map(|(name, _)| *name).collect();
+            Problem::new(Code::CertificateUnknown)
+                .what(format!("this server holds no authority {name:?}"))
+                .next(format!("possible: {}", possible.join(", ")))
+        })
+    }
+}
+
+/// The routes of this file.
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+        .get(
+            "/v1/certificates",
+            list,
+            About::new("Certificates of devices, what ends first first")
+                .query::<List>()
+                .answers::<view::Page<view::ListedCertificate>>("certificate.list"),
+        )
+        .get(
+            "/v1/certificates/{id}",
+            show,
+            About::new("One certificate, by the SHA-256 of its DER")
+                .answers::<view::CertificateDetail>("certificate")
+                .refuses([Code::CertificateUnknown]),
+        )
+        .get(
+            "/v1/authorities",
+            authorities,
+            About::new("Authorities: the root, those of this server, those of stations")
+                .answers::<view::Page<view::Authority>>("authority.list"),
+        )
+        .get(
+            "/v1/crl/{name}",
+            crl,
+            About::new("Revocation list of an authority whose key this server holds (RFC 5280)")
+                .answers_raw("application/pkix-crl", "The list in DER")
+                .refuses([Code::CertificateUnknown]),
+        )
+        .get(
+            "/v1/status-list",
+            status_list,
+            About::new("Signed status list of the devices' birth certificates (Token Status List)")
+                .answers_raw("application/statuslist+jwt", "A JWT, signed ES256"),
+        )
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct List {
+    /// `pending`, `active`, `superseded` or `revoked`.
+    status: Option<String>,
+    /// Key identifier of the issuer, hexadecimal.
+    issuer: Option<String>,
+    /// Days within which it ends.
+    ends_days: Option<u32>,
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn list(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Query(query): Query<List>,
+) -> Result<Json<view::Page<view::ListedCertificate>>, Problem> {
+    caller.may(Need::Look)?;
+    let wrong = |what: &str, text: &str| {
+        Problem::new(Code::UsageWrong)
+            .what(format!("{what} {text:?} is none"))
+            .next("status: pending, active, superseded or revoked; issuer: a key identifier in hexadecimal")
+    };
+    let status = |word: &String| CertificateStatus::from_word(word).ok_or_else(|| wrong("status", word));
+    let issuer = |text: &String| hex::decode(text).map_err(|_| wrong("issuer", text));
+    let filter = CertificateFilter {
+        tenant: None,
+        status: query.status.as_ref().map(status).transpose()?,
+        issuer: query.issuer.as_ref().map(issuer).transpose()?,
+        ends_before_s: query.ends_days.map(|days| now_s().saturating_add(i64::from(days) * 86_400)),
+    };
+    let limit = page_limit(query.limit)?;
+    let page = doors.registry.certificates(&filter, query.after.as_deref(), limit).await?;
+    let items = page.items.iter().map(listed).collect();
+    Ok(Json(view::Page::counted("certificate", items, page.next, (page.total, page.exact))))
+}
+
+fn now_s() -> i64 {
+    (now_ms() / 1000).cast_signed()
+}
+
+async fn show(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path(id): Path<String>,
+) -> Result<Json<view::CertificateDetail>, Problem> {
+    caller.may(Need::Look)?;
+    let id: CertificateId = id.to_lowercase().parse().map_err(|error: muster_shared::id::IdError| {
+        Problem::new(Code::UsageWrong)
+            .what(format!("{id:?} is no certificate id"))
+            .because(error.to_string())
+            .next("the SHA-256 of the certificate's DER: muster cert inspect FILE")
+    })?;
+    let found = doors.registry.certificate(None, &id).await?;
+    Ok(Json(view::CertificateDetail {
+        schema: "muster.certificate/1".to_owned(),
+        pem: pem(&found.der),
+        device_state: found.state.as_str().to_owned(),
+        key: hex::encode(found.key),
+        certificate: listed(&found),
+    }))
+}
+
+fn listed(row: &Listed) -> view::ListedCertificate {
+    view::ListedCertificate {
+        certificate_id: row.id.to_string(),
+        serial: row.serial.to_string(),
+        tenant: row.tenant.to_string(),
+        device_id: row.device_id.to_string(),
+        status: row.status.as_str().to_owned(),
+        issuer: hex::encode(&row.issuer),
+        not_before: time::from_s(row.not_before_s),
+        not_after: time::from_s(row.not_after_s),
+        revocation_reason: row.revoked.map(|(why, _)| why.as_str().to_owned()),
+        revoked_at: row.revoked.map(|(_, at_ms)| time::from_ms(at_ms)),
+        replaced_by: row.replaced_by.map(|id| id.to_string()),
+        status_index: row.status_index,
+    }
+}
+
+async fn authorities(
+    caller: Caller,
+    State(doors): State<Doors>,
+) -> Result<Json<view::Page<view::Authority>>, Problem> {
+    caller.may(Need::Look)?;
+    let own = &doors.held;
+    let mut items = vec![authority("root", &own.root, "off line", None)];
+    items.extend(own.all.iter().map(|(name, ca)| authority(name, ca.certificate(), "this server", None)));
+    for (record, devices) in doors.registry.factory_authorities().await? {
+        let place = format!("station {}", record.station);
+        items.push(authority(record.station.as_str(), &record.factory, &place, Some(devices)));
+    }
+    let total = items.len() as u64;
+    Ok(Json(view::Page::new("authority", items, None, Some(total))))
+}
+
+fn authority(name: &str, of: &CaCertificate, key_at: &str, devices: Option<u64>) -> view::Authority {
+    let digest = muster_shared::CertificateId(
+        sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(of.der())).into(),
+    );
+    view::Authority {
+        name: name.to_owned(),
+        subject: of.name().to_owned(),
+        purpose: of.purpose().word().to_owned(),
+        fingerprint: digest.to_string(),
+        key_id: hex::encode(of.key_id()),
+        key_at: key_at.to_owned(),
+        not_before: time::from_s(of.not_before_s()),
+        not_after: time::from_s(of.not_after_s()),
+        devices,
+        pem: of.pem(),
+    }
+}
+
+async fn crl(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    caller.may(Need::Look)?;
+    let ca = doors.held.named(&name)?;
+    // The number before the list: what is revoked meanwhile is on the next one.
+    let number = doors.registry.generation().0;
+    let revoked = doors.registry.revoked_of(&ca.certificate().key_id(), ENTRIES_MAX).await?;
+    let this_update_s = now_s();
+    let list = Crl { number, this_update_s, next_update_s: this_update_s + CRL_LIFE_S, revoked };
+    let signed = list.sign(ca).map_err(|error: CrlError| {
+        tracing::error!(%error, "a revocation list cannot be signed");
+        Problem::new(Code::Fault).what("the revocation list cannot be signed")
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/pkix-crl")], signed).into_response())
+}
+
+async fn status_list(caller: Caller, State(doors): State<Doors>) -> Result<Response, Problem> {
+    caller.may(Need::Look)?;
+    let ca = doors.held.named("operational")?;
+    let refused = doors.registry.refused_devices(None);
+    let signed = status_list::sign(&refused, "/v1/status-list", now_ms() / 1000, ca).map_err(|error| {
+        tracing::error!(%error, "the status list cannot be signed");
+        Problem::new(Code::Fault).what("the status list cannot be signed")
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/statuslist+jwt")], signed).into_response())
+}

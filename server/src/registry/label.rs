@@ -1,0 +1,203 @@
+//! What operators write on devices: tags and groups to find them by, and a note. Each change is on the record.
+
+use serde_json::json;
+
+use super::{
+    Actor, DeviceState, Inner, Target,
+    audit::{self, Entry},
+    changes::What,
+    decide::find,
+    error::RegistryError,
+    filter::WORD_MAX,
+    now_ms,
+    orders::Order,
+    sqlite::{Connection, int, uint},
+};
+
+/// Most tags, and most groups, of a device.
+pub const LABELS_MAX: usize = 32;
+/// Longest note, octets.
+pub const NOTE_MAX: usize = 500;
+
+/// What is written on a device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// In alphabetical order.
+    pub tags: Vec<String>,
+    /// In alphabetical order.
+    pub groups: Vec<String>,
+    /// In an operator's words.
+    pub note: Option<Note>,
+}
+
+/// A note.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// In the author's words.
+    pub text: String,
+    /// Who wrote it.
+    pub author: String,
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// A change of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edit {
+    /// Tags to put on.
+    pub add_tags: Vec<String>,
+    /// Tags to take off.
+    pub remove_tags: Vec<String>,
+    /// Groups to put it in.
+    pub add_groups: Vec<String>,
+    /// Groups to take it out of.
+    pub remove_groups: Vec<String>,
+    /// The note; empty removes it, `None` leaves it.
+    pub note: Option<String>,
+}
+
+/// A word as it is kept: lower case, without what would be read as another part of a filter.
+fn word(text: &str) -> Result<String, RegistryError> {
+    let word = text.trim().to_lowercase();
+    let wrong = |why: &str| Err(RegistryError::Value { what: "label", why: format!("{text:?} {why}") });
+    if word.is_empty() || word.len() > WORD_MAX {
+        return wrong(&format!("is empty, or longer than {WORD_MAX} octets"));
+    }
+    if word.contains('"') || word.chars().any(char::is_control) {
+        return wrong("has a quote or a control character");
+    }
+    Ok(word)
+}
+
+impl Edit {
+    fn checked(self) -> Result<Self, RegistryError> {
+        let words = |texts: Vec<String>| texts.iter().map(|text| word(text)).collect::<Result<Vec<_>, _>>();
+        let note = self.note.map(|note| note.trim().to_owned());
+        if let Some(note) = &note
+            && (note.len() > NOTE_MAX || note.chars().any(char::is_control))
+        {
+            let why = format!("it is longer than {NOTE_MAX} octets, or has a control character");
+            return Err(RegistryError::Value { what: "note", why });
+        }
+        Ok(Self {
+            add_tags: words(self.add_tags)?,
+            remove_tags: words(self.remove_tags)?,
+            add_groups: words(self.add_groups)?,
+            remove_groups: words(self.remove_groups)?,
+            note,
+        })
+    }
+}
+
+/// Makes the change, and puts it on the record.
+pub(super) async fn edit(
+    inner: &Inner,
+    actor: &Actor,
+    target: &Target,
+    edit: Edit,
+) -> Result<Labels, RegistryError> {
+    let edit = edit.checked()?;
+    let mut writer = inner.writer().await?;
+    let mut tx = writer.begin().await?;
+    let id = find(&mut tx, target).await?;
+    let damaged = || RegistryError::Damaged(format!("device row {id} has no verdict"));
+    let device = inner.verdicts.by_row(id).ok_or_else(damaged)?;
+    if inner.verdicts.state(device) == Some(DeviceState::Decommissioned) {
+        return Err(RegistryError::DeviceUnknown(format!(
+            "{target}: it is decommissioned, nothing is kept of it"
+        )));
+    }
+    let changes =
+        [("tag", &edit.add_tags, &edit.remove_tags), ("group", &edit.add_groups, &edit.remove_groups)];
+    for (kind, add, remove) in changes {
+        for word in remove {
+            sqlx::query("DELETE FROM label WHERE kind = $1 AND word = $2 AND device = $3")
+                .bind(kind)
+                .bind(word)
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
+        }
+        for word in add {
+            sqlx::query(
+                "INSERT INTO label (kind, word, device) VALUES ($1, $2, $3)
+                 ON CONFLICT (kind, word, device) DO NOTHING",
+            )
+            .bind(kind)
+            .bind(word)
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
+        }
+    }
+    let at_ms = now_ms();
+    if let Some(note) = &edit.note {
+        put_note(&mut tx, id, note, actor, at_ms).await?;
+    }
+    let labels = read(&mut tx, id).await?;
+    if labels.tags.len() > LABELS_MAX || labels.groups.len() > LABELS_MAX {
+        let why = format!("a device has at most {LABELS_MAX} tags and as many groups");
+        return Err(RegistryError::Value { what: "label", why });
+    }
+    let name = inner.verdicts.name(device);
+    let entry = Entry {
+        actor,
+        action: Order::Label.action(),
+        target: &format!("{}/{}", name.tenant, name.serial),
+        reason: "",
+        detail: json!({
+            "add": { "tag": edit.add_tags, "group": edit.add_groups },
+            "remove": { "tag": edit.remove_tags, "group": edit.remove_groups },
+            "note": edit.note,
+        }),
+    };
+    let stamp = audit::append(&mut tx, entry, at_ms).await?;
+    inner.commit(tx).await.inspect_err(|_| writer.fail())?;
+    inner.announce(stamp, What::Ordered { device, order: Order::Label });
+    Ok(labels)
+}
+
+async fn put_note(
+    tx: &mut Connection,
+    id: i64,
+    note: &str,
+    actor: &Actor,
+    at_ms: u64,
+) -> Result<(), RegistryError> {
+    if note.is_empty() {
+        sqlx::query("DELETE FROM note WHERE device = $1").bind(id).execute(tx).await?;
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO note (device, text, author, at_ms) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (device) DO UPDATE
+         SET text = excluded.text, author = excluded.author, at_ms = excluded.at_ms",
+    )
+    .bind(id)
+    .bind(note)
+    .bind(&actor.name)
+    .bind(int(at_ms))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// What is written on a device.
+pub(super) async fn read(connection: &mut Connection, id: i64) -> Result<Labels, RegistryError> {
+    let words: Vec<(String, String)> =
+        sqlx::query_as("SELECT kind, word FROM label WHERE device = $1 ORDER BY kind, word")
+            .bind(id)
+            .fetch_all(&mut *connection)
+            .await?;
+    let note: Option<(String, String, i64)> =
+        sqlx::query_as("SELECT text, author, at_ms FROM note WHERE device = $1")
+            .bind(id)
+            .fetch_optional(connection)
+            .await?;
+    let of = |kind: &str| words.iter().filter(|(of, _)| of == kind).map(|(_, word)| word.clone()).collect();
+    Ok(Labels {
+        tags: of("tag"),
+        groups: of("group"),
+        note: note.map(|(text, author, at_ms)| Note { text, author, at_ms: uint(at_ms) }),
+    })
+}

@@ -1,0 +1,407 @@
+//! What happened to a device and what it did, newest first, each in one line. Every surface shows these lines.
+//!
+//! Put together when it is asked for, from what is kept anyway: the audit log, sessions, refusals, certificates
+//! and the manifest it came with. Refusals of one code on one day (UTC) are one line.
+
+use std::collections::HashMap;
+
+use muster_shared::Code;
+use sqlx::Row as _;
+
+use super::{
+    Inner, Page,
+    decide::{Target, find},
+    device::Act,
+    error::RegistryError,
+    session::{DisconnectReason, words},
+    sqlite::{Connection, int, parse, uint},
+};
+
+words!(
+    /// What kind of thing happened.
+    EventKind, "kind of event", {
+        /// Its certificate was made, or its manifest imported.
+        Made = "made",
+        /// A session began.
+        Connected = "connected",
+        /// A session ended.
+        Disconnected = "disconnected",
+        /// It was refused.
+        Refused = "refused",
+        /// Somebody decided about it.
+        Decided = "decided",
+        /// It has another certificate.
+        Certificate = "certificate",
+        /// Somebody wrote on it, or ordered something of it.
+        Ordered = "ordered",
+    }
+);
+
+words!(
+    /// The shape that stands before a line.
+    Mark, "mark", {
+        /// ○
+        Made = "made",
+        /// ◇
+        Registered = "registered",
+        /// ●
+        Active = "active",
+        /// ‖
+        Suspended = "suspended",
+        /// ▲
+        Quarantined = "quarantined",
+        /// ✕
+        Refused = "refused",
+        /// □
+        Gone = "gone",
+        /// ·
+        Plain = "plain",
+    }
+);
+
+impl Mark {
+    /// The shape.
+    #[must_use]
+    pub fn glyph(self) -> &'static str {
+        match self {
+            Self::Made => "○",
+            Self::Registered => "◇",
+            Self::Active => "●",
+            Self::Suspended => "‖",
+            Self::Quarantined => "▲",
+            Self::Refused => "✕",
+            Self::Gone => "□",
+            Self::Plain => "·",
+        }
+    }
+
+    /// The shape, in ASCII.
+    #[must_use]
+    pub fn ascii(self) -> &'static str {
+        match self {
+            Self::Made => "o",
+            Self::Registered => "+",
+            Self::Active => "*",
+            Self::Suspended => "=",
+            Self::Quarantined => "!",
+            Self::Refused => "x",
+            Self::Gone => "-",
+            Self::Plain => ".",
+        }
+    }
+}
+
+/// One line of a timeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+    /// What kind of thing.
+    pub kind: EventKind,
+    /// The shape before the line.
+    pub mark: Mark,
+    /// The line, without time and shape.
+    pub text: String,
+    /// Who did it, where somebody did.
+    pub actor: Option<String>,
+    /// The row of the audit log that says so.
+    pub audit_no: Option<u64>,
+    /// Why it was refused.
+    pub code: Option<Code>,
+}
+
+/// Most lines of a page.
+pub const LINES_MAX: u32 = 200;
+/// Minutes of refusals that are folded for a page at most.
+const MINUTES: i64 = 5000;
+const DAY_MS: u64 = 86_400_000;
+
+/// Lines before an instant, Unix milliseconds: `after` is the `next` of the page before.
+pub(super) async fn timeline(
+    inner: &Inner,
+    target: &Target,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Page<Event>, RegistryError> {
+    let wrong = |_| RegistryError::Value { what: "after", why: "it is no cursor of a timeline".to_owned() };
+    let before = after.map(str::parse::<u64>).transpose().map_err(wrong)?.unwrap_or(u64::MAX);
+    let limit = limit.clamp(1, LINES_MAX) as usize;
+    let mut connection = inner.database.readers().acquire().await?;
+    let id = find(&mut connection, target).await?;
+    let mut events = made(&mut connection, id).await?;
+    let rows = limit as i64 + 1;
+    events.extend(decided(&mut connection, id, before, rows).await?);
+    events.extend(sessions(&mut connection, id, before, rows).await?);
+    events.extend(refused(&mut connection, id, before).await?);
+    events.retain(|event| event.at_ms < before);
+    events.sort_by(|a, b| b.at_ms.cmp(&a.at_ms));
+    // What happened in one millisecond stays on one page: the cursor is an instant.
+    let cut = events.get(limit).map(|beyond| {
+        let at = beyond.at_ms;
+        let whole = events.iter().take(limit).rposition(|event| event.at_ms > at);
+        whole.map_or_else(|| events.iter().take_while(|event| event.at_ms >= at).count(), |last| last + 1)
+    });
+    let more = cut.is_some_and(|cut| cut < events.len());
+    events.truncate(cut.unwrap_or(events.len()));
+    let next = events.last().filter(|_| more).map(|event| event.at_ms.to_string());
+    let total = events.len() as u64;
+    Ok(Page { exact: next.is_none() && after.is_none(), items: events, next, total })
+}
+
+/// How it came to be here, and what certificates it was given since.
+async fn made(connection: &mut Connection, id: i64) -> Result<Vec<Event>, RegistryError> {
+    let row = sqlx::query(
+        "SELECT device.registered_at_ms, batch.name AS batch, station.name AS station,
+         (SELECT manifest.imported_by FROM manifest WHERE manifest.batch = device.batch
+          AND manifest.imported_at_ms = device.registered_at_ms ORDER BY manifest.id LIMIT 1) AS imported_by
+         FROM device JOIN batch ON batch.id = device.batch JOIN station ON station.id = batch.station
+         WHERE device.id = $1",
+    )
+    .bind(id)
+    .fetch_one(&mut *connection)
+    .await?;
+    let (batch, station): (String, String) = (row.try_get("batch")?, row.try_get("station")?);
+    let by: Option<String> = row.try_get("imported_by")?;
+    let said = by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let mut events = vec![Event {
+        at_ms: uint(row.try_get("registered_at_ms")?),
+        kind: EventKind::Made,
+        mark: Mark::Registered,
+        text: format!("registered from manifest {batch}{said}"),
+        actor: by,
+        audit_no: None,
+        code: None,
+    }];
+    let certificates: Vec<(Vec<u8>, i64, i64)> = sqlx::query_as(
+        "SELECT id, not_before_s, added_at_ms FROM certificate WHERE device = $1 ORDER BY added_at_ms, not_after_s",
+    )
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
+    let mut before: Option<String> = None;
+    for (digest, not_before_s, added_at_ms) in certificates {
+        let name = hex::encode(digest.get(..4).unwrap_or(&digest));
+        let (at_ms, kind, mark, text) = match &before {
+            None => {
+                let at_ms = uint(not_before_s.saturating_mul(1000));
+                (at_ms, EventKind::Made, Mark::Made, format!("certificate {name} made at {station}"))
+            }
+            Some(old) => {
+                let text = format!("certificate renewed {old} → {name}");
+                (uint(added_at_ms), EventKind::Certificate, Mark::Plain, text)
+            }
+        };
+        events.push(Event { at_ms, kind, mark, text, actor: None, audit_no: None, code: None });
+        before = Some(name);
+    }
+    Ok(events)
+}
+
+/// A row of the audit log, as far as a line needs it: number, time, actor, action, reason, detail.
+type Decision = (i64, i64, String, String, String, String);
+/// What became of its sessions: when decided, when closed, how many.
+type Closed = (i64, Option<i64>, i64);
+
+async fn decided(
+    connection: &mut Connection,
+    id: i64,
+    before: u64,
+    limit: i64,
+) -> Result<Vec<Event>, RegistryError> {
+    let enforced: Vec<(i64, i64, Option<i64>, i64)> = sqlx::query_as(
+        "SELECT audit_no, decided_at_ms, enforced_at_ms, sessions_ended FROM enforcement
+         WHERE device = $1 ORDER BY generation DESC LIMIT $2",
+    )
+    .bind(id)
+    .bind(limit)
+    .fetch_all(&mut *connection)
+    .await?;
+    let enforced: HashMap<i64, Closed> =
+        enforced.into_iter().map(|(no, decided, at, ended)| (no, (decided, at, ended))).collect();
+    let rows: Vec<Decision> = sqlx::query_as(
+        "SELECT audit.no, audit.at_ms, audit.actor, audit.action, audit.reason, audit.detail FROM audit
+         WHERE audit.target = (SELECT device.tenant || '/' || device.serial FROM device WHERE device.id = $1)
+         AND audit.at_ms < $2 ORDER BY audit.no DESC LIMIT $3",
+    )
+    .bind(id)
+    .bind(int(before))
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| decision(&row, enforced.get(&row.0))).collect())
+}
+
+/// `suspended by ana "returned for repair", session closed in 9 ms`.
+fn decision((no, at_ms, actor, action, reason, detail): &Decision, closed: Option<&Closed>) -> Event {
+    let verb = action.strip_prefix("device.").unwrap_or(action);
+    let act: Option<Act> = verb.parse().ok();
+    let detail: serde_json::Value = serde_json::from_str(detail).unwrap_or_default();
+    let mut text = match (act, verb) {
+        (Some(Act::FirstConnection), _) => "first connection → active".to_owned(),
+        (Some(act), _) => format!("{} by {actor}", act.participle()),
+        (None, "disconnect") => format!("disconnected by {actor}"),
+        (None, "command") => format!("command sent by {actor}"),
+        (None, "label") => format!("labelled by {actor}{}", labelled(&detail)),
+        (None, other) => format!("{other} by {actor}"),
+    };
+    if let Some(code) = detail["code"].as_str().filter(|_| act == Some(Act::Revoke)) {
+        text.push_str(&format!(", {code}"));
+    }
+    if !reason.is_empty() {
+        text.push_str(&format!(" \"{reason}\""));
+    }
+    match closed {
+        Some((decided, Some(enforced), ended)) if *ended > 0 => {
+            text.push_str(&format!(", session closed in {} ms", uint(enforced - decided)));
+        }
+        Some((_, None, _)) => text.push_str(", session being closed"),
+        _ => {}
+    }
+    Event {
+        at_ms: uint(*at_ms),
+        kind: if act.is_some() { EventKind::Decided } else { EventKind::Ordered },
+        mark: act.map_or(Mark::Plain, mark),
+        text,
+        actor: Some(actor.clone()),
+        audit_no: Some(uint(*no)),
+        code: None,
+    }
+}
+
+fn mark(act: Act) -> Mark {
+    match act {
+        Act::FirstConnection | Act::Resume | Act::Release => Mark::Active,
+        Act::Suspend => Mark::Suspended,
+        Act::Quarantine => Mark::Quarantined,
+        Act::Revoke => Mark::Refused,
+        Act::Decommission => Mark::Gone,
+    }
+}
+
+/// `: +tag a, -group b, note`.
+fn labelled(detail: &serde_json::Value) -> String {
+    let mut said = Vec::new();
+    for (key, sign) in [("add", '+'), ("remove", '-')] {
+        for kind in ["tag", "group"] {
+            let words = detail[key][kind].as_array().into_iter().flatten();
+            said.extend(words.filter_map(|word| Some(format!("{sign}{kind} {}", word.as_str()?))));
+        }
+    }
+    if detail["note"].is_string() {
+        said.push("note".to_owned());
+    }
+    if said.is_empty() { String::new() } else { format!(": {}", said.join(", ")) }
+}
+
+async fn sessions(
+    connection: &mut Connection,
+    id: i64,
+    before: u64,
+    limit: i64,
+) -> Result<Vec<Event>, RegistryError> {
+    type Row = (i64, String, i64, i64, Option<i64>, Option<String>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT began_at_ms, remote, protocol, keep_alive_s, ended_at_ms, reason FROM session
+         WHERE device = $1 AND began_at_ms < $2 ORDER BY id DESC LIMIT $3",
+    )
+    .bind(id)
+    .bind(int(before))
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    let mut events = Vec::new();
+    let event = |at_ms: u64, kind, mark, text| Event {
+        at_ms,
+        kind,
+        mark,
+        text,
+        actor: None,
+        audit_no: None,
+        code: None,
+    };
+    for (began, remote, protocol, keep_alive_s, ended, reason) in rows {
+        let mqtt = if protocol == 4 { "MQTT 3.1.1" } else { "MQTT 5" };
+        let text = format!("connected from {}, {mqtt}", host(&remote));
+        events.push(event(uint(began), EventKind::Connected, Mark::Active, text));
+        if let (Some(ended), Some(reason)) = (ended, reason) {
+            let reason: DisconnectReason = parse(&reason, "a disconnect reason")?;
+            let was = span(uint(ended.saturating_sub(began)));
+            let text = format!("offline: {} (was online {was})", left(reason, keep_alive_s));
+            events.push(event(uint(ended), EventKind::Disconnected, Mark::Plain, text));
+        }
+    }
+    Ok(events)
+}
+
+/// Why a session ended, as people say it.
+fn left(reason: DisconnectReason, keep_alive_s: i64) -> String {
+    match reason {
+        DisconnectReason::ClientInitiated => "left normally".to_owned(),
+        // One and a half times the keep-alive (MQTT 5.0 §3.1.2.10).
+        DisconnectReason::KeepAliveTimeout => format!("no sign for {} s", keep_alive_s + keep_alive_s / 2),
+        DisconnectReason::ConnectionLost => "connection lost".to_owned(),
+        DisconnectReason::SessionTakenOver => "replaced by a newer session".to_owned(),
+        DisconnectReason::ServerShutdown => "server stopping".to_owned(),
+        DisconnectReason::Administrative => "disconnected by an operator".to_owned(),
+        other => other.as_str().replace('_', " "),
+    }
+}
+
+/// An address without its port: the port says nothing about a device.
+fn host(remote: &str) -> String {
+    remote
+        .parse::<std::net::SocketAddr>()
+        .map_or_else(|_| remote.to_owned(), |remote| remote.ip().to_string())
+}
+
+/// `41d`, `3h`, `12m`, `8s`: the largest unit.
+fn span(ms: u64) -> String {
+    let s = ms / 1000;
+    match s {
+        0..60 => format!("{s}s"),
+        60..3_600 => format!("{}m", s / 60),
+        3_600..86_400 => format!("{}h", s / 3_600),
+        _ => format!("{}d", s / 86_400),
+    }
+}
+
+async fn refused(connection: &mut Connection, id: i64, before: u64) -> Result<Vec<Event>, RegistryError> {
+    // To the end of the day: a fold that has later refusals stands on the page before.
+    let until = before.saturating_sub(1).saturating_add(DAY_MS) / DAY_MS * DAY_MS;
+    let rows: Vec<(String, i64, i64, Option<String>)> = sqlx::query_as(
+        "SELECT code, count, last_at_ms, remote FROM refusal WHERE device = $1 AND minute_ms < $2
+         ORDER BY minute_ms DESC LIMIT $3",
+    )
+    .bind(id)
+    .bind(int(until))
+    .bind(MINUTES)
+    .fetch_all(connection)
+    .await?;
+    let mut folds: Vec<(Code, u64, u64, Option<String>)> = Vec::new();
+    for (code, count, last_at_ms, remote) in rows {
+        let (code, last): (Code, u64) = (parse(&code, "a refusal's code")?, uint(last_at_ms));
+        match folds.iter_mut().find(|(of, at, ..)| *of == code && at / DAY_MS == last / DAY_MS) {
+            Some((_, at, sum, _)) => (*at, *sum) = ((*at).max(last), *sum + uint(count)),
+            None => folds.push((code, last, uint(count), remote)),
+        }
+    }
+    Ok(folds
+        .into_iter()
+        .map(|(code, at_ms, count, remote)| refusal(code, at_ms, count, remote.as_deref()))
+        .collect())
+}
+
+/// `refused [M201] device suspended, from 10.0.4.17 ×14 that day`.
+fn refusal(code: Code, at_ms: u64, count: u64, remote: Option<&str>) -> Event {
+    let from = remote.map(|remote| format!(", from {}", host(remote))).unwrap_or_default();
+    let times = if count > 1 { format!(" ×{count} that day") } else { String::new() };
+    Event {
+        at_ms,
+        kind: EventKind::Refused,
+        mark: Mark::Refused,
+        text: format!("refused [{}] {}{from}{times}", code.id(), code.words()),
+        actor: None,
+        audit_no: None,
+        code: Some(code),
+    }
+}

@@ -1,0 +1,200 @@
+//! The file of the history: one writer, a few readers.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
+
+use futures_util::TryStreamExt as _;
+use sqlx::Connection as _;
+use tokio::sync::Mutex;
+
+use super::{
+    Cursor, HistoryError, Whose,
+    chart::Range,
+    points::{DAY_S, Points},
+};
+use crate::registry::sqlite::{self as backend, Step, int, uint};
+
+const STEPS: &[Step] = &[(1, "history", include_str!("../../../migrations/sqlite/history/0001_history.sql"))];
+/// Rows a reader reads ahead.
+const AHEAD: usize = 64;
+const DAY_MS: u64 = DAY_S * 1000;
+/// Devices whose rows of an old day go in one transaction.
+const CHUNK: i64 = 2000;
+
+#[derive(Clone)]
+pub(super) struct Store {
+    writer: Arc<Mutex<Option<backend::Connection>>>,
+    readers: backend::Pool,
+}
+
+impl Store {
+    pub(super) async fn open(path: &Path) -> Result<Self, HistoryError> {
+        let mut writer = backend::Connection::connect_with(&backend::options(path)).await?;
+        backend::migrate(&mut writer, STEPS)
+            .await
+            .map_err(|error| HistoryError::Database(Box::new(error)))?;
+        let readers = backend::readers(path, AHEAD).await?;
+        Ok(Self { writer: Arc::new(Mutex::new(Some(writer))), readers })
+    }
+
+    /// Up to where the log was read.
+    pub(super) async fn cursor(&self) -> Result<Cursor, HistoryError> {
+        let kept: Option<(String,)> =
+            sqlx::query_as("SELECT cursor FROM place WHERE one = 1").fetch_optional(&self.readers).await?;
+        kept.map_or(Ok(Cursor::default()), |(text,)| text.parse().map_err(|_| HistoryError::Malformed))
+    }
+
+    pub(super) async fn devices(&self) -> Result<HashSet<Whose>, HistoryError> {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT tenant, device_id FROM device").fetch_all(&self.readers).await?;
+        let whose = |(tenant, id): (String, String)| Some((tenant.parse().ok()?, id.parse().ok()?));
+        rows.into_iter().map(|row| whose(row).ok_or(HistoryError::Malformed)).collect()
+    }
+
+    /// Stores points and the cursor they end at, all or nothing.
+    pub(super) async fn write(
+        &self,
+        devices: &HashMap<Whose, Points>,
+        cursor: &Cursor,
+        number: u64,
+    ) -> Result<(), HistoryError> {
+        let mut writer = self.writer.lock().await;
+        let Some(connection) = writer.as_mut() else { return Ok(()) };
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+        for ((tenant, device_id), points) in devices {
+            sqlx::query("INSERT INTO device (tenant, device_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                .bind(tenant.as_str())
+                .bind(device_id.as_str())
+                .execute(&mut *tx)
+                .await?;
+            for (day, points) in points.days() {
+                sqlx::query(
+                    "INSERT INTO piece (day, device, from_ms, number, body)
+                     SELECT $1, id, $2, $3, $4 FROM device WHERE tenant = $5 AND device_id = $6
+                     ON CONFLICT (day, device, from_ms, number) DO UPDATE SET body = excluded.body",
+                )
+                .bind(int(day))
+                .bind(int(points.first_s() * 1000))
+                .bind(int(number))
+                .bind(points.write())
+                .bind(tenant.as_str())
+                .bind(device_id.as_str())
+                .execute(&mut *tx)
+                .await?;
+            }
+        }
+        sqlx::query(
+            "INSERT INTO place (one, cursor) VALUES (1, $1) ON CONFLICT (one) DO UPDATE SET cursor = excluded.cursor",
+        )
+        .bind(cursor.to_string())
+        .execute(&mut *tx)
+        .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Hands over what is kept of a device around a range, row by row.
+    pub(super) async fn read(
+        &self,
+        (tenant, device_id): &Whose,
+        range: &Range,
+        mut take: impl FnMut(&Points),
+    ) -> Result<(), HistoryError> {
+        let mut connection = self.readers.acquire().await?;
+        let found: Option<(i64,)> =
+            sqlx::query_as("SELECT id FROM device WHERE tenant = $1 AND device_id = $2")
+                .bind(tenant.as_str())
+                .bind(device_id.as_str())
+                .fetch_optional(&mut *connection)
+                .await?;
+        let Some((device,)) = found else { return Ok(()) };
+        for day in range.from_ms() / DAY_MS..=(range.to_ms() - 1) / DAY_MS {
+            let mut rows = sqlx::query_as::<_, (Vec<u8>,)>(
+                "SELECT body FROM piece WHERE day = $1 AND device = $2 AND from_ms < $3 ORDER BY from_ms",
+            )
+            .bind(int(day))
+            .bind(device)
+            .bind(int(range.to_ms()))
+            .fetch(&mut *connection);
+            while let Some((body,)) = rows.try_next().await? {
+                take(&Points::read(&body).map_err(|_| HistoryError::Malformed)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a device and all its points.
+    pub(super) async fn forget(&self, (tenant, device_id): &Whose) -> Result<(), HistoryError> {
+        let mut writer = self.writer.lock().await;
+        let Some(connection) = writer.as_mut() else { return Ok(()) };
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+        // Day by day, so that each is found by the key.
+        let days: Vec<(i64,)> = sqlx::query_as(
+            "WITH RECURSIVE days (day) AS (SELECT min(day) FROM piece UNION ALL
+             SELECT (SELECT min(piece.day) FROM piece WHERE piece.day > days.day) FROM days WHERE days.day IS NOT NULL)
+             SELECT day FROM days WHERE day IS NOT NULL",
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        for (day,) in days {
+            sqlx::query(
+                "DELETE FROM piece WHERE day = $1
+                 AND device = (SELECT id FROM device WHERE tenant = $2 AND device_id = $3)",
+            )
+            .bind(day)
+            .bind(tenant.as_str())
+            .bind(device_id.as_str())
+            .execute(&mut *tx)
+            .await?;
+        }
+        sqlx::query("DELETE FROM device WHERE tenant = $1 AND device_id = $2")
+            .bind(tenant.as_str())
+            .bind(device_id.as_str())
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Removes days that are over `days` old, and the oldest ones while the file holds more than `octets`.
+    pub(super) async fn sweep(&self, now_ms: u64, days: u64, octets: u64) -> Result<(), HistoryError> {
+        let first = (now_ms / DAY_MS).saturating_sub(days);
+        loop {
+            let mut writer = self.writer.lock().await;
+            let Some(connection) = writer.as_mut() else { return Ok(()) };
+            let (oldest, used): (Option<i64>, i64) = sqlx::query_as(
+                "SELECT (SELECT min(day) FROM piece),
+                 (SELECT (page_count - freelist_count) * page_size
+                  FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size())",
+            )
+            .fetch_one(&mut *connection)
+            .await?;
+            let Some(oldest) = oldest else { return Ok(()) };
+            let today = now_ms / DAY_MS;
+            let full = uint(used) > octets && uint(oldest) < today;
+            if uint(oldest) >= first && !full {
+                return Ok(());
+            }
+            // In parts, so that new points do not wait long.
+            sqlx::query(
+                "DELETE FROM piece WHERE day = $1 AND device <= (SELECT max(device) FROM
+                 (SELECT DISTINCT device FROM piece WHERE day = $1 ORDER BY device LIMIT $2))",
+            )
+            .bind(oldest)
+            .bind(CHUNK)
+            .execute(&mut *connection)
+            .await?;
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        let connection = self.writer.lock().await.take();
+        self.readers.close().await;
+        if let Some(connection) = connection
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "closing the history of readings failed");
+        }
+    }
+}
