@@ -14,7 +14,15 @@ mod addresses;
 mod credentials;
 pub mod messages;
 
-use std::{io, net::SocketAddr, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZero,
+    path::PathBuf,
+    sync::Arc,
+    thread::available_parallelism,
+    time::{Duration, Instant},
+};
 
 use muster_pki::bundle::ServerBundle;
 use muster_shared::Code;
@@ -24,8 +32,9 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-pub use addresses::Addresses;
 use addresses::Claim;
+pub(crate) use addresses::private as private_file;
+pub use addresses::{Addresses, host_secret};
 use credentials::{broker_credential, https_resolver, now_s};
 pub use messages::{Messages, MessagesError};
 
@@ -55,7 +64,7 @@ const INTERRUPTED: i32 = 130;
 /// # Errors
 /// Whatever keeps it from starting: M505, M511, M515 for the configuration and the data directory, M311
 /// for the keys, M115 for an address that is taken, M506 for the rest.
-pub fn run(config: &Config, listening: impl FnOnce(&Addresses)) -> Result<(), Problem> {
+pub fn run(config: &Config, listening: impl FnOnce(&Addresses, Option<&FirstLink>)) -> Result<(), Problem> {
     log(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -66,7 +75,7 @@ pub fn run(config: &Config, listening: impl FnOnce(&Addresses)) -> Result<(), Pr
     runtime.block_on(async {
         let mut signals = Signals::new().map_err(|error| fault("signals cannot be taken", &error))?;
         let node = Node::start(config).await?;
-        listening(&node.addresses);
+        listening(&node.addresses, node.first_link.as_ref());
         tracing::info!(https = %node.addresses.https, mqtt = %node.addresses.mqtt, "listening");
         signals.next().await;
         tracing::info!("stopping; a second signal ends at once");
@@ -142,12 +151,14 @@ impl Signals {
 /// Everything that runs, in the order it was started.
 struct Node {
     addresses: Addresses,
+    first_link: Option<FirstLink>,
     _claim: Claim,
     registry: Registry,
     messages: Messages,
     reconciler: Reconciler,
     edge: Arc<Edge>,
     renewal: JoinHandle<()>,
+    checkpoints: JoinHandle<()>,
     api: Server,
 }
 
@@ -180,6 +191,7 @@ impl Node {
             history: messages.history.clone(),
             held: api::certificates::Held::of(&bundle),
             bus: bus.clone(),
+            access: api::attempts::Access::new(claim.host_secret()),
             facts: Arc::new(api::Facts {
                 started_at_ms: now_ms(),
                 mqtt: Addresses::new(edge.local_addr(), edge.local_addr()).mqtt,
@@ -190,31 +202,120 @@ impl Node {
                     service: bundle.service.clone(),
                 },
                 broker: broker.clone(),
+                services: config
+                    .services
+                    .iter()
+                    .filter_map(|of| Some((of.service.name().to_owned(), of.service.tenant()?.clone())))
+                    .collect(),
                 tally: edge.tally(),
             }),
         };
-        let tls = api::serve::tls(resolver).map_err(|error| fault("HTTPS cannot be set up", &error))?;
+        let tls = api::serve::tls(resolver, bundle.operator.certificate())
+            .map_err(|error| fault("HTTPS cannot be set up", &error))?;
         let listen = config.https.listen;
         let api = Server::start(listen, tls, api::router(doors), config.https.connections_max)
             .await
             .map_err(|error| cannot_listen("https.listen", listen, &error))?;
         let renewal = tokio::spawn(renew(broker, edge.clone(), https));
+        let checkpoints = tokio::spawn(checkpoints(registry.clone()));
         let addresses = Addresses::new(api.local_addr(), edge.local_addr());
+        let first_link = first_link(config, &registry, &addresses).await?;
         claim.publish(&addresses).map_err(|error| fault("the addresses cannot be written", &error))?;
-        Ok(Self { addresses, _claim: claim, registry, messages, reconciler, edge, renewal, api })
+        Ok(Self {
+            addresses,
+            first_link,
+            _claim: claim,
+            registry,
+            messages,
+            reconciler,
+            edge,
+            renewal,
+            checkpoints,
+            api,
+        })
     }
 
     async fn stop(self) {
         self.api.stop(API_STOP).await;
-        self.renewal.abort();
-        let _ = self.renewal.await;
+        for task in [self.renewal, self.checkpoints] {
+            task.abort();
+            let _ = task.await;
+        }
         // The renewal task was the only other holder.
         if let Some(edge) = Arc::into_inner(self.edge) {
             edge.stop(EDGE_STOP).await;
         }
         self.reconciler.stop().await;
         self.messages.close().await;
+        // What was decided in this run is signed before it ends.
+        if let Err(error) = self.registry.audit_checkpoint().await {
+            tracing::error!(%error, "the audit log's end is not signed");
+        }
         self.registry.close().await;
+    }
+}
+
+/// The link that lets the first operator in: on a terminal, or in a file of mode 0600; nowhere else.
+#[derive(Debug)]
+pub enum FirstLink {
+    /// For the terminal that standard output is.
+    Terminal {
+        /// The whole link.
+        url: String,
+    },
+    /// In this file.
+    File(PathBuf),
+}
+
+/// The first link's file in the data directory.
+const LINK_FILE: &str = "first-link";
+
+/// Makes a link for the first operator at each start, until somebody has signed in.
+async fn first_link(
+    config: &Config,
+    registry: &Registry,
+    addresses: &Addresses,
+) -> Result<Option<FirstLink>, Problem> {
+    let path = config.data_dir.join(LINK_FILE);
+    // The one of the last start has ended, or will soon: it is not left lying about.
+    let _ = std::fs::remove_file(&path);
+    let Some(operator) = registry.first_operator().await? else { return Ok(None) };
+    let link = registry.invite(&Actor::server(), &operator, None).await?;
+    let url = format!("{}/once/{}", addresses.https, link.expose_secret());
+    if io::IsTerminal::is_terminal(&io::stdout()) && !config.client.output.is_json() {
+        return Ok(Some(FirstLink::Terminal { url }));
+    }
+    private_file(&path, format!("{url}\n").as_bytes())
+        .map_err(|error| fault("the first link cannot be written", &error))?;
+    Ok(Some(FirstLink::File(path)))
+}
+
+/// Rows of the audit log after which it is signed, and the longest a row waits for that.
+const CHECKPOINT_ROWS: u64 = 1000;
+const CHECKPOINT_WAIT: Duration = Duration::from_secs(600);
+/// How often it is looked at.
+const CHECKPOINT_LOOK: Duration = Duration::from_secs(5);
+
+/// Signs where the audit log stands, while it grows.
+async fn checkpoints(registry: Registry) {
+    let (mut signed, mut since) = (0, Instant::now());
+    loop {
+        tokio::time::sleep(CHECKPOINT_LOOK).await;
+        let at = match registry.audit_head().await {
+            Ok(head) => head.no,
+            Err(error) => {
+                tracing::warn!(%error, "the audit log's end cannot be read");
+                continue;
+            }
+        };
+        if at == signed {
+            since = Instant::now();
+        } else if at - signed.min(at) >= CHECKPOINT_ROWS || since.elapsed() >= CHECKPOINT_WAIT {
+            match registry.audit_checkpoint().await {
+                Ok(checkpoint) => (signed, since) = (checkpoint.head.no, Instant::now()),
+                Err(error) => tracing::error!(%error, "the audit log's end is not signed"),
+            }
+        }
     }
 }
 

@@ -280,7 +280,7 @@ fn register(dir: &Path, bundle: &ServerBundle, operator: &str) -> Result<(String
         for record in &bundle.stations {
             stations.push(registry.trust_station(&actor, record).await?.station.to_string());
         }
-        let new = NewToken { operator: operator.to_owned(), role: Role::Admin, ends_at_ms: None };
+        let new = NewToken::of(operator, Role::Admin, None);
         let token = registry.create_token(&actor, &new).await?;
         registry.close().await;
         Ok((format!("{}\n", token.expose_secret()), stations))

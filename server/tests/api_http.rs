@@ -118,7 +118,7 @@ fn every_refusal_is_a_problem_document_with_its_code(server: &Server) {
     is_problem(&of("POST /v1/tokens", "{\"operator\":\"a b\",\"role\":\"viewer\",\"days\":1}"), 400, "M504");
     is_problem(&of("POST /v1/tokens", "{\"operator\":\"a\",\"role\":\"king\",\"days\":1}"), 400, "M504");
     is_problem(&of("POST /v1/tokens", "{\"operator\":\"a\",\"role\":\"viewer\",\"days\":0}"), 400, "M504");
-    is_problem(&of("POST /v1/tokens/t-0/revoke", ""), 400, "M504");
+    is_problem(&of("POST /v1/tokens/t-0/revoke", ""), 404, "M520");
     let huge = "x".repeat(80_000);
     is_problem(&of("POST /v1/devices/MU-1/suspend", &huge), 413, "M513");
     // A length that is only announced is refused without waiting for it.

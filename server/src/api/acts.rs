@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Document, Doors, Path,
     auth::{Caller, Need},
-    devices::{refused, target},
+    devices::{refused, seen},
     error::Problem,
     routes::{About, Routes},
     time, view,
@@ -96,7 +96,7 @@ pub(super) async fn act(
     Path((serial, verb)): Path<(String, String)>,
     Document(posted): Document<Posted>,
 ) -> Result<Json<view::Decision>, Problem> {
-    let target = target(&serial)?;
+    let target = seen(&caller, &serial)?;
     if verb == "disconnect" {
         let actor = caller.may(Need::Decide)?;
         let reason = reason(&posted, &verb)?;
@@ -256,7 +256,7 @@ pub(super) async fn send(
     Path(serial): Path<String>,
     Document(posted): Document<PostedCommand>,
 ) -> Result<Json<view::CommandResult>, Problem> {
-    let target = target(&serial)?;
+    let target = seen(&caller, &serial)?;
     let actor = caller.may(Need::Decide)?;
     Ok(Json(command(&doors, actor, &target, &posted).await?))
 }

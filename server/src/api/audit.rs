@@ -1,8 +1,19 @@
-//! The audit log: read it, and check that it is whole.
+//! The audit log: read it, check that it is whole, take it out with its proof.
+//!
+//! A listing is narrowed to what its reader sees. The chain cannot be: checking it, signing where it stands
+//! and taking it out are for those who see every tenant.
 
 use std::path::Path;
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt as _, stream};
+use muster_pki::PublicKey;
 use muster_shared::Code;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,7 +26,17 @@ use super::{
     routes::{About, Routes},
     time, view,
 };
-use crate::registry::{AuditHead, AuditReport, AuditRow, FILE, audit::verify_file, now_ms};
+use crate::registry::{
+    AuditFilter, AuditHead, AuditReport, AuditRow, Checkpoint, FILE, Registry, RegistryError,
+    audit::{
+        checkpoint::{CheckpointDocument, public_key_pem},
+        export, verify_file,
+    },
+    now_ms,
+};
+
+/// Rows of a piece of an export: some 300 kB.
+const PIECE: u32 = 1000;
 
 /// The routes of this file.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -34,6 +55,22 @@ pub(super) fn routes(routes: Routes) -> Routes {
                 .query::<Verify>()
                 .answers::<view::AuditVerdict>("audit.verify"),
         )
+        .get(
+            "/v1/audit/key",
+            key,
+            About::new("The public key checkpoints are signed with").answers::<view::AuditKey>("audit.key"),
+        )
+        .get(
+            "/v1/audit/export",
+            export,
+            About::new("The whole log with its proof")
+                .answers_raw("application/x-ndjson", "A head, checkpoints and rows, a JSON document a line"),
+        )
+        .post(
+            "/v1/audit/checkpoint",
+            checkpoint,
+            About::new("Sign where the log stands now").answers::<CheckpointDocument>("audit.checkpoint"),
+        )
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -41,6 +78,44 @@ pub(super) fn routes(routes: Routes) -> Routes {
 pub(super) struct List {
     after: Option<u64>,
     limit: Option<u32>,
+    actor: Option<String>,
+    action: Option<String>,
+    target: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    order: Option<String>,
+}
+
+impl List {
+    fn filter(&self) -> Result<AuditFilter, Problem> {
+        let instant = |key: &str, text: &Option<String>| {
+            let read = |text: &String| {
+                let ms = time::to_ms(text).and_then(|ms| u64::try_from(ms).ok());
+                ms.ok_or_else(|| {
+                    Problem::new(Code::UsageWrong)
+                        .what(format!("{key} is {text:?}"))
+                        .because("it is an instant such as 2026-11-20T09:12:04Z")
+                })
+            };
+            text.as_ref().map(read).transpose()
+        };
+        let newest_first = match self.order.as_deref() {
+            None | Some("oldest") => false,
+            Some("newest") => true,
+            Some(other) => {
+                return Err(Problem::new(Code::UsageWrong)
+                    .what(format!("order is {other:?}; it is oldest or newest, first")));
+            }
+        };
+        Ok(AuditFilter {
+            actor: self.actor.clone(),
+            action: self.action.clone(),
+            target: self.target.clone(),
+            since_ms: instant("since", &self.since)?,
+            until_ms: instant("until", &self.until)?,
+            newest_first,
+        })
+    }
 }
 
 pub(super) async fn list(
@@ -49,12 +124,9 @@ pub(super) async fn list(
     Query(query): Query<List>,
 ) -> Result<Json<view::Page<view::AuditRow>>, Problem> {
     caller.may(Need::Look)?;
-    let limit = page_limit(query.limit)?;
-    let rows = doors.registry.audit(query.after.unwrap_or(0), limit).await?;
-    let head = doors.registry.audit_head().await?;
-    let last = rows.last().map_or(head.no, |row| row.no);
-    let next = (last < head.no).then(|| last.to_string());
-    Ok(Json(view::Page::new("audit", rows.iter().map(row).collect(), next, Some(head.no))))
+    let (limit, filter) = (page_limit(query.limit)?, query.filter()?);
+    let page = doors.registry.audit_page(caller.scope(), &filter, query.after, limit).await?;
+    Ok(Json(view::Page::new("audit", page.items.iter().map(row).collect(), page.next, Some(page.total))))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -69,7 +141,7 @@ pub(super) async fn verify(
     State(doors): State<Doors>,
     Query(query): Query<Verify>,
 ) -> Result<Json<view::AuditVerdict>, Problem> {
-    caller.may(Need::Look)?;
+    caller.may_everywhere(Need::Look)?;
     let checkpoint = match (query.checkpoint_no, query.checkpoint_digest) {
         (None, None) => None,
         (Some(no), Some(digest)) => Some(head(&view::AuditHead { no, digest })?),
@@ -81,25 +153,77 @@ pub(super) async fn verify(
     Ok(Json(verdict(&doors.registry.audit_verify(checkpoint.as_ref()).await?)))
 }
 
+/// Signs where the log stands now.
+pub(super) async fn checkpoint(
+    caller: Caller,
+    State(doors): State<Doors>,
+) -> Result<Json<CheckpointDocument>, Problem> {
+    caller.may_everywhere(Need::Export)?;
+    Ok(Json(doors.registry.audit_checkpoint().await?.to_document()))
+}
+
+/// The public key checkpoints are signed with.
+pub(super) async fn key(caller: Caller, State(doors): State<Doors>) -> Result<Json<view::AuditKey>, Problem> {
+    caller.may(Need::Look)?;
+    let key = doors.registry.audit_key();
+    Ok(Json(view::AuditKey {
+        schema: "muster.audit.key/1".to_owned(),
+        key: hex::encode(key.digest()),
+        pem: public_key_pem(&key),
+    }))
+}
+
+/// The whole log with its proof, up to a checkpoint that is signed now.
+pub(super) async fn export(caller: Caller, State(doors): State<Doors>) -> Result<Response, Problem> {
+    caller.may_everywhere(Need::Export)?;
+    let registry = doors.registry.clone();
+    let last = registry.audit_checkpoint().await?;
+    let checkpoints: Vec<Checkpoint> = registry
+        .audit_checkpoints(0)
+        .await?
+        .into_iter()
+        .filter(|of| of.key == last.key && of.head.no <= last.head.no)
+        .collect();
+    let begin = export::begin(&registry.audit_key(), &checkpoints);
+    let rows = stream::try_unfold((registry, 0, last.head.no), piece);
+    let text = stream::once(async { Ok(Bytes::from(begin)) }).chain(rows);
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((kind, Body::from_stream(text)).into_response())
+}
+
+type Place = (Registry, u64, u64);
+
+/// The rows after those that were written, up to the last.
+async fn piece((registry, after, last): Place) -> Result<Option<(Bytes, Place)>, RegistryError> {
+    if after >= last {
+        return Ok(None);
+    }
+    let rows = registry.audit(after, PIECE).await?;
+    let rows: Vec<_> = rows.into_iter().take_while(|row| row.no <= last).collect();
+    // A log with a hole ends early here; whoever checks the file is told which rows are missing.
+    let Some(at) = rows.last().map(|row| row.no) else { return Ok(None) };
+    Ok(Some((Bytes::from(export::rows(&rows)), (registry, at, last))))
+}
+
 /// Checks the log in a data directory without a server, reading only.
 ///
 /// # Errors
-/// M511 when there is no registry to read; M504 for a checkpoint that is none.
+/// M511 when there is no registry to read.
 pub fn verdict_offline(
     data_dir: &Path,
-    checkpoint: Option<&view::AuditHead>,
+    key: Option<&PublicKey>,
+    checkpoint: Option<&AuditHead>,
 ) -> Result<view::AuditVerdict, Problem> {
     let place = data_dir.join(FILE).display().to_string();
     let unusable = |why: String| Problem::new(Code::DataDirectory).at(place.clone()).because(why);
     if !data_dir.join(FILE).is_file() {
         return Err(unusable("there is no registry".to_owned()));
     }
-    let checkpoint = checkpoint.map(head).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Problem::new(Code::Fault).because(error.to_string()))?;
-    let report = runtime.block_on(verify_file(data_dir, checkpoint.as_ref()));
+    let report = runtime.block_on(verify_file(data_dir, key, checkpoint));
     report.map(|report| verdict(&report)).map_err(|error| {
         let source =
             std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
@@ -107,7 +231,11 @@ pub fn verdict_offline(
     })
 }
 
-fn head(view: &view::AuditHead) -> Result<AuditHead, Problem> {
+/// Reads a head.
+///
+/// # Errors
+/// M504.
+pub fn head(view: &view::AuditHead) -> Result<AuditHead, Problem> {
     let digest = hex::decode(&view.digest).ok().and_then(|octets| octets.try_into().ok());
     let digest = digest.ok_or_else(|| {
         Problem::new(Code::UsageWrong).what("a checkpoint's digest is 64 hexadecimal digits")
@@ -115,7 +243,9 @@ fn head(view: &view::AuditHead) -> Result<AuditHead, Problem> {
     Ok(AuditHead { no: view.no, digest })
 }
 
-fn verdict(report: &AuditReport) -> view::AuditVerdict {
+/// A report as a document.
+#[must_use]
+pub fn verdict(report: &AuditReport) -> view::AuditVerdict {
     view::AuditVerdict {
         schema: "muster.audit.verify/1".to_owned(),
         intact: report.broken.is_none(),
@@ -139,6 +269,9 @@ pub(super) fn row(row: &AuditRow) -> view::AuditRow {
         action: row.action.clone(),
         target: row.target.clone(),
         reason: some(&row.reason),
+        tenant: row.origin.as_ref().and_then(|of| some(&of.tenant)),
+        request_id: row.origin.as_ref().and_then(|of| some(&of.request)),
+        address: row.origin.as_ref().and_then(|of| some(&of.address)),
         // Written by this program as one JSON object; what is not one is shown as the text it is.
         detail: serde_json::from_str(&row.detail).unwrap_or_else(|_| row.detail.clone().into()),
         previous: hex::encode(row.previous),

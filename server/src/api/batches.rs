@@ -100,7 +100,8 @@ pub(super) async fn list(
     Query(query): Query<List>,
 ) -> Result<Json<view::Page<view::Batch>>, Problem> {
     caller.may(Need::Look)?;
-    let page = doors.registry.batches(query.after.as_deref(), page_limit(query.limit)?).await?;
+    let page =
+        doors.registry.batches(caller.scope(), query.after.as_deref(), page_limit(query.limit)?).await?;
     let items = page.items.iter().map(batch).collect();
     Ok(Json(view::Page::new("batch", items, page.next, Some(page.total))))
 }
@@ -120,7 +121,7 @@ async fn show(
     Path(batch): Path<String>,
 ) -> Result<Json<view::BatchDetail>, Problem> {
     caller.may(Need::Look)?;
-    let of = doors.registry.batch(None, &name(&batch)?).await?;
+    let of = doors.registry.batch(caller.scope().tenant(), &name(&batch)?).await?;
     let span = |(first, last): &(SerialNumber, SerialNumber)| view::SerialSpan {
         first: first.to_string(),
         last: last.to_string(),
@@ -179,7 +180,8 @@ async fn manifest(
     Query(which): Query<Which>,
 ) -> Result<Response, Problem> {
     caller.may(Need::Look)?;
-    let octets = doors.registry.batch_manifest(None, &name(&batch)?, which.sequence).await?;
+    let octets =
+        doors.registry.batch_manifest(caller.scope().tenant(), &name(&batch)?, which.sequence).await?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], octets).into_response())
 }
 
@@ -189,7 +191,7 @@ async fn verify(
     Path(batch): Path<String>,
 ) -> Result<Json<view::BatchVerdict>, Problem> {
     caller.may(Need::Look)?;
-    let found = doors.registry.verify_batch(None, &name(&batch)?).await?;
+    let found = doors.registry.verify_batch(caller.scope().tenant(), &name(&batch)?).await?;
     let missing = |(serial, why): &(SerialNumber, String)| view::MissingRow {
         serial: serial.to_string(),
         why: why.clone(),
@@ -222,7 +224,7 @@ pub(super) async fn stations(
     State(doors): State<Doors>,
 ) -> Result<Json<view::Page<view::Station>>, Problem> {
     caller.may(Need::Look)?;
-    let rows = doors.registry.stations().await?;
+    let rows = doors.registry.stations(caller.scope()).await?;
     let items: Vec<_> = rows.iter().map(station).collect();
     let total = items.len() as u64;
     Ok(Json(view::Page::new("station", items, None, Some(total))))

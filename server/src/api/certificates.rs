@@ -132,7 +132,7 @@ async fn list(
     let status = |word: &String| CertificateStatus::from_word(word).ok_or_else(|| wrong("status", word));
     let issuer = |text: &String| hex::decode(text).map_err(|_| wrong("issuer", text));
     let filter = CertificateFilter {
-        tenant: None,
+        tenant: caller.scope().tenant().cloned(),
         status: query.status.as_ref().map(status).transpose()?,
         issuer: query.issuer.as_ref().map(issuer).transpose()?,
         ends_before_s: query.ends_days.map(|days| now_s().saturating_add(i64::from(days) * 86_400)),
@@ -159,7 +159,7 @@ async fn show(
             .because(error.to_string())
             .next("the SHA-256 of the certificate's DER: muster cert inspect FILE")
     })?;
-    let found = doors.registry.certificate(None, &id).await?;
+    let found = doors.registry.certificate(caller.scope().tenant(), &id).await?;
     Ok(Json(view::CertificateDetail {
         schema: "muster.certificate/1".to_owned(),
         pem: pem(&found.der),
@@ -194,7 +194,8 @@ async fn authorities(
     let own = &doors.held;
     let mut items = vec![authority("root", &own.root, "off line", None)];
     items.extend(own.all.iter().map(|(name, ca)| authority(name, ca.certificate(), "this server", None)));
-    for (record, devices) in doors.registry.factory_authorities().await? {
+    let stations = doors.registry.factory_authorities().await?;
+    for (record, devices) in stations.into_iter().filter(|(of, _)| caller.scope().covers(&of.tenant)) {
         let place = format!("station {}", record.station);
         items.push(authority(record.station.as_str(), &record.factory, &place, Some(devices)));
     }
@@ -225,7 +226,8 @@ async fn crl(
     State(doors): State<Doors>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    caller.may(Need::Look)?;
+    // A list names certificates of every tenant.
+    caller.may_everywhere(Need::Look)?;
     let ca = doors.held.named(&name)?;
     // The number before the list: what is revoked meanwhile is on the next one.
     let number = doors.registry.generation().0;
@@ -242,7 +244,7 @@ async fn crl(
 async fn status_list(caller: Caller, State(doors): State<Doors>) -> Result<Response, Problem> {
     caller.may(Need::Look)?;
     let ca = doors.held.named("operational")?;
-    let refused = doors.registry.refused_devices(None);
+    let refused = doors.registry.refused_devices(caller.scope().tenant());
     let signed = status_list::sign(&refused, "/v1/status-list", now_ms() / 1000, ca).map_err(|error| {
         tracing::error!(%error, "the status list cannot be signed");
         Problem::new(Code::Fault).what("the status list cannot be signed")

@@ -78,7 +78,7 @@ pub(super) async fn list(
 ) -> Result<Json<view::Page<view::Device>>, Problem> {
     caller.may(Need::Look)?;
     let listing = Listing {
-        tenant: None,
+        tenant: caller.scope().tenant().cloned(),
         filter: filter(query.filter.as_deref().unwrap_or_default())?,
         order: query.sort.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
         after: query.after,
@@ -106,7 +106,7 @@ pub(super) async fn show(
     Path(serial): Path<String>,
 ) -> Result<Json<view::DeviceDetail>, Problem> {
     caller.may(Need::Look)?;
-    let target = target(&serial)?;
+    let target = seen(&caller, &serial)?;
     let detail = doors.registry.device(&target).await.map_err(|error| refused(error, &target))?;
     Ok(Json(self::detail(&detail, &doors)))
 }
@@ -125,7 +125,7 @@ async fn timeline(
     Query(query): Query<Lines>,
 ) -> Result<Json<view::Page<view::Event>>, Problem> {
     caller.may(Need::Look)?;
-    let target = target(&serial)?;
+    let target = seen(&caller, &serial)?;
     let limit = page_limit(query.limit)?;
     let page = doors.registry.timeline(&target, query.after.as_deref(), limit).await;
     let page = page.map_err(|error| refused(error, &target))?;
@@ -169,7 +169,7 @@ async fn label(
     Document(asked): Document<Labelled>,
 ) -> Result<Json<view::Labels>, Problem> {
     let actor = caller.may(Need::Decide)?;
-    let target = target(&serial)?;
+    let target = seen(&caller, &serial)?;
     let edit = Edit {
         add_tags: asked.add_tags,
         remove_tags: asked.remove_tags,
@@ -193,8 +193,14 @@ fn labels(labels: &Labels) -> view::Labels {
     }
 }
 
+/// The device a caller means: one of another tenant is as unknown as one that is nowhere.
+pub(super) fn seen(caller: &Caller, text: &str) -> Result<Target, Problem> {
+    let asked = target(text)?;
+    caller.scope().narrow(&asked).map_err(|error| refused(error, &asked))
+}
+
 /// Reads `SERIAL` or `TENANT/SERIAL`.
-pub(super) fn target(text: &str) -> Result<Target, Problem> {
+fn target(text: &str) -> Result<Target, Problem> {
     text.parse().map_err(|error: muster_shared::id::IdError| {
         Problem::new(Code::UsageWrong)
             .what(format!("{text:?} is no serial"))

@@ -17,7 +17,7 @@ use super::{
     time, view,
 };
 use crate::{
-    registry::{Act, DeviceState, Group, GroupTarget, KeyId, Reason},
+    registry::{Act, DeviceState, Group, GroupTarget, KeyId, Reason, Scope},
     revocation::GroupAnswer,
 };
 
@@ -155,7 +155,7 @@ pub(super) async fn ca(
         return Err(Problem::new(Code::RouteUnknown).what(format!("an authority has no {verb}")));
     }
     caller.may(Need::Trust)?;
-    let target = Group::Ca(key_id(&doors, &ca).await?).into();
+    let target = Group::Ca(key_id(&doors, caller.scope(), &ca).await?).into();
     decide(&caller, &doors, target, &ca, "revoke", &posted).await
 }
 
@@ -179,9 +179,11 @@ fn id<T: std::str::FromStr<Err = IdError>>(text: &str, what: &str) -> Result<T, 
 }
 
 /// An authority by its key identifier, by the station that holds it, or by its name here.
-async fn key_id(doors: &Doors, name: &str) -> Result<KeyId, Problem> {
+async fn key_id(doors: &Doors, scope: &Scope, name: &str) -> Result<KeyId, Problem> {
     let authorities = &doors.facts.authorities;
-    if let Some(ca) = authorities.named(name) {
+    // The server's own authorities are every tenant's.
+    let whole = *scope == Scope::Every;
+    if let Some(ca) = authorities.named(name).filter(|_| whole) {
         return Ok(ca.certificate().key_id());
     }
     let unknown = |why: &str| {
@@ -192,10 +194,15 @@ async fn key_id(doors: &Doors, name: &str) -> Result<KeyId, Problem> {
     };
     let verdicts = doors.registry.verdicts();
     if let Some(key_id) = hex::decode(name).ok().and_then(|octets| KeyId::try_from(octets).ok()) {
-        let known = verdicts.issuer(&key_id).is_some() || authorities.have(&key_id);
+        let issuer = verdicts.issuer(&key_id);
+        let known =
+            issuer.is_some_and(|issuer| scope.covers(&issuer.tenant)) || (whole && authorities.have(&key_id));
         return if known { Ok(key_id) } else { Err(unknown("nobody here has this key identifier")) };
     }
-    let station = verdicts.issuer_of(name).ok_or_else(|| unknown("nor is it a station"))?;
+    let station = verdicts
+        .issuer_of(name)
+        .filter(|issuer| scope.covers(&issuer.tenant))
+        .ok_or_else(|| unknown("nor is it a station"))?;
     station.key_id[..].try_into().map_err(|_| unknown("its key identifier is of another kind"))
 }
 
@@ -210,9 +217,9 @@ async fn decide(
     let Some(act) = verb.parse::<Act>().ok().filter(|act| held(*act)) else {
         return Err(Problem::new(Code::RouteUnknown).what(format!("{name} has no {verb}")));
     };
-    let actor = caller.may(need(doors, &target))?;
+    let actor = caller.may(need(caller, doors, &target))?;
     if posted.dry_run {
-        let (group, state, devices) = doors.registry.group(target).await?;
+        let (group, state, devices) = doors.registry.group(caller.scope(), target).await?;
         return Ok(Json(planned(&group, act, state, devices)?));
     }
     let reason = reason_of(posted.reason.as_deref(), posted.reason_code.as_deref(), verb)?;
@@ -225,11 +232,14 @@ async fn decide(
 
 /// One device's certificate is an operator's to revoke, as the device is. Everything else is about many, or
 /// about whom the server trusts.
-fn need(doors: &Doors, target: &GroupTarget) -> Need {
+fn need(caller: &Caller, doors: &Doors, target: &GroupTarget) -> Need {
+    let verdicts = doors.registry.verdicts();
+    let seen = |id| {
+        let known = verdicts.certificate(id);
+        known.is_some_and(|known| caller.scope().covers(&verdicts.name(known.device).tenant))
+    };
     match target {
-        GroupTarget::Group(Group::Certificate(id)) if doors.registry.verdicts().certificate(id).is_some() => {
-            Need::Decide
-        }
+        GroupTarget::Group(Group::Certificate(id)) if seen(id) => Need::Decide,
         _ => Need::Trust,
     }
 }

@@ -6,14 +6,15 @@
 //! | module | is |
 //! |---|---|
 //! | [`error`], [`view`], [`time`] | refusals, documents, instants: each with its reader |
-//! | `auth` | who asks, and whether their role covers it |
+//! | `auth`, [`attempts`], `login` | who asks, and whether their role covers it; failed tries; getting in |
 //! | `routes`, [`openapi`] | the one list of routes; the document made of it |
 //! | `page` | the web page: a client of these routes |
-//! | `devices`, `acts`, `groups`, `readings`, `batches`, [`certificates`], [`audit`], `tokens`, `status` | the routes |
+//! | `devices`, `acts`, `groups`, `readings`, `batches`, [`certificates`], [`audit`],
+//! `operators`, `tokens`, `status` | the routes |
 //! | `status_list` | the signed status list |
 //! | [`serve`] | TLS, connections, graceful end |
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -25,12 +26,13 @@ use axum::{
 };
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
-use muster_shared::Code;
+use muster_shared::{Code, Tenant};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::Instrument as _;
 
 mod acts;
+pub mod attempts;
 pub mod audit;
 mod auth;
 mod batches;
@@ -38,7 +40,9 @@ pub mod certificates;
 mod devices;
 pub mod error;
 mod groups;
+mod login;
 pub mod openapi;
+mod operators;
 pub mod overview;
 mod page;
 mod readings;
@@ -87,6 +91,8 @@ pub struct Doors {
     pub held: Arc<certificates::Held>,
     /// Whether readers are woken.
     pub bus: Arc<dyn Bus>,
+    /// What guards the ways in.
+    pub access: Arc<attempts::Access>,
     /// What is fixed from the start on.
     pub facts: Arc<Facts>,
 }
@@ -106,6 +112,8 @@ pub struct Facts {
     pub authorities: Authorities,
     /// The broker's certificate in use.
     pub broker: Arc<Renewing>,
+    /// The services that belong to one tenant.
+    pub services: BTreeMap<String, Tenant>,
     /// What the guards at the devices' door see.
     pub tally: Arc<Tally>,
 }
@@ -119,6 +127,7 @@ pub fn router(doors: Doors) -> Router {
     let router = router.layer(Extension(Described { document, index }));
     let asked_within = page::Routes(router.clone().with_state(doors.clone()));
     router
+        .merge(login::pages())
         .merge(page::routes().layer(Extension(asked_within)))
         .fallback(|| async { Problem::new(Code::RouteUnknown) })
         .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed) })
@@ -147,6 +156,8 @@ fn described(routes: Routes) -> Routes {
     let routes = batches::routes(routes);
     let routes = groups::routes(routes);
     let routes = audit::routes(routes);
+    let routes = operators::routes(routes);
+    let routes = login::routes(routes);
     tokens::routes(routes)
 }
 
@@ -177,10 +188,18 @@ fn index(routes: &[Route]) -> Value {
     serde_json::to_value(page).expect("plain fields have a JSON form")
 }
 
+/// A request's id, as the server's log has it.
+#[derive(Debug, Clone)]
+struct RequestId(String);
+
 /// What surrounds every request: an id, a time limit, headers, and the id within every refusal.
-async fn frame(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+async fn frame(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
     let id = request_id();
-    let place = format!("{} {}", request.method(), request.uri().path());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    // What follows a link's path is a secret.
+    let path = request.uri().path();
+    let path = if path.starts_with(login::ONCE) { "/once/…" } else { path };
+    let place = format!("{} {path}", request.method());
     let shown_to_a_person = page::is_page(request.uri()).then(|| request.uri().clone());
     let span = tracing::info_span!("request", id = %id, place = %place);
     let answer = tokio::time::timeout(doors.facts.request, next.run(request)).instrument(span.clone()).await;

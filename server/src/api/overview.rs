@@ -127,9 +127,9 @@ pub(super) fn routes(routes: Routes) -> Routes {
 
 pub(super) async fn overview(caller: Caller, State(doors): State<Doors>) -> Result<Json<Overview>, Problem> {
     caller.may(Need::Look)?;
-    let read = doors.registry.overview(None).await?;
-    let online = doors.roster.devices().len() as u64;
-    let stations = doors.registry.stations().await?;
+    let read = doors.registry.overview(caller.scope().tenant()).await?;
+    let online = super::status::online(&doors, caller.scope());
+    let stations = doors.registry.stations(caller.scope()).await?;
     let stopped = stations.iter().filter_map(|row| {
         let (at_ms, why) = row.stopped.as_ref()?;
         Some(Stopped { station: row.station.to_string(), at: time::from_ms(*at_ms), why: why.clone() })

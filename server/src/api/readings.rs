@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     Doors, Path, Query,
     auth::{Caller, Need},
-    devices::{refused, target},
+    devices::{refused, seen},
     error::Problem,
     routes::{About, Routes},
     time, view,
@@ -107,7 +107,7 @@ async fn readings(
     Query(asked): Query<Asked>,
 ) -> Result<Json<view::Readings>, Problem> {
     caller.may(Need::Look)?;
-    let target = target(&serial)?;
+    let target = seen(&caller, &serial)?;
     let (range, sensors) = (asked.range()?, asked.sensors()?);
     let row = doors.registry.device(&target).await.map_err(|error| refused(error, &target))?.row;
     let charts = doors.history.chart(&row.tenant, &row.device_id, &range, &sensors).await;

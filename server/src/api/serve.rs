@@ -2,13 +2,19 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, http::Request};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
-use rustls::{ServerConfig, crypto::aws_lc_rs, server::ResolvesServerCert};
+use muster_pki::{CaCertificate, ServiceIdentity};
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
+    server::{ResolvesServerCert, WebPkiClientVerifier},
+};
+use rustls_pki_types::CertificateDer;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -16,6 +22,9 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
+
+use super::auth::{OperatorCertificate, Peer};
 
 /// Longest a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -71,14 +80,25 @@ impl Server {
     }
 }
 
-/// TLS 1.3, no resumption, HTTP/2 and HTTP/1.1 by ALPN.
+/// TLS 1.3, no resumption, HTTP/2 and HTTP/1.1 by ALPN. A client may show a certificate of the operator CA;
+/// any other ends the handshake.
 ///
 /// # Errors
-/// When the library refuses its own defaults.
-pub fn tls(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+/// When the library refuses its own defaults, or the operator CA.
+pub fn tls(
+    certificate: Arc<dyn ResolvesServerCert>,
+    operators: &CaCertificate,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(operators.der()))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
@@ -153,7 +173,13 @@ async fn connection(
         .keep_alive_timeout(PING)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(HEAD_MAX).unwrap_or(u32::MAX));
-    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let client = Peer { address: peer, certificate: certificate.and_then(|leaf| operator(leaf)) };
+    let service = router.map_request(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(client.clone());
+        request
+    });
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
@@ -165,4 +191,16 @@ async fn connection(
     if let Err(error) = ended {
         tracing::debug!(%peer, error = %error, "HTTPS connection failed");
     }
+}
+
+/// Whom a certificate names that the handshake has verified up to the operator CA. One of another form than
+/// the profile's names nobody.
+fn operator(leaf: &CertificateDer<'_>) -> Option<OperatorCertificate> {
+    // Operators' certificates have the form of services'; the authority alone tells them apart.
+    let identity = ServiceIdentity::from_certificate(leaf).ok()?;
+    Some(OperatorCertificate {
+        name: identity.name.to_string(),
+        id: identity.id,
+        not_after_s: identity.not_after_s,
+    })
 }

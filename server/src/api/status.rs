@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     edge::{Owner, SessionInfo},
-    registry::{Verdicts, now_ms},
+    registry::{Scope, Verdicts, now_ms},
 };
 use axum::{
     Json,
@@ -78,13 +78,14 @@ pub(super) async fn status(
         ready: not_ready.is_empty(),
         not_ready,
         started_at: time::from_ms(doors.facts.started_at_ms),
-        devices: verdicts.devices() as u64,
-        sessions: doors.roster.devices().len() as u64,
+        devices: doors.registry.device_count(caller.scope()).await?,
+        sessions: online(&doors, caller.scope()),
         generation: verdicts.generation().0,
         mqtt: doors.facts.mqtt.clone(),
         broker_certificate_ends_at: time::from_s(doors.facts.broker.ends_at_s()),
         operator: actor.name.clone(),
         role: actor.role.as_str().to_owned(),
+        tenant: actor.tenant().map(ToString::to_string),
     }))
 }
 
@@ -94,9 +95,31 @@ pub(super) async fn sessions(
 ) -> Result<Json<view::Page<view::Session>>, Problem> {
     caller.may(Need::Look)?;
     let verdicts = doors.registry.verdicts();
-    let items: Vec<_> = doors.roster.list().iter().map(|session| shown(session, &verdicts)).collect();
+    let items: Vec<_> =
+        seen(&doors, caller.scope()).iter().map(|session| shown(session, &verdicts)).collect();
     let total = items.len() as u64;
     Ok(Json(view::Page::new("session", items, None, Some(total))))
+}
+
+/// How many devices of a scope are connected.
+pub(super) fn online(doors: &Doors, scope: &Scope) -> u64 {
+    let count = match scope {
+        Scope::Every => doors.roster.devices().len(),
+        scope => seen(doors, scope).iter().filter(|of| of.arrival.owner.device().is_some()).count(),
+    };
+    count as u64
+}
+
+/// The live sessions of a scope: its devices', and those of the services that are its own.
+fn seen(doors: &Doors, scope: &Scope) -> Vec<SessionInfo> {
+    let mut sessions = doors.roster.list();
+    let Some(tenant) = scope.tenant() else { return sessions };
+    let verdicts = doors.registry.verdicts();
+    sessions.retain(|session| match &session.arrival.owner {
+        Owner::Device(device) => verdicts.name(*device).tenant == *tenant,
+        Owner::Service(client) => doors.facts.services.get(&*client.name) == Some(tenant),
+    });
+    sessions
 }
 
 fn shown(session: &SessionInfo, verdicts: &Verdicts) -> view::Session {
@@ -124,9 +147,11 @@ fn shown(session: &SessionInfo, verdicts: &Verdicts) -> view::Session {
     }
 }
 
-/// Prometheus text format 0.0.4.
+/// Prometheus text format 0.0.4. What is counted over all tenants is for those who see all of them.
 pub(super) async fn metrics(caller: Caller, State(doors): State<Doors>) -> Result<Response, Problem> {
     caller.may(Need::Look)?;
+    let scope = caller.scope();
+    let devices = doors.registry.device_count(scope).await?;
     let verdicts = doors.registry.verdicts();
     let mut text = String::new();
     let mut gauge = |name: &str, help: &str, value: u64| {
@@ -137,7 +162,18 @@ pub(super) async fn metrics(caller: Caller, State(doors): State<Doors>) -> Resul
         "1 when devices are taken and their messages stored.",
         not_ready(&doors).is_empty().into(),
     );
-    gauge("muster_devices", "Devices in the registry.", verdicts.devices() as u64);
+    gauge("muster_devices", "Devices in the registry.", devices);
+    if *scope != Scope::Every {
+        let own = seen(&doors, scope);
+        let of_devices = own.iter().filter(|session| session.arrival.owner.device().is_some()).count();
+        gauge("muster_sessions", "Live sessions of devices.", of_devices as u64);
+        gauge(
+            "muster_service_sessions",
+            "Live sessions of services.",
+            own.len().saturating_sub(of_devices) as u64,
+        );
+        return Ok(prometheus(text));
+    }
     gauge("muster_certificates", "Certificates in the registry.", verdicts.certificates() as u64);
     let (all, devices) = (doors.roster.count(), doors.roster.devices().len());
     gauge("muster_sessions", "Live sessions of devices.", devices as u64);
@@ -173,5 +209,9 @@ pub(super) async fn metrics(caller: Caller, State(doors): State<Doors>) -> Resul
         let name = format!("muster_{name}_total");
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
     }
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+    Ok(prometheus(text))
+}
+
+fn prometheus(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

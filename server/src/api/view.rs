@@ -333,6 +333,12 @@ pub struct AuditRow {
     pub target: String,
     /// In the actor's words.
     pub reason: Option<String>,
+    /// Whose thing it is about; `null` for none's, or every tenant's.
+    pub tenant: Option<String>,
+    /// The request's id, as the server's log has it.
+    pub request_id: Option<String>,
+    /// The address the request came from.
+    pub address: Option<String>,
     /// Particulars.
     pub detail: serde_json::Value,
     /// Digest of the row before.
@@ -348,6 +354,17 @@ pub struct AuditHead {
     pub no: u64,
     /// Its digest.
     pub digest: String,
+}
+
+/// The public key of the audit log's checkpoints: `muster.audit.key/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct AuditKey {
+    /// The schema's name.
+    pub schema: String,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub key: String,
+    /// Itself.
+    pub pem: String,
 }
 
 /// What checking the audit log found: `muster.audit.verify/1`.
@@ -809,19 +826,73 @@ pub struct Status {
     pub operator: String,
     /// The asking token's role.
     pub role: String,
+    /// The one tenant they see; `null` for every.
+    pub tenant: Option<String>,
+}
+
+/// An operator in a listing.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Operator {
+    /// `NAME`, or `TENANT/NAME` for one tenant's own.
+    pub name: String,
+    /// The most they may do.
+    pub role: String,
+    /// The one tenant they see; `null` for every.
+    pub tenant: Option<String>,
+    /// Who added them.
+    pub added_by: String,
+    /// When.
+    pub added_at: String,
+    /// When they last used a token, or the web page.
+    pub last_seen_at: Option<String>,
+    /// When they were removed.
+    pub removed_at: Option<String>,
+    /// Tokens of theirs that have not ended.
+    pub tokens: u64,
+}
+
+/// One operator: `muster.operator/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct OperatorDetail {
+    /// The schema's name.
+    pub schema: String,
+    /// What the listing shows.
+    #[serde(flatten)]
+    pub operator: Operator,
+}
+
+/// A link that lets an operator in once: `muster.invitation/1`. Shown once.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct Invitation {
+    /// The schema's name.
+    pub schema: String,
+    /// Whom it lets in.
+    pub operator: String,
+    /// As what.
+    pub role: String,
+    /// When it ends, used or not.
+    pub ends_at: String,
+    /// The link, without the server's address.
+    pub path: String,
 }
 
 /// A token in a listing.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Token {
-    /// Its name.
+    /// Its id.
     pub id: String,
+    /// What it is called.
+    pub name: String,
     /// Whose.
     pub operator: String,
     /// What it allows.
     pub role: String,
+    /// The one tenant it is for; `null` for every.
+    pub tenant: Option<String>,
     /// When it was made.
     pub created_at: String,
+    /// By whom.
+    pub added_by: String,
     /// When it ends or ended; `null` for never.
     pub ends_at: Option<String>,
     /// When it was last used.
@@ -835,12 +906,16 @@ pub struct Token {
 pub struct NewToken {
     /// The schema's name.
     pub schema: String,
-    /// Its name.
+    /// Its id.
     pub id: String,
+    /// What it is called.
+    pub name: String,
     /// Whose.
     pub operator: String,
     /// What it allows.
     pub role: String,
+    /// The one tenant it is for; `null` for every.
+    pub tenant: Option<String>,
     /// When it ends; `null` for never.
     pub ends_at: Option<String>,
     /// The token itself.

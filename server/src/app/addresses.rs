@@ -2,6 +2,7 @@
 //! find it there; it is removed when the server stops.
 
 use std::{
+    fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     net::SocketAddr,
@@ -66,11 +67,43 @@ fn lock_file(data_dir: &Path) -> PathBuf {
     data_dir.join("run/lock")
 }
 
+fn host_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("run/host")
+}
+
+/// The secret of the server that runs on this data directory now, for commands on its host.
+#[must_use]
+pub fn host_secret(data_dir: &Path) -> Option<String> {
+    Addresses::read(data_dir)?;
+    fs::read_to_string(host_file(data_dir)).ok().map(|text| text.trim().to_owned())
+}
+
+/// Writes a file nobody else may read, whole or not at all.
+pub(crate) fn private(path: &Path, octets: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    // One that another's hand left there could be readable.
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(octets)?;
+    drop(file);
+    fs::rename(new, path)
+}
+
 /// The data directory, held by this process alone. Dropping it gives it back and removes the addresses.
 #[derive(Debug)]
 pub(super) struct Claim {
     data_dir: PathBuf,
+    host_secret: Secret,
     _lock: File,
+}
+
+/// 256 random bits, new with each start. It is not printed, wherever the claim is.
+struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 impl Claim {
@@ -84,7 +117,14 @@ impl Claim {
             .mode(0o600)
             .open(lock_file(data_dir))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Self { data_dir: data_dir.to_owned(), _lock: lock })),
+            Ok(()) => {
+                let mut octets = [0; 32];
+                aws_lc_rs::rand::fill(&mut octets)
+                    .map_err(|_| io::Error::other("the system's random source failed"))?;
+                let host_secret = Secret(format!("host_{}", hex::encode(octets)));
+                private(&host_file(data_dir), format!("{}\n", host_secret.0).as_bytes())?;
+                Ok(Some(Self { data_dir: data_dir.to_owned(), host_secret, _lock: lock }))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -92,14 +132,14 @@ impl Claim {
 
     /// Writes the addresses, whole or not at all.
     pub(super) fn publish(&self, addresses: &Addresses) -> io::Result<()> {
-        let path = file(&self.data_dir);
-        let new = path.with_extension("json.new");
         let mut text = serde_json::to_vec(addresses)?;
         text.push(b'\n');
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&text)?;
-        drop(file);
-        fs::rename(new, path)
+        private(&file(&self.data_dir), &text)
+    }
+
+    /// What commands on this host show to be let in without a token: who can read it can read the registry.
+    pub(super) fn host_secret(&self) -> &str {
+        &self.host_secret.0
     }
 }
 
@@ -107,6 +147,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         // The lock says whether a server runs; a file that stays behind is not believed.
         let _ = fs::remove_file(file(&self.data_dir));
+        let _ = fs::remove_file(host_file(&self.data_dir));
     }
 }
 

@@ -20,9 +20,9 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
 device    list show label suspend resume quarantine release revoke decommission disconnect command
 batch     list show import export verify suspend resume quarantine release revoke
 ca        list show crl trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
-cert      list show inspect issue revoke  session list show  token list create revoke  audit list
-top       init serve status config explain
-help      muster NOUN --help; muster explain CODE; muster config
+cert      list show inspect issue revoke    session   list show    token list create revoke
+audit     list verify export checkpoint key operator  list add remove role invite
+top       init serve login status config explain; muster NOUN --help; muster explain CODE
 ";
 
 /// The command line, parsed.
@@ -125,9 +125,14 @@ pub(super) enum Noun {
     /// Who decided what, when and why
     #[command(subcommand, arg_required_else_help = true)]
     Audit(Audit),
-    /// Who may use the API, and as what
+    /// Who may act at all, as what and for which tenant
+    #[command(subcommand, arg_required_else_help = true)]
+    Operator(Operator),
+    /// What programs and the command line come with
     #[command(subcommand, arg_required_else_help = true)]
     Token(Token),
+    /// Keep a token for these commands: from a token or a one-time link on standard input
+    Login,
     /// Make a data directory: keys, certificates, the first token, a configuration file
     Init(Init),
     /// Run the server
@@ -382,7 +387,7 @@ pub(super) enum Ca {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Cert {
-    /// Make a key and a certificate for a service, with the keys of the data directory
+    /// Make a key and a certificate for a service or an operator, with the keys of the data directory
     Issue(CertIssue),
     /// Refuse one certificate for ever, of a device or of a service, by its SHA-256 or the file it is in; its
     /// session ends. Cannot be undone
@@ -421,9 +426,12 @@ pub(super) struct CertList {
 #[derive(Debug, ClapArgs)]
 pub(super) struct CertIssue {
     /// Its name, as in its `[[service]]` entry
+    #[arg(long, value_name = "NAME", required_unless_present = "operator", conflicts_with = "operator")]
+    pub(super) service: Option<String>,
+    /// The operator of every tenant it names; accepted in place of a token while they are one
     #[arg(long, value_name = "NAME")]
-    pub(super) service: String,
-    /// Folder for the certificate, its key and what the service trusts
+    pub(super) operator: Option<String>,
+    /// Folder for the certificate, its key and what its holder trusts
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
 }
@@ -443,8 +451,22 @@ pub(super) enum Session {
 pub(super) enum Audit {
     /// Rows, oldest first
     List(AuditList),
-    /// Check that the log is whole
+    /// Check that the log, or an export of it, is whole
     Verify(AuditVerify),
+    /// Take the whole log out, with what proves it
+    Export {
+        /// The new file; one JSON document a line
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Sign where the log stands now; keep it elsewhere, against a log that is cut
+    Checkpoint {
+        /// The new file; standard output without it
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// The public key checkpoints are signed with, PEM
+    Key,
 }
 
 #[derive(Debug, Subcommand)]
@@ -455,16 +477,25 @@ pub(super) enum Token {
     Create(TokenCreate),
     /// End tokens now
     Revoke {
-        /// Their names, such as t-3f9a17c2b0de
+        /// Their ids, such as t-3f9a17c2b0de
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
+        /// Why, in your words
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
     },
 }
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct TokenCreate {
-    /// The operator it speaks for
+    /// What it is called, and whom it speaks for unless --operator says otherwise
     pub(super) name: String,
+    /// The operator it speaks for, who is made if there is none: NAME, or TENANT/NAME
+    #[arg(long, value_name = "NAME")]
+    pub(super) operator: Option<String>,
+    /// The one tenant it is for
+    #[arg(long, value_name = "TENANT")]
+    pub(super) tenant: Option<String>,
     /// viewer, auditor, importer, operator, security or admin
     #[arg(long, value_name = "ROLE")]
     pub(super) role: String,
@@ -476,11 +507,70 @@ pub(super) struct TokenCreate {
     pub(super) out: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum Operator {
+    /// Operators, a line each
+    List,
+    /// Add one; what they come with is made by: token create, operator invite
+    Add {
+        /// NAME, or TENANT/NAME for one tenant's own
+        name: String,
+        /// viewer, auditor, importer, operator, security or admin
+        #[arg(long, value_name = "ROLE")]
+        role: String,
+    },
+    /// Remove operators, with their tokens, sessions and links
+    Remove {
+        /// NAME, or TENANT/NAME
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Why, in your words
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Change the most an operator may do
+    Role {
+        /// NAME, or TENANT/NAME
+        name: String,
+        /// viewer, auditor, importer, operator, security or admin
+        role: String,
+        /// Why, in your words
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Make a link that lets an operator in once, within 15 minutes; on the server's host, without a token
+    Invite {
+        /// NAME, or TENANT/NAME
+        name: String,
+        /// Make the operator, with this role
+        #[arg(long, value_name = "ROLE")]
+        role: Option<String>,
+        /// Write the link to this new file of mode 0600 instead of standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
 #[derive(Debug, ClapArgs)]
 pub(super) struct AuditList {
     /// Begin after this number
     #[arg(long, value_name = "NO", default_value_t = 0)]
     pub(super) after: u64,
+    /// By this operator
+    #[arg(long, value_name = "NAME")]
+    pub(super) actor: Option<String>,
+    /// Such as device.revoke, or all of a kind: device.
+    #[arg(long, value_name = "ACTION")]
+    pub(super) action: Option<String>,
+    /// About this, such as acme/MU-000118
+    #[arg(long, value_name = "TARGET")]
+    pub(super) target: Option<String>,
+    /// From then on, such as 2026-11-20T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+    /// Before then
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<String>,
     /// Most lines
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) limit: u32,
@@ -491,9 +581,15 @@ pub(super) struct AuditVerify {
     /// Read the registry file of the data directory itself, without a server
     #[arg(long)]
     pub(super) offline: bool,
-    /// A head exported earlier (the head of an earlier `audit verify --json`), against a cut tail
+    /// Check this export instead; needs no server and no data directory
+    #[arg(long, value_name = "FILE", conflicts_with = "offline")]
+    pub(super) file: Option<PathBuf>,
+    /// A checkpoint kept elsewhere (`audit checkpoint`, or an earlier `audit verify --json`), against a cut tail
     #[arg(long, value_name = "FILE")]
     pub(super) checkpoint: Option<PathBuf>,
+    /// The server's public key (`audit key`, or audit.pub of its data directory)
+    #[arg(long, value_name = "PUBKEY")]
+    pub(super) key: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

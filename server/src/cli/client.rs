@@ -3,7 +3,7 @@
 
 use std::{
     error::Error as _,
-    io::Read as _,
+    io::{Read as _, Write},
     net::{IpAddr, ToSocketAddrs},
     path::Path,
     sync::Arc,
@@ -27,6 +27,8 @@ use crate::{
 
 /// Largest answer read, octets: a listing of a million devices stays below it.
 const ANSWER_MAX: u64 = 2 << 30;
+/// Largest refusal read, octets.
+const PROBLEM_MAX: u64 = 1 << 20;
 /// A token is 256 random bits in text; a file that is longer is no token file.
 const TOKEN_FILE_MAX: u64 = 4096;
 
@@ -41,6 +43,11 @@ pub(super) struct Client {
 impl Client {
     /// Reads the trusted authority and the token. Nothing is sent yet.
     pub(super) fn new(config: &Config) -> Result<Self, Problem> {
+        Self::with(config, &token(&config.client)?)
+    }
+
+    /// The same with another token than the configured one.
+    pub(super) fn with(config: &Config, token: &str) -> Result<Self, Problem> {
         let settings = &config.client;
         let roots = roots(&settings.ca)?;
         let tls = TlsConfig::builder()
@@ -61,7 +68,7 @@ impl Client {
         Ok(Self {
             agent,
             base: base(config),
-            authorization: format!("Bearer {}", token(settings)?),
+            authorization: format!("Bearer {token}"),
             timeout: settings.timeout,
         })
     }
@@ -89,6 +96,31 @@ impl Client {
     /// POST of a file.
     pub(super) fn post_file(&self, path: &str, body: &[u8]) -> Result<Value, Problem> {
         self.send(Method::POST, path, Some("application/octet-stream"), body)
+    }
+
+    /// GET; the answer as it comes, into a file.
+    pub(super) fn get_into(&self, path: &str, to: &mut impl Write) -> Result<u64, Problem> {
+        let began = Instant::now();
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(format!("{}{path}", self.base))
+            .header("authorization", &self.authorization);
+        let sent = match request.body(()) {
+            Ok(request) => self.agent.run(request),
+            Err(error) => Err(error.into()),
+        };
+        let mut response = sent.map_err(|error| self.unreached(&error, began))?;
+        if !response.status().is_success() {
+            let bytes = response.body_mut().with_config().limit(PROBLEM_MAX).read_to_vec();
+            let problem = bytes.ok().and_then(|bytes| Problem::from_document(&bytes));
+            return Err(problem.unwrap_or_else(|| Problem::new(Code::Fault).at(format!("GET {path}"))));
+        }
+        std::io::copy(&mut response.body_mut().as_reader(), to).map_err(|error| {
+            Problem::new(Code::ServerUnreachable)
+                .what("the answer was cut short, or could not be kept")
+                .at(format!("GET {}{path}", self.base))
+                .because(error.to_string())
+        })
     }
 
     fn send(&self, method: Method, path: &str, content: Option<&str>, body: &[u8]) -> Result<Value, Problem> {

@@ -109,13 +109,23 @@ pub(super) fn serve(args: &Serve, global: &Global, screen: &Screen) -> Result<Do
     }
     let config =
         Config::load(&given, &|name| std::env::var(name).ok()).map_err(|faults| config_problem(&faults))?;
-    app::run(&config, |addresses| {
+    app::run(&config, |addresses, first_link| {
         if screen.output.is_json() {
             let document = serde_json::to_string(addresses);
             screen.raw(&document.unwrap_or_default());
         } else {
             screen.line(format!("https  {}", addresses.https));
             screen.line(format!("mqtt   {}", addresses.mqtt));
+        }
+        match first_link {
+            Some(app::FirstLink::Terminal { url }) => {
+                // To the terminal, never to standard error: that may be a log somebody keeps.
+                screen.line(format!("sign in within 15 minutes, once: {url}"));
+            }
+            Some(app::FirstLink::File(path)) => {
+                screen.footer(format!("sign in within 15 minutes, once: the link is in {}", path.display()));
+            }
+            None => {}
         }
         // Whoever started the server waits for these lines.
         let _ = screen.finish();

@@ -1,6 +1,7 @@
 //! The operator's commands: parse, ask the server, render.
 //!
-//! Everything but `init`, `serve`, `config`, `explain`, `cert issue` and `audit verify --offline` goes through the HTTPS
+//! Everything but `init`, `serve`, `config`, `explain`, `cert issue` and `audit verify` with `--offline` or `--file`
+//! goes through the HTTPS
 //! API with the operator's token; nothing here opens the registry behind the server's back. The exit
 //! status tells whether the document on standard output is whole; only 9 and 10 speak of what is in it.
 //!
@@ -9,7 +10,8 @@
 //! | `args` | the grammar |
 //! | `client` | HTTPS: one trusted file, one token |
 //! | `screen`, `table`, `words` | the one writer; listings; how a single value is said |
-//! | `device`, `readings`, `watch`, `bulk`, `group`, `batch`, `session`, `audit`, `token`, `cert`, `certs`, `local` | the nouns |
+//! | `device`, `readings`, `watch`, `bulk`, `group`, `batch`, `session`, `audit`, `operator`, `token`, `login`, `cert`,
+//! `certs`, `local` | the nouns |
 
 mod args;
 mod audit;
@@ -21,6 +23,8 @@ mod client;
 mod device;
 mod group;
 mod local;
+mod login;
+mod operator;
 mod readings;
 mod screen;
 mod session;
@@ -126,7 +130,9 @@ fn dispatch(
         Noun::Batch(verb) => batch::run(verb, &Client::new(&config)?, screen),
         Noun::Ca(verb) => batch::run_ca(verb, &Client::new(&config)?, screen),
         Noun::Session(verb) => session::run(&verb, &Client::new(&config)?, screen),
+        Noun::Operator(verb) => operator::run(verb, &config, screen),
         Noun::Token(verb) => token::run(verb, &Client::new(&config)?, screen),
+        Noun::Login => login::run(&config, screen),
         Noun::Status => session::status(&Client::new(&config)?, screen),
         Noun::Config(_) | Noun::Explain { .. } | Noun::Serve(_) => Ok(Done::Well),
     }

@@ -1,4 +1,4 @@
-//! `muster token …`: who may use the API, and as what.
+//! `muster token …`: what programs and the command line come with.
 
 use std::{fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
@@ -20,9 +20,9 @@ use crate::api::{
 };
 
 const COLUMNS: &[Column<view::Token>] = &[
-    Column { head: "ID", wide: false, cell: |of, _| Text::plain(&of.id) },
+    Column { head: "NAME", wide: false, cell: |of, _| Text::plain(&of.name) },
     Column { head: "OWNER", wide: false, cell: |of, _| Text::plain(&of.operator) },
-    Column { head: "SCOPE", wide: false, cell: |of, _| Text::plain(&of.role) },
+    Column { head: "SCOPE", wide: false, cell: |of, _| scope(of) },
     Column {
         head: "LAST-USED",
         wide: false,
@@ -32,8 +32,17 @@ const COLUMNS: &[Column<view::Token>] = &[
         },
     },
     Column { head: "ENDS", wide: false, cell: |of, _| ends(of) },
+    Column { head: "ID", wide: false, cell: |of, _| Text::plain(&of.id) },
     Column { head: "CREATED", wide: true, cell: |of, _| Text::plain(words::instant(&of.created_at)) },
 ];
+
+/// `operator`, or `operator of acme`.
+fn scope(of: &view::Token) -> Text {
+    match &of.tenant {
+        Some(tenant) => Text::plain(format!("{} of {tenant}", of.role)),
+        None => Text::plain(&of.role),
+    }
+}
 
 fn ends(of: &view::Token) -> Text {
     match &of.ends_at {
@@ -47,7 +56,7 @@ pub(super) fn run(verb: Token, client: &Client, screen: &Screen) -> Result<Done,
     match verb {
         Token::List => list(client, screen),
         Token::Create(create) => self::create(&create, client, screen),
-        Token::Revoke { ids } => revoke(&ids, client, screen),
+        Token::Revoke { ids, reason } => revoke(&ids, reason.as_deref(), client, screen),
     }
 }
 
@@ -68,7 +77,11 @@ fn list(client: &Client, screen: &Screen) -> Result<Done, Problem> {
 fn create(create: &TokenCreate, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     // The file is made first: a token that cannot be kept is not asked for.
     let file = create.out.as_deref().map(new_file).transpose()?;
-    let body = json!({ "operator": create.name, "role": create.role, "days": create.days });
+    let operator = create.operator.as_ref().unwrap_or(&create.name);
+    let name = create.name.rsplit('/').next();
+    let body = json!({
+        "operator": operator, "name": name, "role": create.role, "tenant": create.tenant, "days": create.days,
+    });
     let answered = client.post("/v1/tokens", &body).and_then(|document| Ok((read(&document)?, document)));
     let (made, document): (NewToken, _) = match answered {
         Ok(answered) => answered,
@@ -102,21 +115,26 @@ fn create(create: &TokenCreate, client: &Client, screen: &Screen) -> Result<Done
     Ok(Done::Well)
 }
 
-fn new_file(path: &Path) -> Result<std::fs::File, Problem> {
+/// A new file of mode 0600.
+///
+/// # Errors
+/// M509.
+pub(super) fn new_file(path: &Path) -> Result<std::fs::File, Problem> {
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     opened.map_err(|error| unwritable(path, &error))
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
+pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
     Problem::new(Code::FileUnreadable)
         .what(format!("{} cannot be written", path.display()))
         .at(path.display().to_string())
         .because(error.to_string())
 }
 
-fn revoke(ids: &[String], client: &Client, screen: &Screen) -> Result<Done, Problem> {
+fn revoke(ids: &[String], reason: Option<&str>, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     for id in ids {
-        let document = client.post(&format!("/v1/tokens/{}/revoke", encode(id)), &json!({}))?;
+        let document =
+            client.post(&format!("/v1/tokens/{}/revoke", encode(id)), &json!({ "reason": reason }))?;
         if screen.output.is_json() {
             screen.raw(&document.to_string());
             continue;

@@ -3,22 +3,30 @@
 //! A row's digest is SHA-256 over the digest before it and the row's canonical octets:
 //!
 //! ```text
-//! "muster audit v1\0" ‖ previous (32) ‖ no (8, big-endian) ‖ at_ms (8) ‖
-//! node, actor, role, token, action, target, reason, detail: each its length (8) and its UTF-8
+//! "muster audit v2\0" ‖ previous (32) ‖ no (8, big-endian) ‖ at_ms (8) ‖
+//! node, actor, role, token, action, target, reason, detail, tenant, request, address:
+//! each its length (8) and its UTF-8
 //! ```
+//!
+//! A row of version 1 ("muster audit v1\0") ends with the detail: it is from before the last three.
 //!
 //! Whoever changes, removes or moves a row breaks the chain at that row. Whoever cuts the tail leaves a head
 //! that is behind the one the registry keeps, and behind every checkpoint taken outside.
 
-use std::path::Path;
+pub mod checkpoint;
+pub mod export;
 
-use muster_shared::Generation;
+use std::{collections::BTreeMap, path::Path};
+
+use muster_pki::PublicKey;
+use muster_shared::{Generation, Tenant};
 use sha2::{Digest, Sha256};
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
+    Page,
+    actor::{Actor, Scope},
     error::RegistryError,
-    operator::Actor,
     sqlite::{self, Connection, Pool, digest, int, uint},
 };
 
@@ -45,10 +53,23 @@ pub struct AuditRow {
     pub reason: String,
     /// Particulars, one JSON object.
     pub detail: String,
+    /// Where it came from; `None` in a row of version 1.
+    pub origin: Option<Origin>,
     /// The digest of the row before it; of nothing, 32 zeros, for the first.
     pub previous: [u8; 32],
     /// SHA-256 over the one before and this row's canonical octets.
     pub digest: [u8; 32],
+}
+
+/// Whose a decision was, and where it came from. Each is empty where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The tenant whose thing it is about.
+    pub tenant: String,
+    /// The request's id, as the server's log has it.
+    pub request: String,
+    /// The address the request came from.
+    pub address: String,
 }
 
 /// The end of the log: what an outside checkpoint keeps.
@@ -83,6 +104,8 @@ pub struct Broken {
 /// What is about to be decided.
 pub(super) struct Entry<'a> {
     pub(super) actor: &'a Actor,
+    /// Whose thing it is about: an actor of another tenant never sees the row. `None`: every tenant's.
+    pub(super) tenant: Option<&'a Tenant>,
     pub(super) action: &'a str,
     pub(super) target: &'a str,
     pub(super) reason: &'a str,
@@ -107,10 +130,11 @@ impl AuditRow {
     #[must_use]
     pub fn expected_digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        hash.update(b"muster audit v1\0");
+        hash.update(if self.origin.is_some() { b"muster audit v2\0" } else { b"muster audit v1\0" });
         hash.update(self.previous);
         hash.update(self.no.to_be_bytes());
         hash.update(self.at_ms.to_be_bytes());
+        let origin = self.origin.iter().flat_map(|of| [&of.tenant, &of.request, &of.address]);
         let texts = [
             &self.node,
             &self.actor,
@@ -121,7 +145,7 @@ impl AuditRow {
             &self.reason,
             &self.detail,
         ];
-        for text in texts {
+        for text in texts.into_iter().chain(origin) {
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text.as_bytes());
         }
@@ -159,13 +183,19 @@ pub(super) async fn append(
         target: entry.target.to_owned(),
         reason: entry.reason.to_owned(),
         detail: entry.detail.to_string(),
+        origin: Some(Origin {
+            tenant: entry.tenant.map(ToString::to_string).unwrap_or_default(),
+            request: entry.actor.request.clone(),
+            address: entry.actor.address.clone(),
+        }),
         previous: digest(&previous, "the audit log's head")?,
         digest: NOTHING,
     };
     row.digest = row.expected_digest();
     sqlx::query(
-        "INSERT INTO audit (no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "INSERT INTO audit (no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest,
+                            tenant, request, address)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(int(row.no))
     .bind(&row.node)
@@ -179,6 +209,9 @@ pub(super) async fn append(
     .bind(&row.detail)
     .bind(row.previous.as_slice())
     .bind(row.digest.as_slice())
+    .bind(row.origin.as_ref().map(|of| &of.tenant))
+    .bind(row.origin.as_ref().map(|of| &of.request))
+    .bind(row.origin.as_ref().map(|of| &of.address))
     .execute(&mut *tx)
     .await?;
     sqlx::query("UPDATE registry SET generation = $1, audit_no = $2, audit_digest = $3 WHERE one = 1")
@@ -190,12 +223,40 @@ pub(super) async fn append(
     Ok(Stamp { no: row.no, generation: Generation(uint(generation) + 1), at_ms })
 }
 
-type Columns = (i64, String, i64, String, String, String, String, String, String, String, Vec<u8>, Vec<u8>);
+/// A reader of rows, with what follows its columns.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest, ",
+            "tenant, request, address FROM audit ",
+            $rest
+        )
+    };
+}
 
-/// A row as it stands in the database, even when its digests are not 32 octets: then they are zeros, which
-/// no chain continues.
-fn row(columns: Columns) -> AuditRow {
-    let (no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest) = columns;
+/// A row as it stands in the database, in the order of the columns.
+type Stored = (
+    i64,
+    String,
+    i64,
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    Vec<u8>,
+    Vec<u8>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
+
+/// A row, even when its digests are not 32 octets: then they are zeros, which no chain continues.
+fn row(stored: Stored) -> AuditRow {
+    let (no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest, ..) = stored;
+    let (.., tenant, request, address) = stored;
     AuditRow {
         no: uint(no),
         node,
@@ -207,6 +268,11 @@ fn row(columns: Columns) -> AuditRow {
         target,
         reason,
         detail,
+        origin: tenant.map(|tenant| Origin {
+            tenant,
+            request: request.unwrap_or_default(),
+            address: address.unwrap_or_default(),
+        }),
         previous: previous.try_into().unwrap_or(NOTHING),
         digest: digest.try_into().unwrap_or(NOTHING),
     }
@@ -218,14 +284,11 @@ pub(super) async fn list(
     after: u64,
     limit: i64,
 ) -> Result<Vec<AuditRow>, sqlx::Error> {
-    let rows: Vec<Columns> = sqlx::query_as(
-        "SELECT no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest
-         FROM audit WHERE no > $1 ORDER BY no LIMIT $2",
-    )
-    .bind(int(after))
-    .bind(limit)
-    .fetch_all(connection)
-    .await?;
+    let rows: Vec<Stored> = sqlx::query_as(select!("WHERE no > $1 ORDER BY no LIMIT $2"))
+        .bind(int(after))
+        .bind(limit)
+        .fetch_all(connection)
+        .await?;
     Ok(rows.into_iter().map(row).collect())
 }
 
@@ -235,16 +298,13 @@ pub(super) async fn about(
     targets: &[String],
     limit: i64,
 ) -> Result<Vec<AuditRow>, RegistryError> {
-    let mut query = QueryBuilder::<Sqlite>::new(
-        "SELECT no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest
-         FROM audit WHERE target IN (",
-    );
+    let mut query = QueryBuilder::<Sqlite>::new(select!("WHERE target IN ("));
     let mut list = query.separated(", ");
     for target in targets {
         list.push_bind(target.as_str());
     }
     query.push(") ORDER BY no DESC LIMIT ").push_bind(limit);
-    let rows: Vec<Columns> = query.build_query_as().fetch_all(connection).await?;
+    let rows: Vec<Stored> = query.build_query_as().fetch_all(connection).await?;
     Ok(rows.into_iter().map(row).collect())
 }
 
@@ -257,14 +317,114 @@ pub(super) async fn head(connection: &mut Connection) -> Result<AuditHead, Regis
     Ok(AuditHead { no: uint(no), digest: digest(&at, "the audit log's head")? })
 }
 
-/// Reads the whole log in one snapshot and follows its chain.
+/// What rows are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Of this actor, by their name in full.
+    pub actor: Option<String>,
+    /// This action, such as `device.suspend`, or all that begin with it, such as `device.`.
+    pub action: Option<String>,
+    /// About this: `acme/MU-000118`, a batch, a station, an operator.
+    pub target: Option<String>,
+    /// From then on, Unix milliseconds.
+    pub since_ms: Option<u64>,
+    /// Before then.
+    pub until_ms: Option<u64>,
+    /// The newest first; `after` is then a number that the rows are below.
+    pub newest_first: bool,
+}
+
+impl AuditFilter {
+    /// Conditions over indexed columns.
+    fn push(&self, scope: &Scope, query: &mut QueryBuilder<Sqlite>) {
+        query.push("1 = 1");
+        if let Some(tenant) = scope.tenant() {
+            query.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
+        }
+        if let Some(actor) = &self.actor {
+            query.push(" AND actor = ").push_bind(actor.clone());
+        }
+        if let Some(action) = &self.action {
+            match action.strip_suffix('.') {
+                // '/' is the character after '.': the range is what begins so.
+                Some(family) => {
+                    query.push(" AND action >= ").push_bind(action.clone());
+                    query.push(" AND action < ").push_bind(format!("{family}/"));
+                }
+                None => {
+                    query.push(" AND action = ").push_bind(action.clone());
+                }
+            }
+        }
+        if let Some(target) = &self.target {
+            query.push(" AND (target = ").push_bind(target.clone());
+            if let Some(tenant) = scope.tenant().filter(|_| !target.contains('/')) {
+                query.push(" OR target = ").push_bind(format!("{tenant}/{target}"));
+            }
+            query.push(")");
+        }
+        if let Some(since) = self.since_ms {
+            query.push(" AND at_ms >= ").push_bind(int(since));
+        }
+        if let Some(until) = self.until_ms {
+            query.push(" AND at_ms < ").push_bind(int(until));
+        }
+    }
+
+    fn is_all(&self) -> bool {
+        *self == Self { newest_first: self.newest_first, ..Self::default() }
+    }
+}
+
+/// One page of what a scope sees of the log.
+pub(super) async fn page(
+    connection: &mut Connection,
+    scope: &Scope,
+    filter: &AuditFilter,
+    after: Option<u64>,
+    limit: u32,
+) -> Result<Page<AuditRow>, RegistryError> {
+    let total = if *scope == Scope::Every && filter.is_all() {
+        head(connection).await?.no
+    } else {
+        let mut count = QueryBuilder::new("SELECT count(*) FROM audit WHERE ");
+        filter.push(scope, &mut count);
+        let (count,): (i64,) = count.build_query_as().fetch_one(&mut *connection).await?;
+        uint(count)
+    };
+    let mut query = QueryBuilder::new(select!("WHERE "));
+    filter.push(scope, &mut query);
+    if let Some(after) = after {
+        query.push(if filter.newest_first { " AND no < " } else { " AND no > " }).push_bind(int(after));
+    }
+    query.push(if filter.newest_first { " ORDER BY no DESC LIMIT " } else { " ORDER BY no LIMIT " });
+    query.push_bind(i64::from(limit.max(1)) + 1);
+    let rows: Vec<Stored> = query.build_query_as().fetch_all(connection).await?;
+    let more = rows.len() > limit.max(1) as usize;
+    let items: Vec<_> = rows.into_iter().take(limit.max(1) as usize).map(row).collect();
+    let next = items.last().filter(|_| more).map(|last| last.no.to_string());
+    Ok(Page { items, next, total })
+}
+
+/// Reads the whole log in one snapshot and follows its chain, past every checkpoint that was signed.
 pub(super) async fn verify(
     pool: &Pool,
-    checkpoint: Option<&AuditHead>,
+    key: Option<&PublicKey>,
+    outside: Option<&AuditHead>,
 ) -> Result<AuditReport, RegistryError> {
     let mut snapshot = pool.begin().await?;
     let kept = head(&mut snapshot).await?;
-    let mut chain = Chain { at: AuditHead::EMPTY, checkpoint: checkpoint.copied() };
+    let mut chain = Chain { at: AuditHead::EMPTY, marks: BTreeMap::new() };
+    for checkpoint in checkpoint::list(&mut snapshot, 0).await? {
+        if key.is_some_and(|key| !checkpoint.is_signed_by(key)) {
+            let why = "its checkpoint is not signed with this server's key".to_owned();
+            return Ok(chain.report(Some(Broken { no: checkpoint.head.no, why })));
+        }
+        chain.mark(checkpoint.head, "a signed checkpoint");
+    }
+    if let Some(outside) = outside {
+        chain.mark(*outside, "the checkpoint given");
+    }
     let mut page = PAGE;
     loop {
         let rows = match list(&mut snapshot, chain.at.no, page).await {
@@ -290,20 +450,23 @@ pub(super) async fn verify(
         }
     }
     let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM audit").fetch_one(&mut *snapshot).await?;
-    let broken = chain.end(&kept, uint(rows)).err();
+    let broken = chain.missing().and_then(|()| chain.end(&kept, uint(rows))).err();
     Ok(chain.report(broken))
 }
 
-/// Checks the log of a registry's file without a server, changing nothing.
+/// Checks the log of a registry's file without a server, changing nothing; its checkpoints with `key`, else
+/// with the public key beside it.
 ///
 /// # Errors
 /// [`RegistryError`] when the file is not there or cannot be read.
 pub async fn verify_file(
     data_dir: &Path,
-    checkpoint: Option<&AuditHead>,
+    key: Option<&PublicKey>,
+    outside: Option<&AuditHead>,
 ) -> Result<AuditReport, RegistryError> {
+    let own = checkpoint::public_key_of(data_dir)?;
     let pool = sqlite::readers(&data_dir.join(super::FILE), sqlite::AHEAD).await?;
-    let report = verify(&pool, checkpoint).await;
+    let report = verify(&pool, key.or(own.as_ref()), outside).await;
     pool.close().await;
     report
 }
@@ -311,51 +474,59 @@ pub async fn verify_file(
 /// Follows the chain row by row. Pure: an export is checked by the same steps.
 struct Chain {
     at: AuditHead,
-    checkpoint: Option<AuditHead>,
+    /// Rows that must be exactly these, and who says so.
+    marks: BTreeMap<u64, Vec<([u8; 32], &'static str)>>,
 }
 
 impl Chain {
+    fn mark(&mut self, head: AuditHead, whose: &'static str) {
+        self.marks.entry(head.no).or_default().push((head.digest, whose));
+    }
+
     fn follow(&mut self, row: &AuditRow) -> Result<(), Broken> {
         let no = self.at.no + 1;
-        let broken = |why: &str| Err(Broken { no, why: why.to_owned() });
+        let broken = |why: String| Err(Broken { no, why });
         if row.no != no {
-            return broken(&format!("row {no} is missing, row {} follows", row.no));
+            return broken(format!("row {no} is missing, row {} follows", row.no));
         }
         if row.previous != self.at.digest {
-            return broken("it does not continue the row before it");
+            return broken("it does not continue the row before it".to_owned());
         }
         if row.digest != row.expected_digest() {
-            return broken("it is not as it was written");
+            return broken("it is not as it was written".to_owned());
         }
-        if self.checkpoint.is_some_and(|kept| kept.no == no && kept.digest != row.digest) {
-            return broken("it is another row than the checkpoint's");
+        let marks = self.marks.get(&no).into_iter().flatten();
+        if let Some((_, whose)) = marks.into_iter().find(|(digest, _)| *digest != row.digest) {
+            return broken(format!("it is another row than that of {whose}"));
         }
         self.at = row.head();
         Ok(())
     }
 
-    fn end(&self, kept: &AuditHead, rows: u64) -> Result<(), Broken> {
-        let missing = |no: u64, whose: &str| {
-            Err(Broken {
-                no: self.at.no + 1,
-                why: format!("rows {} to {no} are missing, says the {whose}", self.at.no + 1),
-            })
-        };
-        match self.checkpoint {
-            Some(checkpoint) if checkpoint.no > self.at.no => return missing(checkpoint.no, "checkpoint"),
-            Some(checkpoint) if checkpoint.no == 0 && checkpoint.digest != NOTHING => {
-                return Err(Broken { no: 1, why: "the checkpoint is not one of an empty log".to_owned() });
-            }
-            _ => {}
+    /// Whether every mark was passed.
+    fn missing(&self) -> Result<(), Broken> {
+        let of_nothing = self.marks.get(&0).into_iter().flatten();
+        if let Some((_, whose)) = of_nothing.into_iter().find(|(digest, _)| *digest != NOTHING) {
+            return Err(Broken { no: 1, why: format!("{whose} is not one of an empty log") });
         }
+        let Some((no, marks)) = self.marks.range(self.at.no + 1..).next_back() else { return Ok(()) };
+        let whose = marks.first().map_or("a checkpoint", |(_, whose)| whose);
+        Err(Broken {
+            no: self.at.no + 1,
+            why: format!("rows {} to {no} are missing, says {whose}", self.at.no + 1),
+        })
+    }
+
+    /// Whether it ends where the registry says it does.
+    fn end(&self, kept: &AuditHead, rows: u64) -> Result<(), Broken> {
+        let next = self.at.no + 1;
         if kept.no > self.at.no {
-            return missing(kept.no, "registry's own head");
+            let why = format!("rows {next} to {} are missing, says the registry's own head", kept.no);
+            return Err(Broken { no: next, why });
         }
         if *kept != self.at {
-            return Err(Broken {
-                no: kept.no + 1,
-                why: "the registry's own head is another row's".to_owned(),
-            });
+            let why = "the registry's own head is another row's".to_owned();
+            return Err(Broken { no: kept.no + 1, why });
         }
         if rows != self.at.no {
             return Err(Broken { no: 0, why: format!("{} rows stand before the first", rows - self.at.no) });

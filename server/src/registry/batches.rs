@@ -4,7 +4,7 @@ use muster_shared::{BatchId, StationId, Tenant};
 use sqlx::Row as _;
 
 use super::{
-    Inner, Page, RegistryError,
+    Inner, Page, RegistryError, Scope,
     sqlite::{digest, int, parse, uint},
 };
 
@@ -45,11 +45,12 @@ const BATCHES: &str = "SELECT batch.id, batch.name, station.tenant, station.name
     FROM batch
     JOIN station ON station.id = batch.station
     JOIN manifest ON manifest.id = (SELECT max(m.id) FROM manifest m WHERE m.batch = batch.id)
-    WHERE batch.id > $1 ORDER BY batch.id LIMIT $2";
+    WHERE batch.id > $1 AND ($3 = '' OR station.tenant = $3) ORDER BY batch.id LIMIT $2";
 
 /// Batches in the order of their first import, after the cursor.
 pub(super) async fn list(
     inner: &Inner,
+    scope: &Scope,
     after: Option<&str>,
     limit: u32,
 ) -> Result<Page<BatchRow>, RegistryError> {
@@ -58,9 +59,18 @@ pub(super) async fn list(
         .map_err(|error| RegistryError::Value { what: "after", why: error.to_string() })?;
     let limit = limit.max(1) as usize;
     let mut connection = inner.database.readers().acquire().await?;
-    let (total,): (i64,) = sqlx::query_as("SELECT count(*) FROM batch").fetch_one(&mut *connection).await?;
-    let rows =
-        sqlx::query(BATCHES).bind(int(after)).bind(int(limit as u64 + 1)).fetch_all(&mut *connection).await?;
+    let (total,): (i64,) = sqlx::query_as(
+        "SELECT count(*) FROM batch JOIN station ON station.id = batch.station WHERE ($1 = '' OR station.tenant = $1)",
+    )
+    .bind(scope.to_sql())
+    .fetch_one(&mut *connection)
+    .await?;
+    let rows = sqlx::query(BATCHES)
+        .bind(int(after))
+        .bind(int(limit as u64 + 1))
+        .bind(scope.to_sql())
+        .fetch_all(&mut *connection)
+        .await?;
     let mut items = Vec::with_capacity(rows.len().min(limit));
     let mut last = 0;
     for row in rows.iter().take(limit) {

@@ -7,13 +7,13 @@ use serde_json::json;
 
 use super::{
     Inner,
+    actor::Actor,
     audit::{self, Entry, Stamp},
     changes::What,
     continuity,
     device::{Act, DeviceState},
     error::RegistryError,
     now_ms,
-    operator::Actor,
     session::words,
     sqlite::{Connection, digest, int, parse},
     verdict::{CertificateStatus, DeviceKey},
@@ -205,7 +205,7 @@ pub(super) async fn decide(
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let id = match whom {
-        Whom::Target(target) => find(&mut tx, &target).await?,
+        Whom::Target(target) => find(&mut tx, &actor.scope.narrow(&target)?).await?,
         Whom::Row(id) => id,
     };
     let row = load(&mut tx, id).await?;
@@ -217,6 +217,7 @@ pub(super) async fn decide(
     let code = (act == Act::Revoke).then(|| reason.code.unwrap_or(RevocationReason::Unspecified));
     let entry = Entry {
         actor,
+        tenant: Some(&row.tenant),
         action: action(act),
         target: &target,
         reason: text,

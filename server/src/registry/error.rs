@@ -106,8 +106,42 @@ pub enum RegistryError {
     TokenEnded {
         /// Its name.
         name: String,
+        /// Whose it was.
+        operator: String,
+        /// What it allowed.
+        role: String,
         /// When, Unix milliseconds.
         ended_at_ms: u64,
+    },
+    /// No operator has this name.
+    #[error("no operator {0}")]
+    OperatorUnknown(String),
+    /// It does not go together with the operators there are.
+    #[error("{0}")]
+    OperatorConflict(String),
+    /// Who gives access gives more than they, or the one they give it to, have.
+    #[error("{what} is not theirs to give: {why}")]
+    NotTheirs {
+        /// What was to be given.
+        what: String,
+        /// Who has how much.
+        why: String,
+    },
+    /// The link does not let anybody in any more.
+    #[error("the link does not work: {why}")]
+    LinkEnded {
+        /// Whom it was for, when it was made here.
+        operator: Option<String>,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The session of the web page has ended.
+    #[error("the session has ended: {why}")]
+    SessionEnded {
+        /// Whose it was, when it was one.
+        operator: Option<String>,
+        /// Why.
+        why: &'static str,
     },
     /// The key of continuity tokens cannot be read, or made.
     #[error("{} cannot be used", path.display())]
@@ -150,6 +184,11 @@ impl RegistryError {
             Self::Station(_) | Self::RootDiffers(_) => Code::StationRecordInvalid,
             Self::TokenUnknown => Code::NotSignedIn,
             Self::TokenEnded { .. } => Code::TokenEnded,
+            Self::OperatorUnknown(_) => Code::OperatorUnknown,
+            Self::OperatorConflict(_) => Code::OperatorConflict,
+            Self::NotTheirs { .. } => Code::RoleMissing,
+            Self::LinkEnded { .. } => Code::LinkEnded,
+            Self::SessionEnded { .. } => Code::SessionEnded,
             Self::Key { .. } => Code::DataDirectory,
             Self::Closed => Code::ServerStopping,
             Self::Database(_) | Self::Damaged(_) => Code::Fault,

@@ -21,14 +21,13 @@ use self::{
 };
 use super::{
     Inner,
+    actor::{Actor, Scope},
     audit::{self, Entry, Stamp},
     changes::What,
     device::DeviceState,
     error::RegistryError,
     group::Group,
-    now_ms,
-    operator::Actor,
-    rules,
+    now_ms, rules,
     sqlite::{Connection, int},
     verdict::CertificateStatus,
 };
@@ -98,7 +97,11 @@ impl From<ManifestError> for RegistryError {
 
 /// Reads and checks a manifest against its station's record. A large one takes seconds of signatures, so it
 /// is done off the runtime and before anything is locked.
-async fn verify(inner: &Inner, bytes: Arc<[u8]>) -> Result<(Claim, StationRecord, Verified), RegistryError> {
+async fn verify(
+    inner: &Inner,
+    scope: &Scope,
+    bytes: Arc<[u8]>,
+) -> Result<(Claim, StationRecord, Verified), RegistryError> {
     let read = {
         let bytes = bytes.clone();
         spawn_blocking(move || {
@@ -108,7 +111,7 @@ async fn verify(inner: &Inner, bytes: Arc<[u8]>) -> Result<(Claim, StationRecord
     };
     let claim = read.await.map_err(|_| RegistryError::Closed)??;
     let mut connection = inner.database.readers().acquire().await?;
-    let record = chain::find(&mut connection, &claim).await?.record;
+    let record = chain::find(&mut connection, &claim, scope).await?.record;
     drop(connection);
     let against = record.clone();
     let verified = spawn_blocking(move || manifest::read(&bytes)?.verify(&against));
@@ -121,11 +124,11 @@ pub(super) async fn import_manifest(
     actor: &Actor,
     bytes: Arc<[u8]>,
 ) -> Result<ImportReport, RegistryError> {
-    let (claim, checked, verified) = verify(inner, bytes.clone()).await?;
+    let (claim, checked, verified) = verify(inner, &actor.scope, bytes.clone()).await?;
     let batch = verified.header.batch.clone();
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
-    let station = chain::find(&mut tx, &claim).await?;
+    let station = chain::find(&mut tx, &claim, &actor.scope).await?;
     if station.record != checked {
         let what = format!("the record of station {} was replaced meanwhile: import again", claim.station);
         return Err(refused(Code::ManifestSignerUnknown, Some(&batch), what));
@@ -214,7 +217,14 @@ async fn record(
         "already": report.already,
         "refused": report.refused.len(),
     });
-    let entry = Entry { actor, action: "batch.import", target: report.batch.as_str(), reason: "", detail };
+    let entry = Entry {
+        actor,
+        tenant: Some(&report.tenant),
+        action: "batch.import",
+        target: report.batch.as_str(),
+        reason: "",
+        detail,
+    };
     let stamp = audit::append(tx, entry, at_ms).await?;
     sqlx::query("UPDATE device SET changed_no = $1 WHERE batch = $2 AND changed_no = 0")
         .bind(int(stamp.no))

@@ -99,7 +99,7 @@ pub(super) async fn edit(
     let edit = edit.checked()?;
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
-    let id = find(&mut tx, target).await?;
+    let id = find(&mut tx, &actor.scope.narrow(target)?).await?;
     let damaged = || RegistryError::Damaged(format!("device row {id} has no verdict"));
     let device = inner.verdicts.by_row(id).ok_or_else(damaged)?;
     if inner.verdicts.state(device) == Some(DeviceState::Decommissioned) {
@@ -142,6 +142,7 @@ pub(super) async fn edit(
     let name = inner.verdicts.name(device);
     let entry = Entry {
         actor,
+        tenant: Some(&name.tenant),
         action: Order::Label.action(),
         target: &format!("{}/{}", name.tenant, name.serial),
         reason: "",

@@ -28,7 +28,8 @@
 //! | [`continuity`] | which continuity tokens a device was given, and has shown |
 //! | [`enforce`] | which decisions still have to end live sessions |
 //! | [`orders`] | what is ordered of a device without changing its state |
-//! | [`operator`] | operators and their tokens |
+//! | [`actor`] | who acts: roles, and the tenants they are for |
+//! | [`operator`], [`token`], [`login`] | operators; what they come with: tokens, links, sessions of the web page |
 //! | [`newest`], [`readings`] | when a device was last heard of and what its sensors said, in memory and in its row |
 //! | [`filter`] | which devices are asked for: the grammar of every search |
 //! | [`overview`] | the fleet in a dozen figures |
@@ -48,7 +49,7 @@ use std::{
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use muster_pki::StationRecord;
+use muster_pki::{PublicKey, Signer as _, SoftKey, StationRecord};
 use muster_shared::{BatchId, CertificateId, Code, Generation, Tenant};
 use rustls_pki_types::CertificateDer;
 use tokio::{
@@ -57,6 +58,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub mod actor;
 pub mod audit;
 pub mod batches;
 pub mod certificates;
@@ -74,6 +76,7 @@ mod index;
 pub mod label;
 pub mod listing;
 mod load;
+pub mod login;
 mod members;
 mod names;
 pub mod newest;
@@ -90,6 +93,7 @@ mod standing;
 pub mod station;
 mod tails;
 pub mod timeline;
+pub mod token;
 pub mod verdict;
 
 #[cfg(test)]
@@ -97,7 +101,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use audit::{AuditHead, AuditReport, AuditRow};
+pub use actor::{Actor, Need, Role, Scope};
+pub use audit::{AuditFilter, AuditHead, AuditReport, AuditRow, checkpoint::Checkpoint};
 pub use batches::BatchRow;
 pub use changes::Change;
 pub use decide::{Decided, Reason, RevocationReason, Target};
@@ -109,13 +114,15 @@ pub use filter::{Filter, FilterError};
 pub use group::{Group, Hold, KeyId};
 pub use import::{ImportReport, RowRefused};
 pub use listing::Listing;
+pub use login::{Arrival, FailedLogin};
 pub use newest::Newest;
-pub use operator::{Actor, NewToken, Role};
+pub use operator::OperatorRow;
 pub use orders::{Order, Ordered};
 pub use query::{DeviceDetail, DeviceRow, Page};
 pub use rules::{GroupDecided, GroupTarget, OpenRule};
 pub use session::{DisconnectReason, SessionId};
 pub use station::{StationRow, Trusted};
+pub use token::NewToken;
 pub use verdict::{CertificateStatus, DeviceKey, DeviceName, Verdicts};
 
 /// Now, in Unix milliseconds.
@@ -134,6 +141,7 @@ struct Inner {
     database: sqlite::Database,
     verdicts: Arc<Verdicts>,
     continuity: continuity::Continuity,
+    audit_key: SoftKey,
     changes: broadcast::Sender<Change>,
     facts: Facts,
     newest: Arc<Newest>,
@@ -229,6 +237,7 @@ impl Registry {
     pub async fn open(data_dir: &Path) -> Result<Self, RegistryError> {
         let database = sqlite::Database::open(&data_dir.join(FILE)).await?;
         let continuity = continuity::Continuity::open(data_dir)?;
+        let audit_key = audit::checkpoint::open_key(data_dir)?;
         let mut writer = database.writer().await?;
         begin(writer.connection()?).await?;
         continuity::begin(writer.connection()?, &continuity.key).await?;
@@ -244,6 +253,7 @@ impl Registry {
         let inner = Arc::new(Inner {
             database,
             continuity,
+            audit_key,
             verdicts,
             changes: broadcast::channel(CHANGES_MAX).0,
             facts: Facts::new(sqlite::uint(last_session) + 1, newest.clone()),
@@ -376,9 +386,10 @@ impl Registry {
     /// [`RegistryError`].
     pub async fn group(
         &self,
+        scope: &Scope,
         target: impl Into<GroupTarget>,
     ) -> Result<(Group, DeviceState, u64), RegistryError> {
-        rules::look(&self.inner, &target.into()).await
+        rules::look(&self.inner, &target.into(), scope).await
     }
 
     /// Rules whose sessions have not been reported ended, or whose members' rows do not all follow yet,
@@ -583,8 +594,26 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn batches(&self, after: Option<&str>, limit: u32) -> Result<Page<BatchRow>, RegistryError> {
-        batches::list(&self.inner, after, limit).await
+    pub async fn batches(
+        &self,
+        scope: &Scope,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<BatchRow>, RegistryError> {
+        batches::list(&self.inner, scope, after, limit).await
+    }
+
+    /// How many devices a scope has.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn device_count(&self, scope: &Scope) -> Result<u64, RegistryError> {
+        let Some(tenant) = scope.tenant() else { return Ok(self.inner.verdicts.devices() as u64) };
+        let (count,): (i64,) = sqlx::query_as("SELECT count(*) FROM device WHERE tenant = $1")
+            .bind(tenant.as_str())
+            .fetch_one(self.inner.database.readers())
+            .await?;
+        Ok(sqlite::uint(count))
     }
 
     /// A batch against what its station has made and handed over.
@@ -679,8 +708,8 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn stations(&self) -> Result<Vec<StationRow>, RegistryError> {
-        station::stations(self.inner.database.readers()).await
+    pub async fn stations(&self, scope: &Scope) -> Result<Vec<StationRow>, RegistryError> {
+        station::stations(self.inner.database.readers(), scope).await
     }
 
     /// What is newest of every device: what a projection of the uplink log fills.
@@ -720,7 +749,7 @@ impl Registry {
         self.run(|inner| async move { standing::report_firmware(&inner, &versions).await }).await
     }
 
-    /// Rows of the audit log after number `after`, oldest first.
+    /// Rows of the audit log after number `after`, oldest first, whosever they are.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -729,13 +758,52 @@ impl Registry {
         Ok(audit::list(&mut connection, after, i64::from(limit)).await?)
     }
 
-    /// Reads the whole audit log and checks its chain; `checkpoint` is a head exported earlier, against a
-    /// log that was cut and written anew.
+    /// What a scope sees of the audit log, filtered, after the row of this number.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn audit_page(
+        &self,
+        scope: &Scope,
+        filter: &AuditFilter,
+        after: Option<u64>,
+        limit: u32,
+    ) -> Result<Page<AuditRow>, RegistryError> {
+        let mut connection = self.inner.database.readers().acquire().await?;
+        audit::page(&mut connection, scope, filter, after, limit).await
+    }
+
+    /// Reads the whole audit log and checks its chain and its signed checkpoints; `outside` is a head that
+    /// was kept elsewhere, against a log that was cut and written anew.
     ///
     /// # Errors
     /// [`RegistryError`] when it cannot be read. A broken chain is an [`AuditReport`], not an error.
-    pub async fn audit_verify(&self, checkpoint: Option<&AuditHead>) -> Result<AuditReport, RegistryError> {
-        audit::verify(self.inner.database.readers(), checkpoint).await
+    pub async fn audit_verify(&self, outside: Option<&AuditHead>) -> Result<AuditReport, RegistryError> {
+        let key = *self.inner.audit_key.public_key();
+        audit::verify(self.inner.database.readers(), Some(&key), outside).await
+    }
+
+    /// Signs where the audit log stands now.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn audit_checkpoint(&self) -> Result<Checkpoint, RegistryError> {
+        self.run(|inner| async move { audit::checkpoint::make(&inner).await }).await
+    }
+
+    /// The signed checkpoints of row `from` and later, oldest first.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn audit_checkpoints(&self, from: u64) -> Result<Vec<Checkpoint>, RegistryError> {
+        let mut connection = self.inner.database.readers().acquire().await?;
+        audit::checkpoint::list(&mut connection, from).await
+    }
+
+    /// The public half of the key that signs checkpoints.
+    #[must_use]
+    pub fn audit_key(&self) -> PublicKey {
+        *self.inner.audit_key.public_key()
     }
 
     /// The newest row's number and digest: what an outside checkpoint keeps.
@@ -747,17 +815,169 @@ impl Registry {
         audit::head(&mut connection).await
     }
 
+    /// Adds an operator; one who was removed comes back without what they had. Answers the name in full.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M503 for more than the actor has, M524 for a name that is taken.
+    pub async fn add_operator(&self, actor: &Actor, name: &str, role: Role) -> Result<String, RegistryError> {
+        let (actor, name) = (actor.clone(), name.to_owned());
+        self.run(|inner| async move { operator::add(&inner, &actor, &name, role).await }).await
+    }
+
+    /// Changes the most an operator may do; what they came with is limited by it at once.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M520 for nobody, M503 for more than the actor has, M524 for the last admin.
+    pub async fn set_operator_role(
+        &self,
+        actor: &Actor,
+        name: &str,
+        role: Role,
+        reason: &str,
+    ) -> Result<String, RegistryError> {
+        let (actor, name, reason) = (actor.clone(), name.to_owned(), reason.to_owned());
+        self.run(|inner| async move { operator::set_role(&inner, &actor, &name, role, &reason).await }).await
+    }
+
+    /// Removes an operator with their tokens, sessions and links.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M520 for nobody, M503 for one above the actor, M524 for the last admin.
+    pub async fn remove_operator(
+        &self,
+        actor: &Actor,
+        name: &str,
+        reason: &str,
+    ) -> Result<String, RegistryError> {
+        let (actor, name, reason) = (actor.clone(), name.to_owned(), reason.to_owned());
+        self.run(|inner| async move { operator::remove(&inner, &actor, &name, &reason).await }).await
+    }
+
+    /// Every operator of a scope, removed ones too.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn operators(&self, scope: &Scope) -> Result<Vec<OperatorRow>, RegistryError> {
+        operator::list(self.inner.database.readers(), scope).await
+    }
+
+    /// Makes a link that lets an operator in once, within [`login::LINK_MS`]; `role` makes an operator who
+    /// is not there yet.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M520 for nobody, M503 for one above the actor, M524 for another role than theirs.
+    pub async fn invite(
+        &self,
+        actor: &Actor,
+        name: &str,
+        role: Option<Role>,
+    ) -> Result<login::Link, RegistryError> {
+        let (actor, name) = (actor.clone(), name.to_owned());
+        self.run(|inner| async move { login::invite(&inner, &actor, &name, role).await }).await
+    }
+
+    /// The operator whom the first link is for; `None` once anybody has signed in.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn first_operator(&self) -> Result<Option<String>, RegistryError> {
+        login::first(&self.inner).await
+    }
+
+    /// Whom a link is for; it still works afterwards.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M521 for one that does not work.
+    pub async fn look_at_link(&self, secret: &str) -> Result<String, RegistryError> {
+        login::look(&self.inner, secret).await
+    }
+
+    /// Uses a link up for a session of the web page.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M521 for one that does not work.
+    pub async fn redeem_link(&self, secret: &str, at: &Arrival) -> Result<login::Session, RegistryError> {
+        let (secret, at) = (secret.to_owned(), at.clone());
+        let redeemed =
+            self.run(|inner| async move { login::redeem(&inner, &secret, &at, false).await }).await?;
+        match redeemed {
+            login::Redeemed::Session(session) => Ok(session),
+            login::Redeemed::Token(..) => Err(RegistryError::Damaged("a link became a token".to_owned())),
+        }
+    }
+
+    /// Uses a link up for a token: itself, its role, and its end in Unix milliseconds.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M521 for one that does not work.
+    pub async fn redeem_link_for_token(
+        &self,
+        secret: &str,
+        at: &Arrival,
+    ) -> Result<(token::Token, Role, u64), RegistryError> {
+        let (secret, at) = (secret.to_owned(), at.clone());
+        let redeemed =
+            self.run(|inner| async move { login::redeem(&inner, &secret, &at, true).await }).await?;
+        match redeemed {
+            login::Redeemed::Token(token, role, ends_at_ms) => Ok((token, role, ends_at_ms)),
+            login::Redeemed::Session(_) => Err(RegistryError::Damaged("a link became a session".to_owned())),
+        }
+    }
+
+    /// Opens a session of the web page with a token.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M501 for a token nobody has, M502 for one that has ended.
+    pub async fn sign_in(&self, token: &str, at: &Arrival) -> Result<login::Session, RegistryError> {
+        let (token, at) = (token.to_owned(), at.clone());
+        self.run(|inner| async move { login::sign_in(&inner, &token, &at).await }).await
+    }
+
+    /// Ends the session the actor speaks with; nothing for one who speaks with something else.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn sign_out(&self, actor: &Actor) -> Result<(), RegistryError> {
+        let actor = actor.clone();
+        self.run(|inner| async move { login::sign_out(&inner, &actor).await }).await
+    }
+
+    /// Who speaks with this session's secret.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M525 for one that has ended.
+    pub async fn check_session(&self, secret: &str) -> Result<Actor, RegistryError> {
+        login::check(&self.inner, secret, now_ms()).await
+    }
+
+    /// Who speaks with a certificate of the operator CA, which TLS has verified.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M520 when it names nobody.
+    pub async fn check_operator_certificate(
+        &self,
+        name: &str,
+        certificate: &CertificateId,
+    ) -> Result<Actor, RegistryError> {
+        login::check_certificate(&self.inner, name, certificate).await
+    }
+
+    /// Records failed sign-ins.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn record_failed_login(&self, at: &Arrival, failed: &FailedLogin) -> Result<(), RegistryError> {
+        let (at, failed) = (at.clone(), failed.clone());
+        self.run(|inner| async move { login::failed(&inner, &at, &failed).await }).await
+    }
+
     /// Makes a token for an operator (who is made with it), shown once: only its digest is kept.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn create_token(
-        &self,
-        actor: &Actor,
-        new: &NewToken,
-    ) -> Result<operator::Token, RegistryError> {
+    pub async fn create_token(&self, actor: &Actor, new: &NewToken) -> Result<token::Token, RegistryError> {
         let (actor, new) = (actor.clone(), new.clone());
-        self.run(|inner| async move { operator::create(&inner, &actor, &new).await }).await
+        self.run(|inner| async move { token::create(&inner, &actor, &new).await }).await
     }
 
     /// Who speaks with this token.
@@ -765,23 +985,28 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]; M501 for a token nobody has, M502 for one that has ended.
     pub async fn check_token(&self, token: &str) -> Result<Actor, RegistryError> {
-        operator::check(&self.inner, token, now_ms()).await
+        token::check(&self.inner, token, now_ms()).await
     }
 
     /// Ends a token now. One that has ended already stays ended.
     ///
     /// # Errors
-    /// [`RegistryError`].
-    pub async fn revoke_token(&self, actor: &Actor, token_id: &str) -> Result<(), RegistryError> {
-        let (actor, token_id) = (actor.clone(), token_id.to_owned());
-        self.run(|inner| async move { operator::revoke(&inner, &actor, &token_id).await }).await
+    /// [`RegistryError`]; M501 for one there is not, M503 for one above the actor.
+    pub async fn revoke_token(
+        &self,
+        actor: &Actor,
+        token_id: &str,
+        reason: &str,
+    ) -> Result<(), RegistryError> {
+        let (actor, token_id, reason) = (actor.clone(), token_id.to_owned(), reason.to_owned());
+        self.run(|inner| async move { token::revoke(&inner, &actor, &token_id, &reason).await }).await
     }
 
-    /// Every token, without what would let one use it.
+    /// Every token of the operators of a scope, without what would let one use it.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn tokens(&self) -> Result<Vec<operator::TokenRow>, RegistryError> {
-        operator::list(self.inner.database.readers()).await
+    pub async fn tokens(&self, scope: &Scope) -> Result<Vec<token::TokenRow>, RegistryError> {
+        token::list(self.inner.database.readers(), scope).await
     }
 }

@@ -59,14 +59,15 @@ pub(super) async fn record(
 ) -> Result<Ordered, RegistryError> {
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
-    let id = find(&mut tx, target).await?;
+    let id = find(&mut tx, &actor.scope.narrow(target)?).await?;
     let device = inner
         .verdicts
         .by_row(id)
         .ok_or_else(|| RegistryError::Damaged(format!("device row {id} has no verdict")))?;
     let name = inner.verdicts.name(device);
     let target = format!("{}/{}", name.tenant, name.serial);
-    let entry = Entry { actor, action: order.action(), target: &target, reason, detail };
+    let entry =
+        Entry { actor, tenant: Some(&name.tenant), action: order.action(), target: &target, reason, detail };
     let stamp = audit::append(&mut tx, entry, now_ms()).await?;
     if let Err(error) = inner.commit(tx).await {
         writer.fail();

@@ -6,12 +6,13 @@
 //! a tenant, or to the certificates of a CA. An import into a revoked group opens its rule again.
 
 use futures_util::TryStreamExt as _;
-use muster_shared::{BatchId, CertificateId, Generation, StationId};
+use muster_shared::{BatchId, CertificateId, Generation, StationId, Tenant};
 use serde_json::json;
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Inner,
+    actor::{Actor, Scope},
     audit::{self, Entry, Stamp},
     changes::What,
     decide::{self, Reason, RevocationReason},
@@ -19,7 +20,6 @@ use super::{
     error::RegistryError,
     group::{Group, Hold},
     now_ms,
-    operator::Actor,
     sqlite::{Connection, digest, int, parse, uint},
     verdict::DeviceKey,
 };
@@ -121,16 +121,60 @@ fn read(kind: &str, value: &str) -> Result<Group, RegistryError> {
         .ok_or_else(|| RegistryError::Damaged(format!("a rule is about {kind} {value:?}")))
 }
 
-/// Which group it is, of those there are. A CA or a certificate need not be known here.
-async fn resolve(connection: &mut Connection, target: &GroupTarget) -> Result<Group, RegistryError> {
+/// Which group it is, of those there are and the scope has. A CA or a certificate need not be known here, for
+/// those who see every tenant.
+async fn resolve(
+    connection: &mut Connection,
+    target: &GroupTarget,
+    scope: &Scope,
+) -> Result<Group, RegistryError> {
+    let group = named(connection, target, scope).await?;
+    if *scope == Scope::Every || owner(connection, &group).await?.is_some_and(|tenant| scope.covers(&tenant))
+    {
+        return Ok(group);
+    }
+    Err(match &group {
+        Group::Batch(station, batch) => RegistryError::BatchUnknown(format!("{station}/{batch}")),
+        _ => RegistryError::GroupUnknown(group),
+    })
+}
+
+/// Whose devices a group has; `None` for an authority or a certificate that is no one tenant's.
+async fn owner(connection: &mut Connection, group: &Group) -> Result<Option<Tenant>, RegistryError> {
+    let (sql, value) = match group {
+        Group::Tenant(tenant) => return Ok(Some(tenant.clone())),
+        Group::Station(station) | Group::Batch(station, _) => {
+            let found: Option<(String,)> = sqlx::query_as("SELECT tenant FROM station WHERE name = $1")
+                .bind(station.as_str())
+                .fetch_optional(connection)
+                .await?;
+            return found.map(|(tenant,)| parse(&tenant, "a station's tenant")).transpose();
+        }
+        Group::Ca(key_id) => ("SELECT tenant FROM station WHERE factory_key_id = $1", key_id.to_vec()),
+        Group::Certificate(id) => (
+            "SELECT device.tenant FROM certificate JOIN device ON device.id = certificate.device
+             WHERE certificate.id = $1",
+            id.0.to_vec(),
+        ),
+    };
+    let found: Option<(String,)> = sqlx::query_as(sql).bind(value).fetch_optional(connection).await?;
+    found.map(|(tenant,)| parse(&tenant, "a tenant")).transpose()
+}
+
+async fn named(
+    connection: &mut Connection,
+    target: &GroupTarget,
+    scope: &Scope,
+) -> Result<Group, RegistryError> {
     let unknown = |what: &Group| Err(RegistryError::GroupUnknown(what.clone()));
     let group = match target {
         GroupTarget::Batch(batch) => {
             let rows: Vec<(String,)> = sqlx::query_as(
                 "SELECT station.name FROM batch JOIN station ON station.id = batch.station
-                 WHERE batch.name = $1 ORDER BY station.name",
+                 WHERE batch.name = $1 AND ($2 = '' OR station.tenant = $2) ORDER BY station.name",
             )
             .bind(batch.as_str())
+            .bind(scope.to_sql())
             .fetch_all(connection)
             .await?;
             return match rows.as_slice() {
@@ -215,9 +259,10 @@ async fn count(connection: &mut Connection, group: &Group) -> Result<u64, Regist
 pub(super) async fn look(
     inner: &Inner,
     target: &GroupTarget,
+    scope: &Scope,
 ) -> Result<(Group, DeviceState, u64), RegistryError> {
     let mut connection = inner.database.readers().acquire().await?;
-    let group = resolve(&mut connection, target).await?;
+    let group = resolve(&mut connection, target, scope).await?;
     let state = current(&mut connection, &group).await?.map_or(DeviceState::Active, |(_, state)| state);
     let devices = count(&mut connection, &group).await?;
     Ok((group, state, devices))
@@ -249,7 +294,7 @@ pub(super) async fn decide(
     let text = reason.check(act)?;
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
-    let group = resolve(&mut tx, target).await?;
+    let group = resolve(&mut tx, target, &actor.scope).await?;
     if !group.takes(act) {
         return Err(RegistryError::GroupAct { group, act });
     }
@@ -265,7 +310,9 @@ pub(super) async fn decide(
         "code": code.map(RevocationReason::as_str),
     });
     let (action, whom) = (action(&group, act), group.to_string());
-    let entry = Entry { actor, action: &action, target: &whom, reason: text, detail };
+    let tenant = owner(&mut tx, &group).await?;
+    let entry =
+        Entry { actor, tenant: tenant.as_ref(), action: &action, target: &whom, reason: text, detail };
     let stamp = audit::append(&mut tx, entry, now_ms()).await?;
     if let Some((generation, _)) = before {
         lift(&mut tx, generation, stamp).await?;

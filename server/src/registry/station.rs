@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::{
     Inner,
+    actor::{Actor, Scope},
     audit::{self, Entry, Stamp},
     changes::What,
     error::RegistryError,
     now_ms,
-    operator::Actor,
     sqlite::{Connection, Pool, int, uint},
     verdict::FactoryIssuer,
 };
@@ -79,6 +79,7 @@ pub(super) async fn trust_root(
     sqlx::query("UPDATE registry SET root = $1 WHERE one = 1").bind(der.as_ref()).execute(&mut *tx).await?;
     let entry = Entry {
         actor,
+        tenant: None,
         action: "root.trust",
         target: offered.name(),
         reason: "",
@@ -129,6 +130,12 @@ pub(super) async fn trust_station(
     let root = read_root(&root)?;
     let record =
         StationRecord::verify(bytes, &root).map_err(|error| RegistryError::Station(error.to_string()))?;
+    if !actor.scope.covers(&record.tenant) {
+        return Err(RegistryError::Station(format!(
+            "it is for tenant {}, not for {}",
+            record.tenant, actor.scope
+        )));
+    }
     let known = records(&mut tx, &root).await?;
     if admissible(&record, &known)? == Standing::Same {
         let generation = inner.verdicts.generation();
@@ -198,6 +205,7 @@ async fn put(
     .await?;
     let entry = Entry {
         actor,
+        tenant: Some(&record.tenant),
         action: "station.trust",
         target: record.station.as_str(),
         reason: "",
@@ -211,7 +219,7 @@ async fn put(
     audit::append(tx, entry, at_ms).await
 }
 
-pub(super) async fn stations(pool: &Pool) -> Result<Vec<StationRow>, RegistryError> {
+pub(super) async fn stations(pool: &Pool, scope: &Scope) -> Result<Vec<StationRow>, RegistryError> {
     type Row = (Vec<u8>, Option<i64>, Option<String>, Option<i64>, i64);
     let mut connection = pool.acquire().await?;
     let Some(root) = root(&mut connection).await? else { return Ok(Vec::new()) };
@@ -219,8 +227,9 @@ pub(super) async fn stations(pool: &Pool) -> Result<Vec<StationRow>, RegistryErr
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT record, stopped_at_ms, stopped_why, last_sequence,
                 (SELECT count(*) FROM device JOIN batch ON batch.id = device.batch WHERE batch.station = station.id)
-         FROM station ORDER BY name",
+         FROM station WHERE ($1 = '' OR tenant = $1) ORDER BY name",
     )
+    .bind(scope.to_sql())
     .fetch_all(&mut *connection)
     .await?;
     rows.into_iter()

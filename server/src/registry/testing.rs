@@ -39,7 +39,7 @@ pub(crate) struct Device {
 }
 
 pub(crate) fn ana() -> Actor {
-    Actor { name: "ana".to_owned(), role: super::Role::Operator, token_id: Some("t-1".to_owned()) }
+    Actor { token_id: Some("t-1".to_owned()), ..Actor::named("ana", super::Role::Operator) }
 }
 
 pub(crate) fn credential(serial: &str) -> Credential {

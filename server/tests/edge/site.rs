@@ -19,7 +19,7 @@ use muster_server::{
     edge::{BrokerCredential, Doors, Edge, Limits, Roster, Trust},
     registry::{
         Act, Actor, DeviceDetail, DeviceKey, Group, Reason, Registry, RegistryError, RevocationReason, Role,
-        now_ms,
+        Scope, now_ms,
     },
     revocation::{Answer, GroupAnswer, Revocation},
     uplink::{Cursor, StoredMessage, StoredPublisher, Writer},
@@ -69,7 +69,7 @@ pub(crate) struct Site {
 }
 
 pub(crate) fn ana() -> Actor {
-    Actor { name: "ana".to_owned(), role: Role::Operator, token_id: None }
+    Actor::named("ana", Role::Operator)
 }
 
 /// A device's credential, known to nobody yet.
@@ -182,7 +182,7 @@ impl Site {
     /// Imports another batch of the first station; its devices, from 0.
     #[allow(dead_code, reason = "not of every test binary that makes sites")]
     pub(crate) async fn import(&self, batch: &str, devices: &[Credential]) {
-        let before = self.registry.batches(None, 1000).await.unwrap().items;
+        let before = self.registry.batches(&Scope::Every, None, 1000).await.unwrap().items;
         let before = before.iter().max_by_key(|row| row.sequence).map(|row| (row.sequence, row.digest));
         let station = &HIERARCHY.stations[0];
         let manifest = testing::manifest_of(station, batch, before, devices, now_ms());

@@ -8,13 +8,13 @@ use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
     extract::{FromRequestParts, Request},
-    http::{HeaderMap, HeaderName, Method, Response, header, request::Parts},
+    http::{Extensions, HeaderMap, HeaderName, Method, Response, header, request::Parts},
 };
 use muster_shared::Code;
 use serde::{Serialize, de::DeserializeOwned};
 use tower::ServiceExt as _;
 
-use crate::api::{Doors, error::Problem, view};
+use crate::api::{Doors, RequestId, auth::Peer, error::Problem, view};
 
 /// What of the browser's request the API judges it by: who asks, and from which page.
 const PASSED_ON: [HeaderName; 5] = [
@@ -36,6 +36,8 @@ pub(in crate::api) struct Routes(pub(in crate::api) Router);
 pub(super) struct Api {
     routes: Router,
     headers: HeaderMap,
+    /// The connection and the request it came with: for certificates, and for the record.
+    extensions: Extensions,
 }
 
 impl FromRequestParts<Doors> for Api {
@@ -50,7 +52,14 @@ impl FromRequestParts<Doors> for Api {
                 headers.append(name, value.clone());
             }
         }
-        Ok(Self { routes, headers })
+        let mut extensions = Extensions::new();
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            extensions.insert(peer.clone());
+        }
+        if let Some(id) = parts.extensions.get::<RequestId>() {
+            extensions.insert(id.clone());
+        }
+        Ok(Self { routes, headers, extensions })
     }
 }
 
@@ -114,6 +123,7 @@ impl Api {
         let mut request = Request::new(body);
         *request.uri_mut() = path.parse().map_err(|_| Problem::new(Code::RouteUnknown))?;
         *request.headers_mut() = self.headers.clone();
+        *request.extensions_mut() = self.extensions.clone();
         if method == Method::POST {
             let json = axum::http::HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, json);

@@ -169,7 +169,7 @@ impl Shell {
 
 /// Whether this role's pages have buttons: what may not be done is absent, not grey.
 fn may(status: &view::Status, need: Need) -> bool {
-    status.role.parse::<Role>().is_ok_and(|role| need.covered_by(role))
+    status.role.parse::<Role>().is_ok_and(|role| role.covers(need))
 }
 
 /// A template as an answer.
@@ -198,9 +198,11 @@ struct ProblemPage<'a> {
 
 /// A refusal as a person sees it: what, where, why, next. Who is not signed in is asked to.
 pub(super) fn refused(problem: &Problem, uri: &Uri) -> Response {
-    if matches!(problem.code, Code::NotSignedIn | Code::TokenEnded) && !uri.path().starts_with("/login") {
+    if matches!(problem.code, Code::NotSignedIn | Code::TokenEnded | Code::SessionEnded)
+        && !uri.path().starts_with("/login")
+    {
         let then = uri.path_and_query().map_or("/", |whole| whole.as_str());
-        let ended = if problem.code == Code::TokenEnded { "&ended=1" } else { "" };
+        let ended = if problem.code != Code::NotSignedIn { "&ended=1" } else { "" };
         return Redirect::to(&format!("/login?then={}{ended}", data::encoded(then))).into_response();
     }
     let status = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

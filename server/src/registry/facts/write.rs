@@ -25,11 +25,12 @@ pub(super) async fn write(inner: &Inner, rows: &[Fact]) -> Result<(), RegistryEr
                 continuity::write(&mut tx, &inner.continuity, &inner.verdicts, *device).await?;
             }
             Fact::Token(id, at_ms) => {
-                sqlx::query("UPDATE token SET last_used_ms = $1 WHERE id = $2")
-                    .bind(int(*at_ms))
-                    .bind(id)
-                    .execute(&mut *tx)
-                    .await?;
+                // A session of the web page is noted as a token is.
+                let noted = match id.strip_prefix("s-") {
+                    Some(_) => "UPDATE web_session SET seen_at_ms = $1 WHERE id = $2",
+                    None => "UPDATE token SET last_used_ms = $1 WHERE id = $2",
+                };
+                sqlx::query(noted).bind(int(*at_ms)).bind(id).execute(&mut *tx).await?;
             }
         }
     }

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::refused;
 use crate::registry::{
+    actor::{Actor, Scope},
     audit::{self, Entry, Stamp},
     error::RegistryError,
     now_ms,
-    operator::Actor,
     sqlite::{Connection, int, uint},
     station,
 };
@@ -41,8 +41,12 @@ pub(super) enum Place {
     Fork(String),
 }
 
-/// The station a manifest says it is of, if the root vouches for it.
-pub(super) async fn find(connection: &mut Connection, claim: &Claim) -> Result<Station, RegistryError> {
+/// The station a manifest says it is of, if the root vouches for it and the scope knows it.
+pub(super) async fn find(
+    connection: &mut Connection,
+    claim: &Claim,
+    scope: &Scope,
+) -> Result<Station, RegistryError> {
     type Row = (i64, Vec<u8>, Option<i64>, Option<String>, Option<i64>, Option<Vec<u8>>);
     let unknown = |what: String| refused(Code::ManifestSignerUnknown, None, what);
     let Some(root) = station::root(connection).await? else {
@@ -50,15 +54,18 @@ pub(super) async fn find(connection: &mut Connection, claim: &Claim) -> Result<S
     };
     let root = station::read_root(&root)?;
     let found: Option<Row> = sqlx::query_as(
-        "SELECT id, record, stopped_at_ms, stopped_why, last_sequence, last_digest FROM station WHERE name = $1",
+        "SELECT id, record, stopped_at_ms, stopped_why, last_sequence, last_digest FROM station
+         WHERE name = $1 AND ($2 = '' OR tenant = $2)",
     )
     .bind(claim.station.as_str())
+    .bind(scope.to_sql())
     .fetch_optional(&mut *connection)
     .await?;
     let Some((id, record, stopped_at, why, sequence, digest)) = found else {
         let known = station::records(connection, &root).await?;
         let known: Vec<_> = known
             .iter()
+            .filter(|record| scope.covers(&record.tenant))
             .map(|record| format!("{} {}", record.station, hex::encode(record.manifest_key.digest())))
             .collect();
         return Err(unknown(format!(
@@ -159,6 +166,7 @@ impl Station {
             .await?;
         let entry = Entry {
             actor,
+            tenant: Some(&self.record.tenant),
             action: "station.stop",
             target: self.record.station.as_str(),
             reason: "its manifests do not form one chain",

@@ -10,10 +10,10 @@ use muster_shared::{BatchId, CertificateId, Code, Tenant};
 
 use super::{RowRefused, Station, refused};
 use crate::registry::{
+    actor::Actor,
     device::DeviceState,
     error::RegistryError,
     group::{Group, KeyId},
-    operator::Actor,
     sqlite::{Connection, int, uint},
     verdict::{CertificateStatus, DeviceName},
 };

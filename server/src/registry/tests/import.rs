@@ -6,7 +6,7 @@ use muster_shared::Code;
 use rustls_pki_types::CertificateDer;
 
 use crate::registry::{
-    Act, DeviceState, Filter, ImportReport, Registry, RegistryError, now_ms,
+    Act, DeviceState, Filter, ImportReport, Registry, RegistryError, Scope, now_ms,
     testing::{Fleet, HIERARCHY, ana, credential, now_s},
 };
 
@@ -69,7 +69,7 @@ async fn an_import_registers_and_a_second_one_changes_nothing() {
     let again = import(&fleet, &bytes).await.unwrap();
     assert_eq!((again.registered, again.already, again.audit_no), (0, 2, None));
     assert_eq!(fleet.registry.audit_head().await.unwrap(), head);
-    assert_eq!(fleet.registry.stations().await.unwrap()[0].devices, 2);
+    assert_eq!(fleet.registry.stations(&Scope::Every).await.unwrap()[0].devices, 2);
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn a_fork_stops_the_station_and_only_it() {
         changes.try_recv().unwrap().what,
         crate::registry::changes::What::StationStopped(station) if station.as_str() == "S-07"
     ));
-    let stations = fleet.registry.stations().await.unwrap();
+    let stations = fleet.registry.stations(&Scope::Every).await.unwrap();
     assert!(stations[0].stopped.is_some() && stations[1].stopped.is_none());
     let second = next(&first, 2, "B-0002", &[credential("MU-000002")]);
     let text = refused(&fleet, &second, Code::ManifestFork).await;
@@ -251,7 +251,7 @@ async fn a_manifest_that_continues_another_one_is_a_fork() {
     let never_imported = testing::manifest(&HIERARCHY, "B-0005", &[credential("MU-000005")], now_ms());
     let second = next(&never_imported, 2, "B-0002", &[credential("MU-000002")]);
     assert_eq!(import(&fleet, &second).await.unwrap_err().code(), Code::ManifestFork);
-    assert!(fleet.registry.stations().await.unwrap()[0].stopped.is_some());
+    assert!(fleet.registry.stations(&Scope::Every).await.unwrap()[0].stopped.is_some());
 }
 
 #[tokio::test]

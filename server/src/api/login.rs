@@ -1,0 +1,252 @@
+//! How a person gets in and out: the one-time link, a token typed into the page, signing out.
+//!
+//! `GET /once/{secret}` shows a button and changes nothing: mail scanners and previews open every link they
+//! see. The `POST` of that button uses the link up and sets the session's cookie. These pages work without
+//! script and load nothing.
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use muster_shared::Code;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    Doors, Path, attempts,
+    auth::{self, COOKIE, Caller, With},
+    body,
+    error::Problem,
+    routes::{About, Routes},
+    time, view,
+};
+use crate::registry::{
+    Arrival, RegistryError,
+    login::{SESSION_MS, Session},
+};
+
+/// Where links lead. What follows it is a secret: no log and no refusal shows it.
+pub(super) const ONCE: &str = "/once/";
+/// Largest form: a token and its name.
+const FORM_MAX: usize = 4096;
+
+/// The pages: for browsers, and no part of what the API describes.
+pub(super) fn pages() -> Router<Doors> {
+    Router::new()
+        .route("/login", get(form).post(sign_in))
+        .route("/logout", post(sign_out))
+        .route("/once/{secret}", get(once).post(redeem))
+}
+
+/// The routes of this file.
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes.post(
+        "/v1/login",
+        token,
+        About::new("Use a one-time link up for a token")
+            .takes::<Posted>()
+            .answers::<view::NewToken>("token")
+            .refuses([Code::LinkEnded, Code::SignInLimited, Code::OriginForeign])
+            .open()
+            .secret(),
+    )
+}
+
+/// Shows whom a link is for, and the button that uses it up.
+pub(super) async fn once(
+    State(doors): State<Doors>,
+    Path(secret): Path<String>,
+    request: Request,
+) -> Response {
+    let (parts, _) = request.into_parts();
+    let at = auth::arrival(&parts);
+    let looked = match doors.access.may_try(&at) {
+        Ok(()) => match doors.registry.look_at_link(&secret).await {
+            Ok(name) => Ok(name),
+            Err(error) => Err(failed(&doors, &at, error).await),
+        },
+        Err(limited) => Err(limited),
+    };
+    match looked {
+        Ok(name) => page(
+            "Sign in",
+            &format!(
+                "<p>This link lets <strong>{}</strong> in, once.</p><form method=\"post\"><button>Sign in</button></form>",
+                escaped(&name)
+            ),
+        ),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Uses a link up.
+pub(super) async fn redeem(
+    State(doors): State<Doors>,
+    Path(secret): Path<String>,
+    request: Request,
+) -> Response {
+    let (parts, _) = request.into_parts();
+    let at = auth::arrival(&parts);
+    match redeemed(&doors, &secret, &parts, &at).await {
+        Ok(session) => signed_in(&session),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn redeemed(doors: &Doors, secret: &str, parts: &Parts, at: &Arrival) -> Result<Session, Problem> {
+    auth::same_origin(parts, true)?;
+    doors.access.may_try(at)?;
+    match doors.registry.redeem_link(secret, at).await {
+        Ok(session) => Ok(session),
+        Err(error) => Err(failed(doors, at, error).await),
+    }
+}
+
+/// The form that takes a token.
+pub(super) async fn form() -> Response {
+    page(
+        "Sign in",
+        "<form method=\"post\" action=\"/login\"><p><label>Token <input type=\"password\" name=\"token\" \
+         autocomplete=\"current-password\" required></label></p><button>Sign in</button></form>\
+         <p>No token? On the server&#39;s host: <code>muster operator invite NAME</code></p>",
+    )
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Typed {
+    token: String,
+}
+
+/// Opens a session with a token that was typed in.
+pub(super) async fn sign_in(State(doors): State<Doors>, request: Request) -> Response {
+    let (parts, octets) = request.into_parts();
+    let at = auth::arrival(&parts);
+    match typed(&doors, &parts, octets, &at).await {
+        Ok(session) => signed_in(&session),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn typed(doors: &Doors, parts: &Parts, octets: Body, at: &Arrival) -> Result<Session, Problem> {
+    auth::same_origin(parts, true)?;
+    doors.access.may_try(at)?;
+    let octets = body(octets, FORM_MAX).await?;
+    let wrong =
+        |why: String| Problem::new(Code::UsageWrong).what("the form is not the one shown").because(why);
+    // A form is written as a query is (URL standard, application/x-www-form-urlencoded).
+    let text = std::str::from_utf8(&octets).map_err(|error| wrong(error.to_string()))?;
+    let uri =
+        format!("/?{text}").parse().map_err(|error: axum::http::uri::InvalidUri| wrong(error.to_string()))?;
+    let Typed { token } =
+        axum::extract::Query::try_from_uri(&uri).map_err(|error| wrong(error.body_text()))?.0;
+    match doors.registry.sign_in(token.trim(), at).await {
+        Ok(session) => Ok(session),
+        Err(error) => Err(failed(doors, at, error).await),
+    }
+}
+
+/// A failed sign-in: counted, recorded, and said.
+async fn failed(doors: &Doors, at: &Arrival, error: RegistryError) -> Problem {
+    let limited = match attempts::failure(&error) {
+        Some(failure) => doors.access.failed(&doors.registry, at, failure).await,
+        None => None,
+    };
+    limited.unwrap_or_else(|| auth::problem(error))
+}
+
+/// Ends the session, and takes its cookie back.
+pub(super) async fn sign_out(caller: Caller, State(doors): State<Doors>) -> Result<Response, Problem> {
+    if caller.with() != With::Session {
+        return Err(Problem::new(Code::UsageWrong)
+            .what("only a session of the page can be signed out of")
+            .next("end a token with: muster token revoke ID"));
+    }
+    doors.registry.sign_out(caller.actor()).await?;
+    Ok(away("/login", &format!("{COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0")))
+}
+
+fn signed_in(session: &Session) -> Response {
+    // The server ends it, used or not; the browser forgets it at the latest then.
+    let age_s = SESSION_MS / 1000;
+    let secret = session.expose_secret();
+    away("/", &format!("{COOKIE}={secret}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={age_s}"))
+}
+
+/// To another page of ours, with a cookie.
+fn away(path: &'static str, cookie: &str) -> Response {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, HeaderValue::from_static(path));
+    if let Ok(cookie) = HeaderValue::from_str(cookie) {
+        headers.insert(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Posted {
+    link: String,
+}
+
+/// Uses a link up for a token: how the command line signs in.
+pub(super) async fn token(
+    State(doors): State<Doors>,
+    request: Request,
+) -> Result<Json<view::NewToken>, Problem> {
+    let (parts, octets) = request.into_parts();
+    let at = auth::arrival(&parts);
+    auth::same_origin(&parts, true)?;
+    doors.access.may_try(&at)?;
+    let octets = body(octets, FORM_MAX).await?;
+    let Posted { link } = serde_json::from_slice(&octets).map_err(|error| {
+        Problem::new(Code::UsageWrong)
+            .what("the request's body is not {\"link\": \"…\"}")
+            .because(error.to_string())
+            .next("muster login")
+    })?;
+    let secret = link.rsplit('/').next().unwrap_or_default();
+    match doors.registry.redeem_link_for_token(secret, &at).await {
+        Ok((token, role, ends_at_ms)) => Ok(Json(view::NewToken {
+            schema: "muster.token/1".to_owned(),
+            id: token.id.clone(),
+            name: format!("{}-login", token.operator.rsplit('/').next().unwrap_or_default()),
+            operator: token.operator.clone(),
+            role: role.as_str().to_owned(),
+            tenant: token.scope.tenant().map(ToString::to_string),
+            ends_at: Some(time::from_ms(ends_at_ms)),
+            token: token.expose_secret().to_owned(),
+        })),
+        Err(error) => Err(failed(&doors, &at, error).await),
+    }
+}
+
+fn page(title: &str, inner: &str) -> Response {
+    let text = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title} · Muster</title>\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"></head>\
+         <body><main><h1>{title}</h1>{inner}</main></body></html>"
+    );
+    let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    (kind, text).into_response()
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
+}

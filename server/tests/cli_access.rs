@@ -1,0 +1,143 @@
+//! The operator's commands about operators, tokens and the audit log, as a person meets them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod rig;
+
+use rig::{Server, muster, read, run};
+use serde_json::json;
+
+#[test]
+fn operators_come_change_and_go() {
+    let server = Server::start();
+    let first = server.muster(&["operator", "list"]).exits(0);
+    assert!(first.out.starts_with("NAME") && first.out.contains("admin"), "{}", first.out);
+    let added = server.muster(&["operator", "add", "acme/ana", "--role", "operator"]).exits(0);
+    assert_eq!(added.out, "acme/ana added: operator of acme\n");
+    assert!(added.err.contains("next: muster operator invite acme/ana"), "{}", added.err);
+    server.muster(&["operator", "add", "acme/ana", "--role", "viewer"]).exits(3).refused("M524");
+    server.muster(&["operator", "add", "a b", "--role", "viewer"]).exits(2).refused("M504");
+    server.muster(&["operator", "add", "eve", "--role", "king"]).exits(2).refused("M504");
+    server.muster(&["operator", "add", "eve"]).exits(2).refused("M504");
+    server.muster(&["operator", "role", "acme/ana", "security", "--reason", "promoted"]).exits(0);
+    server.muster(&["operator", "role", "nobody", "viewer"]).exits(4).refused("M520");
+    let json = server.muster(&["operator", "list", "--json"]).exits(0).json();
+    assert_eq!(json["schema"], "muster.operator.list/1");
+    let ana = &json["items"][0];
+    assert_eq!(
+        (&ana["name"], &ana["role"], &ana["tenant"]),
+        (&json!("acme/ana"), &json!("security"), &json!("acme"))
+    );
+    assert!(ana["last_seen_at"].is_null() && ana["removed_at"].is_null(), "{ana}");
+    let wide = server.muster(&["operator", "list", "-o", "wide"]).exits(0);
+    assert!(wide.out.contains("ADDED-BY") && wide.out.contains("every tenant"), "{}", wide.out);
+    // A token of theirs sees their tenant alone, and goes with them.
+    let file = server.place().dir.path().join("ana");
+    let create = [
+        "token",
+        "create",
+        "ci-line2",
+        "--operator",
+        "acme/ana",
+        "--role",
+        "viewer",
+        "--out",
+        file.to_str().unwrap(),
+    ];
+    let made = server.muster(&create).exits(0);
+    assert!(made.out.contains("of acme/ana (viewer)"), "{}", made.out);
+    let listed = server.muster(&["token", "list"]).exits(0);
+    assert!(listed.out.contains("ci-line2") && listed.out.contains("viewer of acme"), "{}", listed.out);
+    let too_much = ["token", "create", "x", "--operator", "acme/ana", "--role", "admin"];
+    server.muster(&too_much).exits(6).refused("M503");
+    let elsewhere =
+        ["token", "create", "x", "--operator", "acme/ana", "--role", "viewer", "--tenant", "other"];
+    server.muster(&elsewhere).exits(6).refused("M503");
+    let as_ana =
+        |arguments: &[&str]| server.muster(&[arguments, &["--token-file", file.to_str().unwrap()]].concat());
+    let status = as_ana(&["status", "--json"]).exits(0).json();
+    assert_eq!((&status["operator"], &status["tenant"]), (&json!("acme/ana"), &json!("acme")));
+    as_ana(&["audit", "verify"]).exits(6).refused("M503");
+    server.muster(&["operator", "remove", "acme/ana", "--reason", "left"]).exits(0);
+    let ended = as_ana(&["device", "list"]).exits(5).refused("M502");
+    assert!(ended.err.contains("token \"ci-line2\" ended"), "{}", ended.err);
+    server.muster(&["operator", "remove", "acme/ana"]).exits(4).refused("M520");
+    server.muster(&["operator", "remove", "admin"]).exits(3).refused("M524");
+    let gone = server.muster(&["operator", "list"]).exits(0);
+    assert!(gone.out.contains("removed (security)"), "{}", gone.out);
+    // All of it is in the log, with who and why.
+    let rows = server.muster(&["audit", "list", "--action", "operator.", "--json"]).exits(0).json();
+    let rows = rows["items"].as_array().unwrap();
+    let removed = rows.iter().find(|row| row["action"] == "operator.remove").unwrap();
+    assert_eq!(
+        (&removed["target"], &removed["reason"], &removed["tenant"]),
+        (&json!("acme/ana"), &json!("left"), &json!("acme"))
+    );
+    assert!(removed["request_id"].is_string() && removed["address"] == "127.0.0.1", "{removed}");
+    let none = server.muster(&["audit", "list", "--actor", "nobody-here"]).exits(0);
+    assert!(none.out.is_empty() && none.err.contains("no record matches actor nobody-here"), "{none:?}");
+    server.muster(&["audit", "list", "--since", "yesterday"]).exits(2).refused("M504");
+}
+
+#[test]
+fn an_export_is_checked_anywhere_with_the_public_key_alone() {
+    let server = Server::start();
+    server.with_devices("B-0001", &["MU-000001"]);
+    let dir = server.place().dir.path().to_owned();
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let (export, key, old) = (file("export.jsonl"), file("audit.pub"), file("old.json"));
+    server.muster(&["audit", "checkpoint", "--out", &old]).exits(0);
+    server.muster(&["device", "suspend", "MU-000001", "--reason", "case 881"]).exits(0);
+    server.muster(&["audit", "export", "--out", &export]).exits(0);
+    server.muster(&["audit", "export", "--out", &export]).exits(2).refused("M509");
+    let pem = server.muster(&["audit", "key"]).exits(0).out;
+    std::fs::write(&key, &pem).unwrap();
+    assert_eq!(pem, read(server.place().data().join("audit.pub")));
+    // Nothing of the server is needed: no data directory, no token.
+    let verify = |arguments: &[&str]| {
+        let mut command = muster(["audit", "verify"]);
+        run(command.args(arguments).current_dir("/"))
+    };
+    let good = verify(&["--file", &export, "--key", &key, "--checkpoint", &old]).exits(0);
+    assert!(good.out.contains("hash chain intact") && good.err.is_empty(), "{good:?}");
+    let unkeyed = verify(&["--file", &export]).exits(0);
+    assert!(unkeyed.err.contains("warning") && unkeyed.err.contains("no --key"), "{}", unkeyed.err);
+    let json = verify(&["--file", &export, "--key", &key, "--json"]).exits(0).json();
+    assert_eq!((&json["intact"], &json["key_given"]), (&json!(true), &json!(true)));
+    let rows = json["rows"].as_u64().unwrap();
+    // Changed, cut, and signed by somebody else.
+    let text = read(&export);
+    let altered = file("altered.jsonl");
+    let broken = |text: &str, no: u64| {
+        std::fs::write(&altered, text).unwrap();
+        let ran = verify(&["--file", &altered, "--key", &key]).exits(10).refused("M507");
+        assert!(ran.err.contains(&format!("record no. {no} ·")), "{}", ran.err);
+    };
+    broken(&text.replace("case 881", "case 882"), rows);
+    let lines: Vec<_> = text.lines().collect();
+    broken(&format!("{}\n", lines[..lines.len() - 1].join("\n")), rows);
+    let middle: Vec<_> = lines
+        .iter()
+        .filter(|line| !line.contains("\"no\":3,\"node\"") || line.contains("checkpoint"))
+        .copied()
+        .collect();
+    assert_eq!(middle.len(), lines.len() - 1);
+    broken(&format!("{}\n", middle.join("\n")), 3);
+    let stranger = file("stranger.pub");
+    let theirs = Server::start();
+    std::fs::write(&stranger, theirs.muster(&["audit", "key"]).exits(0).out).unwrap();
+    verify(&["--file", &export, "--key", &stranger]).exits(10).refused("M507");
+    verify(&["--file", &export, "--key", &stranger, "--checkpoint", &old]).exits(2).refused("M504");
+    verify(&["--file", &export, "--key", &export]).exits(2).refused("M504");
+    verify(&["--file", &key, "--key", &key]).exits(2).refused("M509");
+    verify(&["--file", "/nonexistent"]).exits(2).refused("M509");
+    // A running server checks itself, against a checkpoint kept elsewhere too; and so does its directory alone.
+    server.muster(&["audit", "verify", "--checkpoint", &old]).exits(0);
+    server.signal("TERM");
+    let (status, log, place) = server.wait();
+    assert_eq!(status, Some(0), "{log}");
+    let offline =
+        place.muster(&["audit", "verify", "--offline", "--key", &key, "--checkpoint", &old]).exits(0);
+    assert!(offline.out.contains("hash chain intact"), "{offline:?}");
+    place.muster(&["audit", "verify", "--offline", "--key", &stranger]).exits(10).refused("M507");
+}
