@@ -11,6 +11,7 @@
 //! | `idle_bytes` | its own memory for a connection that says nothing, of thousands |
 //! | `revoke_close_ms_p99` | from the answer of a revocation to the end of the device's connection, of 9999 |
 //! | `revoke_call_ms_p99` | the same from its call: the commit, the barrier, the close and a round trip |
+//! | `revoke_all_ms` | from the call that revokes all the others as one batch to the last end |
 //! | `start_ms` | from the start of the program to its first CONNACK, on an empty registry |
 //! | `device_connect_minsn` | million instructions on the board from the start of a connect to CONNACK |
 //! | `lookup_us` | the verdict on a certificate, of ten million devices |
@@ -100,7 +101,7 @@ const ROWS: [Measure; 12] = [
     (&["ingest_max_cpu_us", "ingest_max_per_s", "ack_ms_p99"], saturate::measure),
     (&["fanin_cpu_us"], fanin::measure),
     (&["idle_bytes"], idle::measure),
-    (&["revoke_close_ms_p99", "revoke_call_ms_p99"], revoke::measure),
+    (&["revoke_close_ms_p99", "revoke_call_ms_p99", "revoke_all_ms"], revoke::measure),
     (&["start_ms"], start::measure),
     (&["device_connect_minsn"], device::measure),
     (&["lookup_us"], verdict::lookup),

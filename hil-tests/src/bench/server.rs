@@ -51,7 +51,7 @@ impl Fleet {
             format!("\n[[service]]\nname = \"{SERVICE}\"\nfleet = true\npublish = []\nsubscribe = [\"#\"]\n");
         let mut config = File::options().append(true).open(plan.data_dir.join(config::FILE_NAME))?;
         config.write_all(service.as_bytes())?;
-        let manifest = testing::manifest(&self.hierarchy, "B-0001", &self.devices, now_ms());
+        let manifest = testing::manifest(&self.hierarchy, BATCH, &self.devices, now_ms());
         runtime.block_on(async {
             let registry = Registry::open(&plan.data_dir).await?;
             let report = registry.import_manifest(&Actor::server(), &manifest).await?;
@@ -69,6 +69,8 @@ const UNPACED: [(&str, &str); 4] = [
     ("MUSTER_LIMITS_HANDSHAKES_PER_ADDRESS", "1000000"),
     ("MUSTER_LIMITS_MESSAGES_PER_S", "1000000"),
 ];
+/// The one batch, of all devices.
+pub(super) const BATCH: &str = "B-0001";
 /// The one service, which sees everything.
 pub(super) const SERVICE: &str = "bench";
 
