@@ -9,26 +9,18 @@
 //! There is no floor: the least is what the elliptic-curve operations take, and the image cannot run those
 //! by themselves.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use muster_pki::testing;
 use muster_shared::{
     factory::Endpoint,
-    limits::TLS_FRAGMENT_MAX,
     telemetry::{TelemetryBatch, Value},
-};
-use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer},
-    server::WebPkiClientVerifier,
 };
 use tokio::{io::AsyncWriteExt, net::TcpListener, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Bench, Row, client, median};
-use crate::workbench::{NOWHERE, Workbench, now_s};
+use super::{Bench, Row, client, median, tls};
+use crate::workbench::{NOWHERE, Workbench};
 
 /// Starts of the board.
 const STARTS: usize = 3;
@@ -37,7 +29,7 @@ const PERIOD_S: u16 = 10;
 /// How long a start may take: an emulated second may take several.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-pub(super) fn measure(_: &Bench) -> Result<Row> {
+pub(super) fn measure(_: &Bench) -> Result<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
     let mut desk = Workbench::new()?;
@@ -45,7 +37,9 @@ pub(super) fn measure(_: &Bench) -> Result<Row> {
     desk.endpoint = Endpoint { port, telemetry_s: PERIOD_S, retry_s_max: 1, ..NOWHERE };
     desk.provision(&mut desk.cable()?)?;
     desk.board.power_cut();
-    let acceptor = acceptor(&desk)?;
+    let hierarchy = desk.hierarchy();
+    let verifier = tls::chain_verifier(hierarchy)?;
+    let acceptor = TlsAcceptor::from(tls::server_config(hierarchy, NOWHERE.server_name, verifier)?);
     desk.board.extra_arguments(&["-icount", "shift=0,sleep=on"]);
     let mut instructions = Vec::new();
     for _ in 0..STARTS {
@@ -56,7 +50,7 @@ pub(super) fn measure(_: &Bench) -> Result<Row> {
         ensure!(before < after && after < later, "busy times {before}, {after}, {later} µs");
         instructions.push(((after - before) - (later - after)) as f64 / 1000.0);
     }
-    Ok(Row::new("device_connect_minsn", "Minsn", median(instructions)?, None))
+    Ok(vec![Row::new("device_connect_minsn", "Minsn", median(instructions)?, None)])
 }
 
 /// A broker for one board: the busy times of its first three samples since it was switched on, µs.
@@ -111,23 +105,4 @@ fn busy(batch: &TelemetryBatch) -> Result<i64> {
         Some(Value::Int(us)) => Ok(*us),
         _ => bail!("the board does not say how busy it was"),
     }
-}
-
-fn acceptor(desk: &Workbench) -> Result<TlsAcceptor> {
-    let hierarchy = desk.hierarchy();
-    let broker = testing::server(&hierarchy.broker, &[NOWHERE.server_name.parse()?], now_s());
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(hierarchy.stations[0].factory.certificate().der().to_vec()))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            vec![broker.chain[0].clone().into()],
-            PrivateKeyDer::Pkcs8(broker.key_pkcs8().into()),
-        )?;
-    config.max_fragment_size = Some(TLS_FRAGMENT_MAX);
-    config.send_tls13_tickets = 0;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }

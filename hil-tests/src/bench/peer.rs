@@ -26,33 +26,10 @@ pub(super) struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// Starts it; `None` where it is not installed.
+    /// Starts it and waits until it listens; `None` where it is not installed.
     pub(super) fn start(dir: &Path, fleet: &Fleet) -> Result<Option<Self>> {
-        let Some(program) = PROGRAMS.iter().find(|program| Path::new(program).is_file()) else {
-            return Ok(None);
-        };
-        let now_s = i64::try_from(muster_server::registry::now_ms() / 1000)?;
-        let broker = testing::server(&fleet.hierarchy.broker, &["localhost".parse()?], now_s);
-        let roots = [&fleet.hierarchy.root, &fleet.hierarchy.stations[0].factory]
-            .map(|ca| ca.certificate().pem())
-            .concat();
-        std::fs::write(dir.join("roots.pem"), roots)?;
-        std::fs::write(dir.join("chain.pem"), pem("CERTIFICATE", &broker.chain[0]))?;
-        std::fs::write(dir.join("key.pem"), pem("PRIVATE KEY", &broker.key_pkcs8()))?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let at = dir.display();
-        let config = dir.join("mosquitto.conf");
-        std::fs::write(
-            &config,
-            format!(
-                "listener {port} 127.0.0.1\nuser root\npersistence false\nlog_type error\n\
-                 cafile {at}/roots.pem\ncertfile {at}/chain.pem\nkeyfile {at}/key.pem\ntls_version tlsv1.3\n\
-                 require_certificate true\nuse_identity_as_username true\nallow_anonymous false\n\
-                 set_tcp_nodelay true\n"
-            ),
-        )?;
-        let mut command = Command::new(program);
-        command.arg("-c").arg(&config);
+        let Some(command) = Self::command(dir, fleet, port)? else { return Ok(None) };
         let mut process = Running::start("mosquitto", &command, None)?;
         let mqtt = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let until = Instant::now() + START;
@@ -61,6 +38,35 @@ impl Mosquitto {
             pause(Duration::from_millis(20))?;
         }
         Ok(Some(Self { mqtt, process }))
+    }
+
+    /// What starts it on this port: no persistence, and no bound on what waits for a subscriber.
+    pub(super) fn command(dir: &Path, fleet: &Fleet, port: u16) -> Result<Option<Command>> {
+        let Some(program) = PROGRAMS.iter().find(|program| Path::new(program).is_file()) else {
+            return Ok(None);
+        };
+        let now_s = i64::try_from(muster_server::registry::now_ms() / 1000)?;
+        let broker = testing::server(&fleet.hierarchy.broker, &["localhost".parse()?], now_s);
+        let roots = [&fleet.hierarchy.root, &fleet.hierarchy.stations[0].factory, &fleet.hierarchy.service]
+            .map(|ca| ca.certificate().pem())
+            .concat();
+        std::fs::write(dir.join("roots.pem"), roots)?;
+        std::fs::write(dir.join("chain.pem"), pem("CERTIFICATE", &broker.chain[0]))?;
+        std::fs::write(dir.join("key.pem"), pem("PRIVATE KEY", &broker.key_pkcs8()))?;
+        let at = dir.display();
+        let config = dir.join("mosquitto.conf");
+        std::fs::write(
+            &config,
+            format!(
+                "listener {port} 127.0.0.1\nuser root\npersistence false\nlog_type error\n\
+                 cafile {at}/roots.pem\ncertfile {at}/chain.pem\nkeyfile {at}/key.pem\ntls_version tlsv1.3\n\
+                 require_certificate true\nuse_identity_as_username true\nallow_anonymous false\n\
+                 set_tcp_nodelay true\nmax_queued_messages 0\nmax_inflight_messages 256\n"
+            ),
+        )?;
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&config);
+        Ok(Some(command))
     }
 
     pub(super) fn id(&self) -> u32 {

@@ -1,6 +1,6 @@
 //! The server that is measured: the release build, on a data directory that knows a fleet.
 
-use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{fs::File, io::Write as _, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
 use muster_pki::{
@@ -10,6 +10,7 @@ use muster_pki::{
 };
 use muster_server::{
     app::Addresses,
+    config,
     init::{self, KeySource, Plan},
     registry::{Actor, Registry, now_ms},
 };
@@ -46,7 +47,11 @@ impl Fleet {
         let (data_dir, operator) = (dir.join("data"), "bench".to_owned());
         let plan = Plan { data_dir, keys: KeySource::Ceremony { bundle, passphrase_file }, operator };
         init::make(&plan).map_err(|problem| anyhow::anyhow!("{problem:?}"))?;
-        let manifest = testing::manifest(&self.hierarchy, "B-0001", &self.devices, now_ms());
+        let service =
+            format!("\n[[service]]\nname = \"{SERVICE}\"\nfleet = true\npublish = []\nsubscribe = [\"#\"]\n");
+        let mut config = File::options().append(true).open(plan.data_dir.join(config::FILE_NAME))?;
+        config.write_all(service.as_bytes())?;
+        let manifest = testing::manifest(&self.hierarchy, BATCH, &self.devices, now_ms());
         runtime.block_on(async {
             let registry = Registry::open(&plan.data_dir).await?;
             let report = registry.import_manifest(&Actor::server(), &manifest).await?;
@@ -57,25 +62,46 @@ impl Fleet {
     }
 }
 
+/// The pace at the door and each device's own, out of the way.
+const UNPACED: [(&str, &str); 4] = [
+    ("MUSTER_LIMITS_HANDSHAKES_PER_S", "1000000"),
+    ("MUSTER_LIMITS_HANDSHAKES_PER_ADDRESS_PER_S", "1000000"),
+    ("MUSTER_LIMITS_HANDSHAKES_PER_ADDRESS", "1000000"),
+    ("MUSTER_LIMITS_MESSAGES_PER_S", "1000000"),
+];
+/// The one batch, of all devices.
+pub(super) const BATCH: &str = "B-0001";
+/// The one service, which sees everything.
+pub(super) const SERVICE: &str = "bench";
+
 /// A running server.
 pub(super) struct Server {
     pub(super) mqtt: SocketAddr,
+    pub(super) https: SocketAddr,
     process: Running,
 }
 
 impl Server {
-    /// Starts `muster serve` on `dir`, which [`Fleet::register`] has made.
-    pub(super) fn start(bench: &Bench, dir: &Path) -> Result<Self> {
-        let data = dir.join("data");
+    /// What starts `muster serve` on `dir`, which [`Fleet::register`] has made.
+    pub(super) fn command(bench: &Bench, dir: &Path) -> Command {
         let mut serve = Command::new(bench.programs.join("muster"));
-        serve.arg("serve").arg("--data-dir").arg(&data);
+        serve.arg("serve").arg("--data-dir").arg(dir.join("data"));
         serve.env("MUSTER_MQTT_LISTEN", "127.0.0.1:0").env("MUSTER_HTTPS_LISTEN", "127.0.0.1:0");
-        serve.env("MUSTER_LOG_LEVEL", "warn");
+        serve.env("MUSTER_LOG_LEVEL", "warn").envs(UNPACED);
+        serve
+    }
+
+    /// Starts it with settings of its own, as the environment gives them, and waits for its doors.
+    pub(super) fn start(bench: &Bench, dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        let data = dir.join("data");
+        let mut serve = Self::command(bench, dir);
+        serve.envs(settings.iter().copied());
         let mut process = Running::start("the server", &serve, Some(&dir.join("server.log")))?;
         let until = std::time::Instant::now() + START;
         loop {
             if let Some(addresses) = Addresses::read(&data) {
-                return Ok(Self { mqtt: addresses.mqtt_address, process });
+                let Addresses { mqtt_address: mqtt, https_address: https, .. } = addresses;
+                return Ok(Self { mqtt, https, process });
             }
             ensure!(!process.ended(), "the server ended: {}", process.log.tail(5));
             ensure!(std::time::Instant::now() < until, "the server does not open its doors");

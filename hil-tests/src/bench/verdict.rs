@@ -31,7 +31,7 @@ fn scattered(turn: usize) -> impl Iterator<Item = u32> {
     })
 }
 
-pub(super) fn lookup(bench: &Bench) -> Result<Row> {
+pub(super) fn lookup(bench: &Bench) -> Result<Vec<Row>> {
     let dir = folder(&bench.workspace.target)?;
     let fleet = MadeUp::new(dir.path(), DEVICES)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -56,10 +56,10 @@ pub(super) fn lookup(bench: &Bench) -> Result<Row> {
     }
     let [value, exact, sqlite] = turns;
     let row = Row::new("lookup_us", "us", median(value)?, None);
-    Ok(row.peer("exact", median(exact)?).peer("sqlite", median(sqlite)?))
+    Ok(vec![row.peer("exact", median(exact)?).peer("sqlite", median(sqlite)?)])
 }
 
-pub(super) fn bytes(bench: &Bench) -> Result<Row> {
+pub(super) fn bytes(bench: &Bench) -> Result<Vec<Row>> {
     let dir = folder(&bench.workspace.target)?;
     let before = resident()?;
     let fleet = MadeUp::new(dir.path(), DEVICES)?;
@@ -67,10 +67,11 @@ pub(super) fn bytes(bench: &Bench) -> Result<Row> {
     fleet.named();
     let named = resident()?;
     let each = |octets: f64| octets / f64::from(DEVICES);
-    Ok(Row::new("lookup_bytes", "bytes", each(verdicts - before), None).peer("names", each(named - verdicts)))
+    let row = Row::new("lookup_bytes", "bytes", each(verdicts - before), None);
+    Ok(vec![row.peer("names", each(named - verdicts))])
 }
 
-pub(super) fn start(bench: &Bench) -> Result<Row> {
+pub(super) fn start(bench: &Bench) -> Result<Vec<Row>> {
     let dir = folder(&bench.workspace.target)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(fill(dir.path(), STORED))?;
@@ -82,7 +83,7 @@ pub(super) fn start(bench: &Bench) -> Result<Row> {
         ensure!(registry.verdicts().devices() == STORED as usize, "not every device was loaded");
         runtime.block_on(registry.close());
     }
-    Ok(Row::new("start_1m_ms", "ms", median(turns)?, None))
+    Ok(vec![Row::new("start_1m_ms", "ms", median(turns)?, None)])
 }
 
 /// Octets of memory this process has in use (proc(5)).

@@ -11,8 +11,10 @@
 
 use std::{
     fs,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use crate::{
@@ -149,16 +151,25 @@ impl ServerBundle {
     /// [`BundleError`].
     pub fn read(dir: &Path, passphrase: &Passphrase) -> Result<Self, BundleError> {
         let root = read_root(dir)?;
-        let ca = |purpose| read_ca(dir, purpose, &root, passphrase);
-        Ok(Self {
-            broker: ca(Purpose::Broker)?,
-            operational: ca(Purpose::Operational)?,
-            https: ca(Purpose::Https)?,
-            service: ca(Purpose::Service)?,
-            operator: ca(Purpose::Operator)?,
-            stations: read_records(&dir.join(STATIONS), &root)?,
-            root,
-        })
+        // Each key file has a salt, and so a derivation of its own, which is all that takes time here.
+        let (broker, operational, https, service, operator) = thread::scope(|scope| {
+            let ca = |purpose| {
+                let root = &root;
+                scope.spawn(move || read_ca(dir, purpose, root, passphrase))
+            };
+            let reading = [
+                ca(Purpose::Broker),
+                ca(Purpose::Operational),
+                ca(Purpose::Https),
+                ca(Purpose::Service),
+                ca(Purpose::Operator),
+            ];
+            let [broker, operational, https, service, operator] =
+                reading.map(|read| read.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            Ok::<_, BundleError>((broker?, operational?, https?, service?, operator?))
+        })?;
+        let stations = read_records(&dir.join(STATIONS), &root)?;
+        Ok(Self { broker, operational, https, service, operator, stations, root })
     }
 }
 
