@@ -55,13 +55,8 @@ use crate::{
     uplink::{Message, Publisher, Ticket},
 };
 
-/// Opens a connection: the handshake, and who it is. `None`: nobody who is spoken to, and it is closed.
-pub(super) async fn open(
-    shard: &Rc<Shard>,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    permit: Permit,
-) -> Option<Connection> {
+/// Serves one connection until it is closed.
+pub(super) async fn serve(shard: &Rc<Shard>, mut stream: TcpStream, peer: SocketAddr, permit: Permit) {
     // Without it a CONNACK waits for the client's delayed acknowledgement; keep-alive finds dead peers of
     // clients that asked for none in MQTT.
     let _ = stream.set_nodelay(true);
@@ -75,7 +70,7 @@ pub(super) async fn open(
     match outcome {
         Ok((tls, visitor, early)) => {
             let session = Session::new(visitor.principal.clone(), limits, shard.now_ms());
-            Some(Connection::new(shard, stream, peer, tls, visitor, session, early))
+            Box::pin(Connection::new(shard, stream, peer, tls, visitor, session, early).run()).await;
         }
         Err(Failed { code, certificate }) => {
             if let Some(code) = code {
@@ -85,7 +80,6 @@ pub(super) async fn open(
                 shard.node.facts.refused(&who, code, now_ms(), Some(peer));
             }
             linger(shard, stream).await;
-            None
         }
     }
 }
@@ -182,7 +176,7 @@ async fn linger(shard: &Rc<Shard>, mut stream: TcpStream) {
 }
 
 /// A connection whose client has proved who it is.
-pub(super) struct Connection {
+struct Connection {
     shard: Rc<Shard>,
     stream: TcpStream,
     peer: SocketAddr,
@@ -275,13 +269,11 @@ impl Connection {
         }
     }
 
-    /// Serves it until it is closed. What happens once, at its begin and at its end, is on the heap for as long
-    /// as it takes: an idle connection carries no room for it.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         let farewell = loop {
             match poll_fn(|cx| self.turn(cx)).await {
                 Event::Close(farewell) => break farewell,
-                Event::Connect(request) => match Box::pin(self.enter(request)).await {
+                Event::Connect(request) => match self.enter(request).await {
                     Ok(()) => {}
                     Err(refusal) => {
                         self.refuse(&refusal);
@@ -290,7 +282,7 @@ impl Connection {
                 },
             }
         };
-        Box::pin(self.finish(farewell)).await;
+        self.finish(farewell).await;
     }
 
     fn refuse(&mut self, refusal: &Refusal) {

@@ -176,11 +176,7 @@ impl Shard {
         let guest = Guest(Rc::clone(self));
         spawn_local(async move {
             let guest = guest;
-            // Each phase has its room for itself: a served connection carries none for its handshake.
-            let connection = Box::pin(arrival::receive(&guest.0, stream, peer, permit)).await;
-            if let Some(connection) = connection {
-                Box::pin(connection.run()).await;
-            }
+            arrival::receive(&guest.0, stream, peer, permit).await;
         });
     }
 }
