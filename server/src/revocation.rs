@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::{
     edge::Sessions,
-    registry::{Act, Actor, Aim, Decided, DisconnectReason, Reason, Registry, RegistryError, Target, now_ms},
+    registry::{Act, Actor, Aim, Decided, DisconnectReason, Reason, Registry, RegistryError, now_ms},
     uplink::{Outcome, Writer},
 };
 
