@@ -159,6 +159,8 @@ struct Node {
     edge: Arc<Edge>,
     renewal: JoinHandle<()>,
     checkpoints: JoinHandle<()>,
+    asking: Arc<api::asking::Asking>,
+    jobs: api::jobs::Runner,
     api: Server,
 }
 
@@ -179,9 +181,12 @@ impl Node {
             now_s(),
         );
         let broker = Arc::new(broker.map_err(|error| fault("no broker certificate", &error))?);
-        let edge = edge(config, &bundle, &registry, &messages, &revocation, &broker)?;
+        let trust = Arc::new(trust(config, &bundle));
+        let edge = edge(config, &trust, &registry, &messages, &revocation, &broker)?;
         let edge = Arc::new(edge);
         let (resolver, https) = https_resolver(config, &bundle)?;
+        let asking = api::asking::Asking::new().map_err(|error| fault("no random numbers", &error))?;
+        let asking = Arc::new(asking);
         let doors = api::Doors {
             registry: registry.clone(),
             roster: sessions.roster().clone(),
@@ -192,9 +197,13 @@ impl Node {
             held: api::certificates::Held::of(&bundle),
             bus: bus.clone(),
             access: api::attempts::Access::new(claim.host_secret()),
+            tail: messages.tail.clone(),
+            trust,
+            asking: asking.clone(),
             facts: Arc::new(api::Facts {
                 started_at_ms: now_ms(),
                 mqtt: Addresses::new(edge.local_addr(), edge.local_addr()).mqtt,
+                data_dir: config.data_dir.clone(),
                 body_max: config.https.body_max,
                 request: config.https.request,
                 authorities: api::Authorities {
@@ -213,11 +222,12 @@ impl Node {
         let tls = api::serve::tls(resolver, bundle.operator.certificate())
             .map_err(|error| fault("HTTPS cannot be set up", &error))?;
         let listen = config.https.listen;
-        let api = Server::start(listen, tls, api::router(doors), config.https.connections_max)
+        let api = Server::start(listen, tls, api::router(doors.clone()), config.https.connections_max)
             .await
             .map_err(|error| cannot_listen("https.listen", listen, &error))?;
         let renewal = tokio::spawn(renew(broker, edge.clone(), https));
         let checkpoints = tokio::spawn(checkpoints(registry.clone()));
+        let jobs = api::jobs::start(doors);
         let addresses = Addresses::new(api.local_addr(), edge.local_addr());
         let first_link = first_link(config, &registry, &addresses).await?;
         claim.publish(&addresses).map_err(|error| fault("the addresses cannot be written", &error))?;
@@ -231,12 +241,17 @@ impl Node {
             edge,
             renewal,
             checkpoints,
+            asking,
+            jobs,
             api,
         })
     }
 
     async fn stop(self) {
+        // What lasts would keep the API from ending.
+        self.asking.stop();
         self.api.stop(API_STOP).await;
+        self.jobs.ended().await;
         for task in [self.renewal, self.checkpoints] {
             task.abort();
             let _ = task.await;
@@ -370,7 +385,7 @@ fn trust(config: &Config, bundle: &ServerBundle) -> Trust {
 
 fn edge(
     config: &Config,
-    bundle: &ServerBundle,
+    trust: &Arc<Trust>,
     registry: &Registry,
     messages: &Messages,
     revocation: &Revocation,
@@ -384,7 +399,7 @@ fn edge(
         sessions: messages.sessions.clone(),
         revocation: revocation.clone(),
         broker: broker_credential(&broker.current()),
-        trust: Arc::new(trust(config, bundle)),
+        trust: Arc::clone(trust),
         limits: Limits {
             connections: config.limits.connections_max,
             handshake: config.limits.handshake,

@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::{
     edge::Sessions,
-    registry::{Act, Actor, Decided, DisconnectReason, Reason, Registry, RegistryError, Target, now_ms},
+    registry::{Act, Actor, Aim, Decided, DisconnectReason, Reason, Registry, RegistryError, now_ms},
     uplink::{Outcome, Writer},
 };
 
@@ -114,7 +114,7 @@ impl Revocation {
     pub async fn decide(
         &self,
         actor: &Actor,
-        target: impl Into<Target>,
+        target: impl Into<Aim>,
         act: Act,
         reason: &Reason,
     ) -> Result<Answer, RegistryError> {

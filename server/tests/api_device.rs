@@ -10,7 +10,7 @@ use std::{
 };
 
 use muster_pki::testing::Credential;
-use rig::Server;
+use rig::{Server, http::Http};
 use rumqttc::{Event, MqttOptions, Packet, QoS, Transport, mqttbytes::v4};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -198,4 +198,52 @@ fn command(server: &Server, live: &Device) {
         _ => None,
     });
     assert_eq!((json!(topic), &payload[..]), (sent["topic"].clone(), &b"reboot"[..]));
+}
+
+#[test]
+fn what_a_device_does_is_told_as_it_happens() {
+    let server = Server::start();
+    let http = Http::new(&server);
+    let devices = server.place().devices(&["MU-000001"]);
+    let filter = "kind%3Achange%20kind%3Apresence%20kind%3Arefusal%20topic%3Aacme%2F%2B%2Fapp%2F%23";
+    let mut events = http.events(&format!("/v1/stream?filter={filter}"), "");
+    events.next_of("open");
+    Device::connect(&server, &devices[0]).refused();
+    let refused = events.next_of("refusal").json();
+    assert_eq!((&refused["serial"], &refused["refusal"]["code"]), (&json!("MU-000001"), &json!("M202")));
+    assert_eq!((&refused["device_id"], &refused["tenant"]), (&json!(null), &json!("acme")));
+    let manifest = server.place().manifest("B-0001", &devices);
+    server.muster(&["batch", "import", manifest.to_str().unwrap()]).exits(0);
+    let live = Device::connect(&server, &devices[0]).connected();
+    let online = events.next_of("presence").json();
+    assert_eq!((&online["serial"], &online["presence"]["online"]), (&json!("MU-000001"), &json!(true)));
+    let topic = format!("acme/{}/app/x", online["device_id"].as_str().unwrap());
+    let say = |text: &str| live.client.publish(&topic, QoS::AtLeastOnce, false, text).unwrap();
+    say("one");
+    let told = events.next_of("message");
+    let message = told.json();
+    assert_eq!(
+        (&message["message"]["topic"], &message["message"]["payload"]),
+        (&json!(topic), &json!("one"))
+    );
+    assert_eq!(message["message"]["publisher"], "device");
+    // A cut. What was said meanwhile is told by the next stream, here the command's, in order and once.
+    let last = told.id.unwrap();
+    drop(events);
+    ["two", "three", "four"].into_iter().for_each(say);
+    let words = "topic:acme/+/app/#";
+    let follow = ["events", "--follow", "--filter", words, "--after", &last, "--limit", "3", "--json"];
+    let ran = server.muster(&follow).exits(0);
+    let said: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said: Vec<_> = said.iter().map(|event| event["message"]["payload"].as_str().unwrap()).collect();
+    assert_eq!(said, ["two", "three", "four"]);
+    // The same as a person reads it.
+    let ran =
+        server.muster(&["events", "--follow", "--filter", words, "--after", &last, "--limit", "1"]).exits(0);
+    assert!(ran.out.contains("MU-000001") && ran.out.contains("two"), "{ran:?}");
+    server.muster(&["events", "--follow", "--after", "x"]).exits(2).refused("M504");
+    server.muster(&["events"]).exits(2).refused("M504");
+    let explained = server.muster(&["device", "explain", "MU-000001", "--json"]).exits(0).json();
+    assert_eq!((&explained["online"], &explained["may_connect"]), (&json!(true), &json!(true)));
+    assert_eq!(explained["last_refusal"], json!(null), "that was before it was known");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::HeaderMap};
 use base64::Engine as _;
 use bytes::Bytes;
 use muster_shared::{
@@ -17,14 +17,17 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Document, Doors, Path,
     auth::{Caller, Need},
-    devices::{refused, seen},
+    devices::{if_match, refused, seen, version},
     error::Problem,
     routes::{About, Routes},
     time, view,
 };
 use crate::{
     edge::{DeliverError, Delivered, Downlink},
-    registry::{Act, Actor, DeviceName, DeviceState, DisconnectReason, Order, Reason, Target, now_ms},
+    registry::{
+        Act, Actor, Aim, DeviceName, DeviceState, DisconnectReason, Order, Reason, RegistryError, Target,
+        now_ms,
+    },
     revocation::Answer,
 };
 
@@ -36,7 +39,6 @@ const COMMAND_WAIT: Duration = Duration::from_secs(10);
 /// The MQTT 5 reason code of a DISCONNECT that an operator caused (§3.14.2.1).
 pub(super) const ADMINISTRATIVE_ACTION: u8 = 0x98;
 
-/// What a decision is posted with.
 /// The routes of this file.
 pub(super) fn routes(routes: Routes) -> Routes {
     let refuses =
@@ -50,6 +52,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
                 .words("act", words.chain(["disconnect"]))
                 .takes::<Posted>()
                 .answers::<view::Decision>("decision")
+                .versioned()
                 .refuses(refuses),
         )
         .post(
@@ -68,6 +71,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         )
 }
 
+/// What a decision is posted with.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Posted {
@@ -94,12 +98,19 @@ pub(super) async fn act(
     caller: Caller,
     State(doors): State<Doors>,
     Path((serial, verb)): Path<(String, String)>,
+    headers: HeaderMap,
     Document(posted): Document<Posted>,
 ) -> Result<Json<view::Decision>, Problem> {
-    let target = seen(&caller, &serial)?;
+    let (target, mut expected) = (seen(&caller, &serial)?, if_match(&headers)?);
     if verb == "disconnect" {
         let actor = caller.may(Need::Decide)?;
         let reason = reason(&posted, &verb)?;
+        if let Some(expected) = expected {
+            let detail = doors.registry.device(&target).await.map_err(|error| refused(error, &target))?;
+            if version(&detail) != expected {
+                return Err(changed(&doors, &target).await);
+            }
+        }
         return Ok(Json(disconnect(&doors, actor, &target, &reason).await?));
     }
     let Some(act) = verb.parse::<Act>().ok().filter(|act| offered(*act)) else {
@@ -112,26 +123,52 @@ pub(super) async fn act(
     }
     if act == Act::Decommission {
         confirmed(&posted, &target, &reason)?;
-        revoke_first(&doors, actor, &target, &reason).await?;
+        if revoke_first(&doors, actor, &Aim::seen(&target, expected), &reason).await? {
+            // It has changed by what was asked for.
+            expected = None;
+        }
     }
-    let answer = doors.revocation.decide(actor, &target, act, &reason).await;
-    let answer = answer.map_err(|error| refused(error, &target))?;
-    Ok(Json(seen_through(&doors, answer).await))
+    match doors.revocation.decide(actor, Aim::seen(&target, expected), act, &reason).await {
+        Ok(answer) => Ok(Json(seen_through(&doors, answer).await)),
+        Err(RegistryError::Changed { .. }) => Err(changed(&doors, &target).await),
+        Err(error) => Err(refused(error, &target)),
+    }
+}
+
+/// Nothing was done, and what has changed is said.
+async fn changed(doors: &Doors, target: &Target) -> Problem {
+    let problem = Problem::new(Code::DeviceChanged)
+        .what(format!("{target} has changed since it was looked at"))
+        .serial(target.serial.as_str());
+    let Ok(detail) = doors.registry.device(target).await else { return problem };
+    let Some(row) = &detail.why else { return problem };
+    let reason = if row.reason.is_empty() { String::new() } else { format!(" {:?}", row.reason) };
+    problem.because(format!(
+        "it is {} now: {} by {} at {}{reason}, no. {}",
+        detail.row.state,
+        row.action,
+        row.actor,
+        time::from_ms(row.at_ms),
+        row.no
+    ))
 }
 
 /// Only a revoked device is decommissioned: any other is revoked with the same words.
-async fn revoke_first(doors: &Doors, actor: &Actor, target: &Target, reason: &Reason) -> Result<(), Problem> {
+/// Tells whether it was.
+async fn revoke_first(doors: &Doors, actor: &Actor, aim: &Aim, reason: &Reason) -> Result<bool, Problem> {
+    let target = &aim.target;
     let detail = doors.registry.device(target).await.map_err(|error| refused(error, target))?;
     if matches!(detail.row.state, DeviceState::Revoked | DeviceState::Decommissioned) {
-        return Ok(());
+        return Ok(false);
     }
-    let answer = doors.revocation.decide(actor, target, Act::Revoke, reason).await;
+    let answer = doors.revocation.decide(actor, aim.clone(), Act::Revoke, reason).await;
     match answer {
         Ok(answer) => {
             // What is slow is the reconciler's; the decision after this one ends the same sessions.
             let _ = tokio::time::timeout(CLOSE_WAIT, answer.enforced()).await;
-            Ok(())
+            Ok(true)
         }
+        Err(RegistryError::Changed { .. }) => Err(changed(doors, target).await),
         Err(error) => Err(refused(error, target)),
     }
 }

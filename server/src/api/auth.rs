@@ -10,13 +10,15 @@
 //! adds cookies and certificates to whatever any page makes it send: so what came with one of those changes
 //! something only when the page it came from was ours ([`same_origin`]).
 
+use std::time::Instant;
+
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, Method, header, request::Parts},
 };
-use muster_shared::{CertificateId, Code};
+use muster_shared::{CertificateId, Code, Tenant};
 
-use super::{Doors, RequestId, attempts, error::Problem, time};
+use super::{Doors, RequestId, asking::credential, attempts, error::Problem, time};
 pub(super) use crate::registry::Need;
 use crate::registry::{Actor, Arrival, RegistryError, Role, Scope};
 
@@ -61,6 +63,11 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// The one tenant they see; `None` for every.
+    pub(super) fn tenant(&self) -> Option<&Tenant> {
+        self.actor.tenant()
+    }
+
     /// The actor, if the role covers `need`.
     ///
     /// # Errors
@@ -109,6 +116,10 @@ impl Caller {
     }
 }
 
+/// The request was counted.
+#[derive(Clone, Copy)]
+struct Counted;
+
 impl FromRequestParts<Doors> for Caller {
     type Rejection = Problem;
 
@@ -118,6 +129,10 @@ impl FromRequestParts<Doors> for Caller {
             Ok(found) => found,
             Err(error) => return Err(refused(doors, &at, error).await),
         };
+        // One request is counted once, however often it is asked who asks.
+        if parts.extensions.insert(Counted).is_none() {
+            doors.asking.request(&credential(&actor), Instant::now())?;
+        }
         let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if !safe && matches!(with, With::Session | With::Certificate) {
             same_origin(parts, with == With::Certificate)?;

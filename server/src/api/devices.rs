@@ -1,6 +1,10 @@
 //! Devices: which there are, and everything about one.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderName, header},
+};
 use base64::Engine as _;
 use muster_shared::Code;
 use schemars::JsonSchema;
@@ -17,8 +21,9 @@ use super::{
 use crate::{
     edge::Protocol,
     registry::{
-        Act, DeviceState, Filter, FilterError, Listing, RegistryError, Target,
+        Act, DeviceKey, DeviceState, Filter, FilterError, Listing, RegistryError, Target,
         label::{Edit, Labels},
+        listing::{Order, Sort},
         query::{CertificateRow, DeviceDetail, DeviceRow, ReadingRow, RefusalRow, SessionRow},
         timeline::Event,
     },
@@ -100,15 +105,46 @@ pub(super) fn filter(text: &str) -> Result<Filter, Problem> {
     })
 }
 
+/// Every device a filter selects within what the caller sees, in order, and the filter as it was read.
+pub(super) async fn selected(
+    doors: &Doors,
+    caller: &Caller,
+    text: &str,
+    max: usize,
+) -> Result<(String, Vec<(DeviceKey, DeviceState)>), Problem> {
+    let mut listing = Listing {
+        tenant: caller.scope().tenant().cloned(),
+        filter: filter(text)?,
+        order: Order { sort: Sort::Serial, reverse: false },
+        after: None,
+        limit: super::PAGE_MAX,
+    };
+    let mut devices = Vec::new();
+    loop {
+        let page = doors.registry.list(&listing).await?;
+        devices.extend(page.items.iter().map(|row| (row.key, row.state)));
+        if devices.len() > max {
+            return Err(Problem::new(Code::UsageWrong)
+                .what(format!("the filter selects more than {max} devices"))
+                .next("narrow it, or decide about a batch, a station or a CA"));
+        }
+        match page.next {
+            Some(next) => listing.after = Some(next),
+            None => return Ok((listing.filter.to_string(), devices)),
+        }
+    }
+}
+
 pub(super) async fn show(
     caller: Caller,
     State(doors): State<Doors>,
     Path(serial): Path<String>,
-) -> Result<Json<view::DeviceDetail>, Problem> {
+) -> Result<([(HeaderName, String); 1], Json<view::DeviceDetail>), Problem> {
     caller.may(Need::Look)?;
     let target = seen(&caller, &serial)?;
     let detail = doors.registry.device(&target).await.map_err(|error| refused(error, &target))?;
-    Ok(Json(self::detail(&detail, &doors)))
+    let version = [(header::ETAG, format!("\"{}\"", version(&detail)))];
+    Ok((version, Json(self::detail(&detail, &doors))))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -287,7 +323,7 @@ fn protocol(level: u8) -> String {
     protocol.as_str().to_owned()
 }
 
-fn refusal(row: &RefusalRow) -> view::Refusal {
+pub(super) fn refusal(row: &RefusalRow) -> view::Refusal {
     view::Refusal {
         code: row.code.id().to_owned(),
         words: row.code.words().to_owned(),
@@ -297,9 +333,31 @@ fn refusal(row: &RefusalRow) -> view::Refusal {
     }
 }
 
+/// What an edit may be bound to: the audit row of its last change.
+pub(super) fn version(detail: &DeviceDetail) -> u64 {
+    detail.why.as_ref().map_or(0, |row| row.no)
+}
+
+/// The version that was seen: `If-Match: "31204"` (RFC 9110 §13.1.1); `*` and none are any.
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let mut all = headers.get_all(header::IF_MATCH).iter();
+    let (Some(value), another) = (all.next(), all.next()) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    match (version.and_then(|version| version.parse().ok()), another) {
+        (Some(version), None) => Ok(Some(version)),
+        (None, None) if text == "*" => Ok(None),
+        _ => Err(Problem::new(Code::UsageWrong)
+            .what("If-Match is not one version")
+            .because(format!("it is {text:?}"))
+            .next("send the ETag as it came, quotes and all")),
+    }
+}
+
 fn detail(detail: &DeviceDetail, doors: &Doors) -> view::DeviceDetail {
     view::DeviceDetail {
         schema: "muster.device/1".to_owned(),
+        version: version(detail),
         device: device(&detail.row, doors),
         why: detail.why.as_ref().map(audit::row),
         certificates: detail.certificates.iter().map(certificate).collect(),
@@ -361,18 +419,22 @@ fn session(row: &SessionRow) -> view::PastSession {
     }
 }
 
-fn reading(row: &ReadingRow) -> view::Reading {
+/// A sensor's value as a document has it; what is no number is null.
+pub(super) fn value(value: &muster_shared::telemetry::Value) -> serde_json::Value {
     use muster_shared::telemetry::Value;
-    let value = match row.value {
+    match *value {
         Value::Bool(value) => value.into(),
         Value::Int(value) => value.into(),
         Value::Float(value) => {
             serde_json::Number::from_f64(value.into()).map_or(serde_json::Value::Null, Into::into)
         }
-    };
+    }
+}
+
+fn reading(row: &ReadingRow) -> view::Reading {
     view::Reading {
         sensor: row.sensor.clone(),
-        value,
+        value: value(&row.value),
         received_at: time::from_ms(row.received_ms),
         uptime_ms: row.uptime_ms,
     }

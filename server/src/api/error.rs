@@ -35,6 +35,8 @@ pub struct Particulars {
     pub next: String,
     /// The request's id, as the server's log has it.
     pub request_id: Option<String>,
+    /// After how many seconds it may be tried again (`Retry-After`); `None`: nobody knows.
+    pub retry_s: Option<u64>,
 }
 
 impl Deref for Problem {
@@ -61,6 +63,7 @@ impl Problem {
             why: None,
             next: code.entry().next.to_owned(),
             request_id: None,
+            retry_s: None,
         }))
     }
 
@@ -89,6 +92,13 @@ impl Problem {
     #[must_use]
     pub fn next(mut self, next: impl Into<String>) -> Self {
         self.next = next.into();
+        self
+    }
+
+    /// Says when it may be tried again.
+    #[must_use]
+    pub fn retry(mut self, after: std::time::Duration) -> Self {
+        self.retry_s = Some(after.as_secs().max(1));
         self
     }
 
@@ -149,6 +159,7 @@ impl Problem {
             why: refusal.why,
             next: refusal.next,
             request_id: refusal.request_id,
+            retry_s: None,
         })))
     }
 }
@@ -245,6 +256,9 @@ impl IntoResponse for Problem {
             // RFC 9110 §15.5.2: a 401 names the scheme that would be accepted.
             let scheme = HeaderValue::from_static("Bearer realm=\"muster\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        if let Some(after) = self.retry_s {
+            response.headers_mut().insert(header::RETRY_AFTER, after.into());
         }
         response.extensions_mut().insert(self);
         response

@@ -12,9 +12,11 @@
 //! | `devices`, `acts`, `groups`, `readings`, `batches`, [`certificates`], [`audit`],
 //! `operators`, `tokens`, `status` | the routes |
 //! | `status_list` | the signed status list |
+//! | `stream`, [`jobs`], `explain`, `health` | what happens, told; one act on many; why, and why not; how it is |
+//! | [`asking`], `idempotency` | how much may be asked; what is asked twice |
 //! | [`serve`] | TLS, connections, graceful end |
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -32,6 +34,7 @@ use serde_json::Value;
 use tracing::Instrument as _;
 
 mod acts;
+pub mod asking;
 pub mod attempts;
 pub mod audit;
 mod auth;
@@ -39,7 +42,11 @@ mod batches;
 pub mod certificates;
 mod devices;
 pub mod error;
+mod explain;
 mod groups;
+mod health;
+mod idempotency;
+pub mod jobs;
 mod login;
 pub mod openapi;
 mod operators;
@@ -50,6 +57,7 @@ mod routes;
 pub mod serve;
 mod status;
 mod status_list;
+mod stream;
 pub mod time;
 mod tokens;
 pub mod view;
@@ -57,11 +65,12 @@ pub mod view;
 use crate::{
     bus::Bus,
     certificate::Renewing,
-    edge::{Roster, Sessions, guard::Tally},
+    edge::{Roster, Sessions, Tail, Trust, guard::Tally},
     registry::Registry,
     revocation::Revocation,
     uplink::{History, Writer},
 };
+use asking::Asking;
 use error::Problem;
 pub use groups::Authorities;
 use routes::{About, Route, Routes};
@@ -93,6 +102,12 @@ pub struct Doors {
     pub bus: Arc<dyn Bus>,
     /// What guards the ways in.
     pub access: Arc<attempts::Access>,
+    /// Where messages are read.
+    pub tail: Arc<Tail>,
+    /// Whom the edge believes.
+    pub trust: Arc<Trust>,
+    /// How much may be asked.
+    pub asking: Arc<Asking>,
     /// What is fixed from the start on.
     pub facts: Arc<Facts>,
 }
@@ -104,6 +119,8 @@ pub struct Facts {
     pub started_at_ms: u64,
     /// Where devices connect.
     pub mqtt: String,
+    /// Where what survives is kept.
+    pub data_dir: PathBuf,
     /// Largest body, octets.
     pub body_max: usize,
     /// Longest a request may take.
@@ -123,6 +140,8 @@ pub fn router(doors: Doors) -> Router {
     let routes = described(Routes::new());
     let document = openapi::document(routes.list()).to_string().into();
     let index = index(routes.list()).to_string().into();
+    let secret = routes.list().iter().filter(|route| route.about.secret).map(|route| route.path);
+    let keeping = idempotency::Keeping { doors: doors.clone(), secret: Arc::new(secret.collect()) };
     let (router, _) = routes.finish();
     let router = router.layer(Extension(Described { document, index }));
     let asked_within = page::Routes(router.clone().with_state(doors.clone()));
@@ -131,6 +150,7 @@ pub fn router(doors: Doors) -> Router {
         .merge(page::routes().layer(Extension(asked_within)))
         .fallback(|| async { Problem::new(Code::RouteUnknown) })
         .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed) })
+        .layer(from_fn_with_state(keeping, idempotency::keep))
         .layer(from_fn_with_state(doors.clone(), frame))
         .with_state(doors)
 }
@@ -158,7 +178,11 @@ fn described(routes: Routes) -> Routes {
     let routes = audit::routes(routes);
     let routes = operators::routes(routes);
     let routes = login::routes(routes);
-    tokens::routes(routes)
+    let routes = tokens::routes(routes);
+    let routes = jobs::routes(routes);
+    let routes = explain::routes(routes);
+    let routes = health::routes(routes);
+    stream::routes(routes)
 }
 
 async fn document(Extension(described): Extension<Described>) -> Response {

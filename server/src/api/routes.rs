@@ -169,7 +169,7 @@ macro_rules! methods {
     };
 }
 
-methods!(get "GET", post "POST", put "PUT", delete "DELETE");
+methods!(get "GET", post "POST");
 
 impl Routes {
     /// None yet.

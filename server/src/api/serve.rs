@@ -26,6 +26,10 @@ use tower::ServiceExt as _;
 
 use super::auth::{OperatorCertificate, Peer};
 
+mod stall;
+
+use stall::Stall;
+
 /// Longest a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest from a connection's readiness to a whole request head; also how long one may idle.
@@ -34,6 +38,8 @@ const HEAD: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(20);
 /// Largest HTTP/1 head, octets: a token, a cursor and a browser's own headers fit four times over.
 const HEAD_MAX: usize = 32 * 1024;
+/// How long a client may take nothing of what it is sent.
+const STALL: Duration = Duration::from_secs(45);
 /// Streams of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 64;
 /// Pause of the accept loop when the process has no descriptors left.
@@ -179,7 +185,8 @@ async fn connection(
         request.extensions_mut().insert(client.clone());
         request
     });
-    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let stream = TokioIo::new(Stall::new(stream, STALL));
+    let serving = builder.serve_connection(stream, TowerToHyperService::new(service));
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

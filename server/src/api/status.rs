@@ -51,7 +51,7 @@ pub(super) async fn readyz(State(doors): State<Doors>) -> Response {
     (status, Json(view::Readiness { ready: not_ready.is_empty(), not_ready })).into_response()
 }
 
-fn not_ready(doors: &Doors) -> Vec<String> {
+pub(super) fn not_ready(doors: &Doors) -> Vec<String> {
     let mut why = Vec::new();
     if !doors.uplink.is_ready() {
         why.push("the uplink log cannot store".to_owned());

@@ -86,6 +86,254 @@ pub struct Refusal {
     pub address: Option<String>,
 }
 
+/// Whether the server is well: `muster.health/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    /// The schema's name.
+    pub schema: String,
+    /// Whether every check is.
+    pub well: bool,
+    /// The server's clock.
+    pub now: String,
+    /// Who asks.
+    pub operator: String,
+    /// As what.
+    pub role: String,
+    /// Each check.
+    pub checks: Vec<HealthCheck>,
+}
+
+/// A check of the server.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct HealthCheck {
+    /// Its name.
+    pub check: String,
+    /// Whether it is well.
+    pub ok: bool,
+    /// What was found.
+    pub said: String,
+    /// What to do about it.
+    pub next: Option<String>,
+}
+
+/// Something that happened: `muster.event/1`. What it is about is in the field of its kind.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct StreamEvent {
+    /// The schema's name.
+    pub schema: String,
+    /// `open`, `change`, `presence`, `refusal`, `message`, `gap` or `end`.
+    pub kind: String,
+    /// When.
+    pub at: String,
+    /// Whose, where it is about a device.
+    pub tenant: Option<String>,
+    /// The number on the device's label, where it is known.
+    pub serial: Option<String>,
+    /// The device's name on topics.
+    pub device_id: Option<String>,
+    /// A row of the audit log.
+    pub change: Option<AuditRow>,
+    /// It has connected, or its session has ended.
+    pub presence: Option<PresenceEvent>,
+    /// Refusals of one device, code and minute, counted so far.
+    pub refusal: Option<Refusal>,
+    /// A message of the uplink log.
+    pub message: Option<MessageEvent>,
+    /// What could not be told.
+    pub gap: Option<Gap>,
+    /// Why the stream ends.
+    pub problem: Option<serde_json::Value>,
+}
+
+/// A device has connected, or its session has ended.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct PresenceEvent {
+    /// Which of the two.
+    pub online: bool,
+    /// Why the session ended.
+    pub reason: Option<String>,
+}
+
+/// A message of the uplink log.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct MessageEvent {
+    /// Where it stands in the log.
+    pub position: u64,
+    /// On which topic.
+    pub topic: String,
+    /// `device`, `server`, or `service` and its name.
+    pub publisher: String,
+    /// The publisher's QoS.
+    pub qos: u8,
+    /// Whether it came to be retained.
+    pub retain: bool,
+    /// What it says, where that is text.
+    pub payload: Option<String>,
+    /// What it says.
+    pub payload_base64: String,
+    /// What its sensors say, where it is telemetry.
+    pub readings: Option<Vec<Reading>>,
+}
+
+/// What could not be told.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Gap {
+    /// `decisions`, `messages` or `refusals`.
+    pub of: String,
+    /// The first number that is missing; `null` where that is not known.
+    pub from: Option<u64>,
+    /// The last.
+    pub to: Option<u64>,
+    /// Why.
+    pub why: String,
+}
+
+/// What an act on a filter would come to: `muster.job.plan/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct JobPlan {
+    /// The schema's name.
+    pub schema: String,
+    /// `suspend` and its like.
+    pub act: String,
+    /// Which devices, as it was read.
+    pub filter: String,
+    /// How many devices.
+    pub count: u64,
+    /// Of those, how many it would change.
+    pub would_do: u64,
+    /// How many are so already.
+    pub would_skip: u64,
+    /// How many are in a state that does not allow it.
+    pub would_fail: u64,
+    /// How many are connected now.
+    pub online: u64,
+    /// The first of them.
+    pub first: Vec<String>,
+    /// The registry's generation when it was planned.
+    pub generation: u64,
+    /// What to confirm it with.
+    pub confirm: String,
+}
+
+/// One act on many devices: `muster.job/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Job {
+    /// The schema's name.
+    pub schema: String,
+    /// Its name.
+    pub job: String,
+    /// `suspend` and its like.
+    pub act: String,
+    /// Which devices, as it was read.
+    pub filter: String,
+    /// Why.
+    pub reason: String,
+    /// The RFC 5280 word of a revocation.
+    pub reason_code: Option<String>,
+    /// Who ordered it.
+    pub operator: String,
+    /// `preparing`, `running`, `cancelling`, `done` or `cancelled`.
+    pub state: String,
+    /// Whether nothing more will be done.
+    pub ended: bool,
+    /// Devices in all.
+    pub total: u64,
+    /// Of those, done.
+    pub done: u64,
+    /// So already.
+    pub skipped: u64,
+    /// Refused.
+    pub failed: u64,
+    /// When it was ordered.
+    pub created_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+}
+
+/// A device of a job.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct JobRow {
+    /// Its place, from 1.
+    pub no: u64,
+    /// Whose.
+    pub tenant: String,
+    /// Which.
+    pub serial: String,
+    /// `done`, `skipped`, `failed` or `pending`.
+    pub outcome: String,
+    /// Why it was not done: `M203`.
+    pub code: Option<String>,
+    /// The same with the particulars.
+    pub what: Option<String>,
+    /// The decision's row in the audit log.
+    pub audit_no: Option<u64>,
+}
+
+/// Why a device can or cannot connect now: `muster.explain/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Explanation {
+    /// The schema's name.
+    pub schema: String,
+    /// The number on its label.
+    pub serial: String,
+    /// Whose.
+    pub tenant: String,
+    /// Its name on topics.
+    pub device_id: String,
+    /// What the registry allows it.
+    pub state: String,
+    /// The certificate it would show.
+    pub certificate_id: String,
+    /// That certificate's end.
+    pub certificate_ends_at: String,
+    /// Whether it would be let in.
+    pub may_connect: bool,
+    /// What it would be refused with.
+    pub code: Option<String>,
+    /// The code's words.
+    pub words: Option<String>,
+    /// What to do about it.
+    pub next: Option<String>,
+    /// Each check in the order it is made.
+    pub checks: Vec<Check>,
+    /// Whether it is connected now.
+    pub online: bool,
+    /// The decision that put it where it is, where it may not connect.
+    pub why: Option<AuditRow>,
+    /// The last time it was refused.
+    pub last_refusal: Option<Refusal>,
+    /// Whether it may use the topic that was asked about.
+    pub topic: Option<TopicAnswer>,
+}
+
+/// One check.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Check {
+    /// Its name.
+    pub check: String,
+    /// Its words.
+    pub words: String,
+    /// `yes`, `no` or `not_reached`.
+    pub outcome: String,
+    /// What was found.
+    pub said: Option<String>,
+}
+
+/// Whether a device may use a topic.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct TopicAnswer {
+    /// The topic name or filter.
+    pub topic: String,
+    /// `publish` or `subscribe`.
+    pub verb: String,
+    /// Whether it may.
+    pub allowed: bool,
+    /// What it would be refused with.
+    pub code: Option<String>,
+    /// Why not.
+    pub why: Option<String>,
+}
+
 /// A device in a listing.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
@@ -254,6 +502,8 @@ pub struct Enforcement {
 pub struct DeviceDetail {
     /// `muster.device/1`.
     pub schema: String,
+    /// Its version, the same as the ETag says: the audit row of its last change.
+    pub version: u64,
     /// What the listing shows.
     #[serde(flatten)]
     pub device: Device,

@@ -214,7 +214,7 @@ impl Projection {
 }
 
 /// A telemetry message's batch; none of any other message, and none of one in another format.
-fn telemetry(message: &StoredMessage) -> Option<TelemetryBatch> {
+pub(crate) fn telemetry(message: &StoredMessage) -> Option<TelemetryBatch> {
     let topic = std::str::from_utf8(&message.topic).ok().and_then(|topic| Topic::parse(topic).ok());
     let Some(Topic::Device { kind: Kind::Telemetry { .. }, .. }) = topic else { return None };
     TelemetryBatch::read(&message.payload).ok()

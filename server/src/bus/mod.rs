@@ -15,6 +15,7 @@ pub mod latest;
 mod rumqttd;
 
 pub use latest::Latest;
+pub(crate) use latest::telemetry;
 pub use rumqttd::{Rumqttd, StartError};
 
 /// Carries what one commit added to every subscriber of the node.

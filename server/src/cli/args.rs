@@ -17,12 +17,12 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
   muster batch import B-0042.muster                     take in what a station has made
   muster device suspend MU-000118 --reason \"case 881\"   refuse it for now; its session ends
 
-device    list show label suspend resume quarantine release revoke decommission disconnect command
+device    list show explain label suspend resume quarantine release revoke decommission disconnect command
 batch     list show import export verify suspend resume quarantine release revoke
 ca        list show crl trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
 cert      list show inspect issue revoke    session   list show    token list create revoke
-audit     list verify export checkpoint key operator  list add remove role invite
-top       init serve login status config explain; muster NOUN --help; muster explain CODE
+audit     list verify export checkpoint key operator  list add remove role invite    job list show cancel
+top       init serve login status events doctor config explain schema completions man
 ";
 
 /// The command line, parsed.
@@ -137,8 +137,31 @@ pub(super) enum Noun {
     Init(Init),
     /// Run the server
     Serve(Serve),
+    /// Acts on many devices: how far they are
+    #[command(subcommand, arg_required_else_help = true)]
+    Job(Job),
     /// Is the server well, and what does it hold
     Status,
+    /// What happens, as it happens
+    Events(Events),
+    /// Is the server reachable, trusted and well: each question answered
+    Doctor,
+    /// A script that completes commands in a shell
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages
+    Man {
+        /// Folder for them
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// The JSON Schema of a document; without a name, which there are
+    Schema {
+        /// Such as device.list
+        name: Option<String>,
+    },
     /// Each configuration value in force, and where it came from
     Config(ConfigArgs),
     /// What a code means and what to do: muster explain M201
@@ -146,6 +169,53 @@ pub(super) enum Noun {
         /// Such as M201 or E13
         code: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Job {
+    /// Jobs, newest first
+    List,
+    /// How far one is, and what failed
+    Show {
+        /// Such as j-3f9a17c2b0de45aa
+        job: String,
+        /// Stay until it has ended
+        #[arg(long)]
+        follow: bool,
+    },
+    /// End one after the device it is at
+    Cancel {
+        /// Its name
+        job: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Events {
+    /// Stay, and go on after a cut
+    #[arg(long)]
+    pub(super) follow: bool,
+    /// Such as "kind:change MU-000118" or "topic:acme/+/telemetry/#"
+    #[arg(long, value_name = "EXPR")]
+    pub(super) filter: Option<String>,
+    /// Begin after the event with this id
+    #[arg(long, value_name = "CURSOR")]
+    pub(super) after: Option<String>,
+    /// End after so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Explain {
+    /// SERIAL, or TENANT/SERIAL
+    pub(super) serial: String,
+    /// May it use this topic, or this filter, too
+    #[arg(long, value_name = "TOPIC")]
+    pub(super) topic: Option<String>,
+    /// publish or subscribe
+    #[arg(long, value_name = "VERB", default_value = "publish")]
+    pub(super) verb: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -160,6 +230,8 @@ pub(super) enum Device {
         #[arg(long)]
         history: bool,
     },
+    /// Why a device can or cannot connect, check by check
+    Explain(Explain),
     /// Refuse devices for now; their sessions end
     Suspend(Decide),
     /// Let suspended devices back
@@ -249,8 +321,17 @@ pub(super) struct Readings {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Decide {
     /// Serials, or - to read them from standard input
-    #[arg(required = true, value_name = "SERIAL")]
+    #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "SERIAL")]
     pub(super) serials: Vec<String>,
+    /// Every device that matches, such as "batch:B-0042 state:active"
+    #[arg(long, value_name = "EXPR")]
+    pub(super) filter: Option<String>,
+    /// With --filter: only say what would be done, and how to confirm it
+    #[arg(long, requires = "filter", conflicts_with = "confirm")]
+    pub(super) dry_run: bool,
+    /// With --filter: what the dry run said. To revoke serials: the serial again; the number of several
+    #[arg(long, value_name = "VALUE")]
+    pub(super) confirm: Option<String>,
     /// Why, in your words; kept in the audit log, never sent to the device
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
@@ -264,9 +345,6 @@ pub(super) struct Revoke {
     /// cessationOfOperation, privilegeWithdrawn, unspecified
     #[arg(long, value_name = "WORD")]
     pub(super) reason_code: Option<String>,
-    /// The serial again; the number of serials when there are several
-    #[arg(long, value_name = "VALUE")]
-    pub(super) confirm: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

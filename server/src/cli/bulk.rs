@@ -13,6 +13,7 @@ use super::{
     args::Decide,
     client::{Client, read},
     device::encode,
+    interrupt::Interrupt,
     screen::{Screen, Style, Text},
     table::thousands,
     words,
@@ -33,6 +34,9 @@ pub(super) fn decide(
     client: &Client,
     screen: &Screen,
 ) -> Result<Done, Problem> {
+    if decide.filter.is_some() {
+        return super::job::filtered(verb, decide, None, client, screen);
+    }
     decide_each(verb, &serials(&decide.serials)?, decide.reason.as_deref(), more, client, screen)
 }
 
@@ -89,8 +93,14 @@ pub(super) fn decide_each(
         return Ok(Done::Well);
     }
     let mut failed = Vec::new();
-    let mut progress = Progress::new(verb, serials.len());
+    let mut progress = Progress::new(verb, serials.len(), 0);
+    let interrupt = Interrupt::take();
+    let mut tried = 0;
     for (at, serial) in serials.iter().enumerate() {
+        if interrupt.pressed() {
+            break;
+        }
+        tried = at + 1;
         body["confirm"] = json!(serial);
         match client.post(&path(serial), &body) {
             Ok(document) => say(&document, screen)?,
@@ -104,15 +114,24 @@ pub(super) fn decide_each(
         progress.step(at + 1, failed.len());
     }
     progress.end();
-    let done = thousands((serials.len() - failed.len()) as u64);
+    let done = thousands((tried - failed.len()) as u64);
     screen.footer(format!("done {done} · skipped 0 · failed {}", failed.len()));
-    if failed.is_empty() {
+    let left = serials.len() - tried;
+    if left > 0 {
+        screen.footer(format!("not tried {}, from {} on", thousands(left as u64), serials[tried]));
+    }
+    if failed.is_empty() && left == 0 {
         return Ok(Done::Well);
     }
-    if failed.len() <= NAMED_MAX {
-        screen.footer(format!("again: muster device {verb} {} --reason …", failed.join(" ")));
+    if !failed.is_empty() && failed.len() <= NAMED_MAX {
+        screen.footer(again(verb, &failed));
     }
     Ok(Done::SomeFailed)
+}
+
+/// The line that tries the failed ones again.
+pub(super) fn again(verb: &str, failed: &[&str]) -> String {
+    format!("again: muster device {verb} {} --reason …", failed.join(" "))
 }
 
 fn stops_all(code: Code) -> bool {
@@ -129,31 +148,33 @@ fn stops_all(code: Code) -> bool {
 }
 
 /// A count in place, where a terminal reads it and the work takes longer than a glance.
-struct Progress<'a> {
-    verb: &'a str,
+pub(super) struct Progress {
+    verb: String,
     of: usize,
+    /// Done before it was watched.
+    before: usize,
     began: Instant,
     shown: bool,
 }
 
-impl<'a> Progress<'a> {
-    fn new(verb: &'a str, of: usize) -> Self {
-        Self { verb, of, began: Instant::now(), shown: false }
+impl Progress {
+    pub(super) fn new(verb: &str, of: usize, before: usize) -> Self {
+        Self { verb: verb.to_owned(), of, before, began: Instant::now(), shown: false }
     }
 
-    fn step(&mut self, done: usize, failed: usize) {
+    pub(super) fn step(&mut self, done: usize, failed: usize) {
         let elapsed = self.began.elapsed();
         if !std::io::stderr().is_terminal() || elapsed < Duration::from_millis(300) {
             return;
         }
-        let rate = done as f64 / elapsed.as_secs_f64();
-        let left = ((self.of - done) as f64 / rate.max(0.001)) as i64;
+        let rate = done.saturating_sub(self.before) as f64 / elapsed.as_secs_f64();
+        let left = (self.of.saturating_sub(done) as f64 / rate.max(0.001)) as i64;
         let left = words::span(left * 1000);
         eprint!("\r\x1b[K{}  {done}/{}  {rate:.0}/s  {left} left · {failed} failed", self.verb, self.of);
         self.shown = true;
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         if self.shown {
             eprint!("\r\x1b[K");
         }

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::{
     Agent,
-    http::{Method, Request},
+    http::{Method, Request, StatusCode},
     tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
 };
 
@@ -29,6 +29,10 @@ use crate::{
 const ANSWER_MAX: u64 = 2 << 30;
 /// Largest refusal read, octets.
 const PROBLEM_MAX: u64 = 1 << 20;
+/// Longest an answer that lasts is read before it is asked for again.
+const LASTS: Duration = Duration::from_secs(300);
+/// Times a request that came too soon is sent again.
+const TOO_SOON: usize = 20;
 /// A token is 256 random bits in text; a file that is longer is no token file.
 const TOKEN_FILE_MAX: u64 = 4096;
 
@@ -88,6 +92,33 @@ impl Client {
         self.exchange(&Method::GET, path, None, &[])
     }
 
+    /// Host and port.
+    pub(super) fn authority(&self) -> String {
+        let authority = self.base.trim_start_matches("https://").trim_end_matches('/');
+        let port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if port { authority.to_owned() } else { format!("{authority}:443") }
+    }
+
+    /// GET of what lasts: the answer as it comes. It ends after a while all the same, so that a connection
+    /// that is dead is found to be.
+    pub(super) fn open(&self, path: &str) -> Result<impl std::io::Read + use<>, Problem> {
+        let url = format!("{}{path}", self.base);
+        let request = Request::get(&url).header("authorization", &self.authorization).body(());
+        let began = Instant::now();
+        let sent = request.map_err(ureq::Error::from).and_then(|request| {
+            let request = self.agent.configure_request(request);
+            let request = request.timeout_global(None).timeout_connect(Some(self.timeout));
+            let request = request.timeout_recv_response(Some(self.timeout)).timeout_recv_body(Some(LASTS));
+            self.agent.run(request.build())
+        });
+        let mut response = sent.map_err(|error| self.unreached(&error, began))?;
+        if response.status().is_success() {
+            return Ok(response.into_body().into_reader());
+        }
+        let bytes = response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec().unwrap_or_default();
+        Err(self.refused(&bytes, response.status(), &format!("GET {url}")))
+    }
+
     /// POST of a JSON document.
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Problem> {
         self.send(Method::POST, path, Some("application/json"), body.to_string().as_bytes())
@@ -134,7 +165,26 @@ impl Client {
         })
     }
 
+    /// A request; one that the server finds too soon after others is sent again when it says.
     fn exchange(
+        &self,
+        method: &Method,
+        path: &str,
+        content: Option<&str>,
+        body: &[u8],
+    ) -> Result<Vec<u8>, Problem> {
+        for _ in 0..TOO_SOON {
+            match self.exchange_once(method, path, content, body) {
+                Err(problem) if problem.retry_s.is_some_and(|s| s <= 2) => {
+                    std::thread::sleep(Duration::from_secs(problem.retry_s.unwrap_or(1)));
+                }
+                other => return other,
+            }
+        }
+        self.exchange_once(method, path, content, body)
+    }
+
+    fn exchange_once(
         &self,
         method: &Method,
         path: &str,
@@ -157,18 +207,26 @@ impl Client {
         };
         let mut response = sent.map_err(|error| self.unreached(&error, began))?;
         let status = response.status();
+        let retry_s =
+            response.headers().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
         let read = response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();
         let bytes = read.map_err(|error| self.unreached(&error, began))?;
         let place = || format!("{method} {url}");
         if status.is_success() {
             return Ok(bytes);
         }
-        Err(Problem::from_document(&bytes).unwrap_or_else(|| {
+        let mut problem = self.refused(&bytes, status, &place());
+        problem.retry_s = retry_s;
+        Err(problem)
+    }
+
+    fn refused(&self, bytes: &[u8], status: StatusCode, place: &str) -> Problem {
+        Problem::from_document(bytes).unwrap_or_else(|| {
             Problem::new(Code::Fault)
                 .what(format!("the server answered {status} without saying why"))
-                .at(place())
+                .at(place)
                 .next("is --server a Muster server? something between may have answered")
-        }))
+        })
     }
 
     fn unreached(&self, error: &ureq::Error, began: Instant) -> Problem {

@@ -34,6 +34,7 @@ pub(super) fn run(verb: Device, client: &Client, screen: &Screen) -> Result<Done
     match verb {
         Device::List(list) => self::list(&list, client, screen),
         Device::Show { serial, history } => show(&serial, history, client, screen),
+        Device::Explain(explain) => super::explain::run(&explain, client, screen),
         Device::Suspend(decide) => bulk::decide("suspend", &decide, &json!({}), client, screen),
         Device::Resume(decide) => bulk::decide("resume", &decide, &json!({}), client, screen),
         Device::Quarantine(decide) => bulk::decide("quarantine", &decide, &json!({}), client, screen),
@@ -363,6 +364,9 @@ fn happened(row: &view::AuditRow, detail: &DeviceDetail) -> String {
 
 /// What cannot be undone is asked for twice: the serial again, or the number of serials.
 fn revoke(verb: &str, revoke: &Revoke, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    if revoke.decide.filter.is_some() {
+        return super::job::filtered(verb, &revoke.decide, revoke.reason_code.as_deref(), client, screen);
+    }
     let serials = bulk::serials(&revoke.decide.serials)?;
     let wanted = match &serials[..] {
         [one] => one.clone(),
@@ -378,7 +382,7 @@ fn revoke(verb: &str, revoke: &Revoke, client: &Client, screen: &Screen) -> Resu
                    privilegeWithdrawn, affiliationChanged, cACompromise or unspecified",
             ));
     }
-    match revoke.confirm.as_deref() {
+    match revoke.decide.confirm.as_deref() {
         Some(given) if given == wanted => {}
         given => {
             let why = given.map_or("--confirm is not there".to_owned(), |given| {

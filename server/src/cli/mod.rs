@@ -10,6 +10,8 @@
 //! | `args` | the grammar |
 //! | `client` | HTTPS: one trusted file, one token |
 //! | `screen`, `table`, `words` | the one writer; listings; how a single value is said |
+//! | `job`, `events`, `explain`, `doctor`, `interrupt`, `tools` | many at once; what happens; why; how it is; Ctrl-C; the
+//! commands themselves |
 //! | `device`, `readings`, `watch`, `bulk`, `group`, `batch`, `session`, `audit`, `operator`, `token`, `login`, `cert`,
 //! `certs`, `local` | the nouns |
 
@@ -21,7 +23,12 @@ mod cert;
 mod certs;
 mod client;
 mod device;
+mod doctor;
+mod events;
+mod explain;
 mod group;
+mod interrupt;
+mod job;
 mod local;
 mod login;
 mod operator;
@@ -30,6 +37,7 @@ mod screen;
 mod session;
 mod table;
 mod token;
+mod tools;
 mod watch;
 mod words;
 
@@ -118,6 +126,9 @@ fn dispatch(
     let noun = match noun {
         Noun::Config(args) => return local::config(args.verb.as_ref(), loaded, screen),
         Noun::Explain { code } => return local::explain(&code, screen),
+        Noun::Completions { shell } => return tools::completions(shell, screen),
+        Noun::Man { dir } => return tools::man(&dir, screen),
+        Noun::Schema { name } => return tools::schema(name.as_deref(), screen),
         Noun::Serve(serve) => return local::serve(&serve, global, screen),
         other => other,
     };
@@ -134,7 +145,15 @@ fn dispatch(
         Noun::Token(verb) => token::run(verb, &Client::new(&config)?, screen),
         Noun::Login => login::run(&config, screen),
         Noun::Status => session::status(&Client::new(&config)?, screen),
-        Noun::Config(_) | Noun::Explain { .. } | Noun::Serve(_) => Ok(Done::Well),
+        Noun::Job(verb) => job::run(&verb, &Client::new(&config)?, screen),
+        Noun::Events(events) => events::run(&events, &Client::new(&config)?, screen),
+        Noun::Doctor => doctor::run(&config, screen),
+        Noun::Config(_)
+        | Noun::Explain { .. }
+        | Noun::Serve(_)
+        | Noun::Completions { .. }
+        | Noun::Man { .. }
+        | Noun::Schema { .. } => Ok(Done::Well),
     }
 }
 

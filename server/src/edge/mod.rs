@@ -17,6 +17,7 @@
 //! | [`tls`] | TLS, all of it; whose certificate passes the handshake |
 //! | `connection` | one connection from accept to close |
 //! | [`identity`], [`gate`] | who it is; whether it may come in |
+//! | [`replay`] | the same answers, without a connection |
 //! | [`trust`] | whom the edge believes beyond the registry: authorities, services, the way of verifying |
 //! | [`feed`] | what services read: the log from a position, alone or as a group |
 //! | [`principal`] | what it may publish, subscribe to and be handed |
@@ -45,6 +46,7 @@ mod pace;
 mod presence;
 pub mod principal;
 pub mod proxy;
+pub mod replay;
 pub mod roster;
 pub mod sessions;
 mod shard;

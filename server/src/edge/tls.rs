@@ -16,10 +16,11 @@ use muster_shared::{CertificateId, Code, limits::TLS_FRAGMENT_MAX};
 use rustls::{
     AlertDescription, CertificateError, Error, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
+    server::danger::ClientCertVerifier as _,
     server::{NoServerSessionStorage, ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use self::verifier::ClientVerifier;
 pub(super) use self::verifier::certificate_id;
@@ -128,6 +129,20 @@ pub enum TlsFault {
     /// More of an unfinished handshake message than any client needs.
     #[error("handshake message is larger than the limit")]
     TooMuch,
+}
+
+/// Whether the handshake would let this certificate through at this time: by the verifier itself.
+///
+/// # Errors
+/// [`TlsFault`] as a connection would end with.
+pub(super) fn verify(
+    verdicts: &Arc<Verdicts>,
+    trust: &Arc<Trust>,
+    leaf: &CertificateDer<'_>,
+    now: UnixTime,
+) -> Result<(), TlsFault> {
+    let verifier = ClientVerifier::new(Arc::clone(verdicts), Arc::clone(trust));
+    Ok(verifier.verify_client_cert(leaf, &[], now).map(drop)?)
 }
 
 impl TlsFault {

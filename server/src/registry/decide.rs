@@ -15,7 +15,7 @@ use super::{
     error::RegistryError,
     now_ms,
     session::words,
-    sqlite::{Connection, digest, int, parse},
+    sqlite::{Connection, digest, int, parse, uint},
     verdict::{CertificateStatus, DeviceKey},
 };
 
@@ -88,6 +88,30 @@ impl fmt::Display for Target {
     }
 }
 
+/// What a decision is about: a device, and perhaps the version of it that was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aim {
+    /// Which device.
+    pub target: Target,
+    /// The audit row of its last change, as whoever decides has seen it: nothing is decided when it has
+    /// changed since. `None`: whatever it is.
+    pub seen: Option<u64>,
+}
+
+impl Aim {
+    /// A device as it was seen.
+    #[must_use]
+    pub fn seen(target: &Target, seen: Option<u64>) -> Self {
+        Self { target: target.clone(), seen }
+    }
+}
+
+impl<T: Into<Target>> From<T> for Aim {
+    fn from(target: T) -> Self {
+        Self { target: target.into(), seen: None }
+    }
+}
+
 /// A decision that was made: committed, and in the verdicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decided {
@@ -115,6 +139,14 @@ impl Reason {
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self { text: text.to_owned(), code: None }
+    }
+
+    /// Whether its text can be kept.
+    ///
+    /// # Errors
+    /// [`RegistryError::Value`] for one that is too long or has control characters.
+    pub fn check_text(&self) -> Result<(), RegistryError> {
+        self.check(Act::FirstConnection).map(drop)
     }
 
     pub(super) fn check(&self, act: Act) -> Result<&str, RegistryError> {
@@ -188,7 +220,7 @@ async fn load(connection: &mut Connection, id: i64) -> Result<Row, RegistryError
 
 /// Which device a decision is about, before it is looked up.
 pub(super) enum Whom {
-    Target(Target),
+    Aim(Aim),
     Row(i64),
 }
 
@@ -205,7 +237,11 @@ pub(super) async fn decide(
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let id = match whom {
-        Whom::Target(target) => find(&mut tx, &actor.scope.narrow(&target)?).await?,
+        Whom::Aim(Aim { target, seen }) => {
+            let id = find(&mut tx, &actor.scope.narrow(&target)?).await?;
+            unchanged(&mut tx, id, seen).await?;
+            id
+        }
         Whom::Row(id) => id,
     };
     let row = load(&mut tx, id).await?;
@@ -274,6 +310,15 @@ pub(super) async fn decide(
         audit_no: stamp.no,
         decided_at_ms: stamp.at_ms,
     })
+}
+
+/// The device is as it was seen.
+async fn unchanged(tx: &mut Connection, id: i64, seen: Option<u64>) -> Result<(), RegistryError> {
+    let Some(seen) = seen else { return Ok(()) };
+    let (serial, now): (String, i64) =
+        sqlx::query_as("SELECT serial, changed_no FROM device WHERE id = $1").bind(id).fetch_one(tx).await?;
+    let (serial, now) = (parse(&serial, "a device's serial")?, uint(now));
+    if now == seen { Ok(()) } else { Err(RegistryError::Changed { serial, seen, now }) }
 }
 
 fn action(act: Act) -> &'static str {

@@ -63,6 +63,16 @@ pub enum RegistryError {
         /// Where it was found.
         stations: Vec<StationId>,
     },
+    /// The device is not as it was seen.
+    #[error("{serial} has changed since: it was at {seen}, it is at {now}")]
+    Changed {
+        /// The device.
+        serial: SerialNumber,
+        /// The audit row of the change that was seen.
+        seen: u64,
+        /// The audit row of its last change.
+        now: u64,
+    },
     /// An act that needs a reason came without one.
     #[error("{0} needs a reason")]
     ReasonMissing(&'static str),
@@ -178,6 +188,7 @@ impl RegistryError {
                 Code::TransitionNotAllowed
             }
             Self::CertificateUnknown(_) => Code::CertificateUnknown,
+            Self::Changed { .. } => Code::DeviceChanged,
             Self::ReasonMissing(_) => Code::ReasonMissing,
             Self::Ambiguous { .. } | Self::BatchAmbiguous { .. } | Self::Value { .. } => Code::UsageWrong,
             Self::Manifest { code, .. } => *code,

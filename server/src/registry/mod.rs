@@ -37,6 +37,8 @@
 //! | [`listing`], `standing` | which devices there are, by what is kept in their rows for it |
 //! | [`query`], [`timeline`] | one device's page; what happened to it, a line each |
 //! | [`label`] | tags, groups and notes |
+//! | [`follow`] | what followers of facts are told |
+//! | [`idempotency`], [`jobs`] | requests that are asked twice; one act on many devices |
 //! | `load` | the file's word, into the verdicts |
 //! | `sqlite` | the backend: how the file is opened, written and upgraded |
 
@@ -70,9 +72,12 @@ pub mod enforce;
 mod error;
 pub mod facts;
 pub mod filter;
+pub mod follow;
 pub mod group;
+pub mod idempotency;
 pub mod import;
 mod index;
+pub mod jobs;
 pub mod label;
 pub mod listing;
 mod load;
@@ -105,7 +110,7 @@ pub use actor::{Actor, Need, Role, Scope};
 pub use audit::{AuditFilter, AuditHead, AuditReport, AuditRow, checkpoint::Checkpoint};
 pub use batches::BatchRow;
 pub use changes::Change;
-pub use decide::{Decided, Reason, RevocationReason, Target};
+pub use decide::{Aim, Decided, Reason, RevocationReason, Target};
 pub use device::{Act, DeviceState};
 pub use enforce::Unenforced;
 pub use error::RegistryError;
@@ -356,11 +361,11 @@ impl Registry {
     pub async fn decide(
         &self,
         actor: &Actor,
-        target: impl Into<Target>,
+        target: impl Into<decide::Aim>,
         act: Act,
         reason: &Reason,
     ) -> Result<Decided, RegistryError> {
-        let (actor, whom, reason) = (actor.clone(), decide::Whom::Target(target.into()), reason.clone());
+        let (actor, whom, reason) = (actor.clone(), decide::Whom::Aim(target.into()), reason.clone());
         self.run(|inner| async move { decide::decide(&inner, &actor, whom, act, &reason, None).await }).await
     }
 

@@ -47,6 +47,9 @@ const REGISTRY: &[Step] = &[
     (12, "audit checkpoint", include_str!("../../migrations/sqlite/registry/0012_audit_checkpoint.sql")),
     (20, "standing", include_str!("../../migrations/sqlite/registry/0020_standing.sql")),
     (21, "label", include_str!("../../migrations/sqlite/registry/0021_label.sql")),
+    (30, "follow", include_str!("../../migrations/sqlite/registry/0030_follow.sql")),
+    (31, "idempotency", include_str!("../../migrations/sqlite/registry/0031_idempotency.sql")),
+    (32, "jobs", include_str!("../../migrations/sqlite/registry/0032_jobs.sql")),
     (50, "overview", include_str!("../../migrations/sqlite/registry/0050_overview.sql")),
     (51, "start", include_str!("../../migrations/sqlite/registry/0051_start.sql")),
 ];

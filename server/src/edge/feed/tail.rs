@@ -117,6 +117,20 @@ impl Tail {
         Feed::new(Arc::clone(self), from)
     }
 
+    /// Which node's log this is.
+    #[must_use]
+    pub fn node(&self) -> u64 {
+        self.reader.node()
+    }
+
+    /// The log's last position: a feed from there hears what is new.
+    ///
+    /// # Errors
+    /// [`ReadError`]: the log cannot be read now.
+    pub async fn end(&self) -> Result<Position, ReadError> {
+        Ok(self.reader.end().await?.position(self.reader.node()))
+    }
+
     /// One message, from memory or from the log: what a session had under way when it ended. `None`: the log
     /// does not have it any more.
     ///

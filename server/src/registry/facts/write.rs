@@ -7,6 +7,7 @@ use super::{Claimed, Connected, Fact, RefusalCount, RefusalKey, SessionFact};
 use crate::registry::{
     Inner, continuity,
     error::RegistryError,
+    follow,
     session::{DisconnectReason, SessionId},
     sqlite::{Connection, int},
     verdict::Verdicts,
@@ -17,10 +18,15 @@ pub(super) async fn write(inner: &Inner, rows: &[Fact]) -> Result<(), RegistryEr
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     sessions(&mut tx, &inner.verdicts, rows).await?;
+    let refusals = rows.iter().filter(|row| matches!(row, Fact::Refusal(..))).count() as u64;
+    let mut turn = if refusals > 0 { follow::turns(&mut tx, refusals).await? } else { 0 };
     for row in rows {
         match row {
             Fact::Session(_) => {}
-            Fact::Refusal(key, count) => refused(&mut tx, &inner.verdicts, key, count).await?,
+            Fact::Refusal(key, count) => {
+                refused(&mut tx, &inner.verdicts, key, count, turn).await?;
+                turn += 1;
+            }
             Fact::Continuity(device) => {
                 continuity::write(&mut tx, &inner.continuity, &inner.verdicts, *device).await?;
             }
@@ -85,6 +91,7 @@ async fn refused(
     verdicts: &Verdicts,
     key: &RefusalKey,
     count: &RefusalCount,
+    turn: u64,
 ) -> Result<(), RegistryError> {
     let (device, claimed) = match &key.who {
         Claimed::Device(device) => (verdicts.row(*device).unwrap_or(0), String::new()),
@@ -92,10 +99,11 @@ async fn refused(
         Claimed::Nobody => (0, String::new()),
     };
     sqlx::query(
-        "INSERT INTO refusal (device, claimed, code, minute_ms, count, last_at_ms, remote)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO refusal (device, claimed, code, minute_ms, count, last_at_ms, remote, turn)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (device, claimed, code, minute_ms) DO UPDATE
-         SET count = refusal.count + excluded.count, last_at_ms = excluded.last_at_ms, remote = excluded.remote",
+         SET count = refusal.count + excluded.count, last_at_ms = excluded.last_at_ms, remote = excluded.remote,
+             turn = excluded.turn",
     )
     .bind(device)
     .bind(claimed)
@@ -104,6 +112,7 @@ async fn refused(
     .bind(int(count.count))
     .bind(int(count.last_at_ms))
     .bind(count.remote.map(|remote| remote.to_string()))
+    .bind(int(turn))
     .execute(tx)
     .await?;
     Ok(())
