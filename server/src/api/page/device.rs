@@ -173,10 +173,10 @@ pub(super) async fn show(
 
 /// Its live session's figures.
 async fn live(api: &Api, device: &view::Device) -> Result<Option<Live>, Problem> {
-    let sessions: view::Page<view::Session> = api.get("/v1/sessions").await?;
-    let of = sessions.items.into_iter().find(|session| {
-        session.serial.as_ref() == Some(&device.serial) && session.tenant.as_ref() == Some(&device.tenant)
-    });
+    let target = format!("{}/{}", device.tenant, device.serial);
+    let path = format!("/v1/devices/{}/session", encoded(&target));
+    let sessions: view::Page<view::Session> = api.get(&path).await?;
+    let of = sessions.items.into_iter().next();
     Ok(of.map(|session| Live {
         since: When::span(&session.since),
         address: session.address,
