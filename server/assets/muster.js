@@ -389,6 +389,8 @@
     addEventListener("pagehide", close);
     open();
     setInterval(refresh, 250);
+    // A job tells how far it is when it is asked.
+    if (one('[data-poll="1"]')) setInterval(() => { if (one('[data-poll="1"]')) dirty = true; }, 2000);
   }
 
   // ---- keys ----

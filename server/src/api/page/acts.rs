@@ -58,7 +58,7 @@ fn is_act(act: &str) -> bool {
 }
 
 /// What cannot be undone.
-fn is_final(act: &str) -> bool {
+pub(super) fn is_final(act: &str) -> bool {
     matches!(act, "revoke" | "decommission")
 }
 

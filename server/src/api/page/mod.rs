@@ -17,7 +17,7 @@
 //! | `data` | the API, asked within the process |
 //! | `assets` | style sheet, script, icon: in the binary, named by digest |
 //! | `parts`, `chart`, `events` | chips, instants, icons; charts in SVG; one line for what happened |
-//! | `overview`, `devices`, `device`, `readings`, `acts`, `batches`, `certificates`, `audit`, `settings` | the pages |
+//! | `overview`, `devices`, `device`, `readings`, `acts`, `jobs`, `batches`, `certificates`, `audit`, `settings` | the pages |
 
 use askama::Template;
 use axum::{
@@ -39,6 +39,7 @@ mod device;
 mod devices;
 mod events;
 mod form;
+mod jobs;
 mod overview;
 mod parts;
 mod readings;
