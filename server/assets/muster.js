@@ -390,7 +390,7 @@
     open();
     setInterval(refresh, 250);
     // A job tells how far it is when it is asked.
-    if (one('[data-poll="1"]')) setInterval(() => { if (one('[data-poll="1"]')) dirty = true; }, 2000);
+    if (one("[data-poll]")) setInterval(() => { if (one("[data-poll]")) dirty = true; }, 2000);
   }
 
   // ---- keys ----
