@@ -141,7 +141,7 @@ impl Shell {
         }
     }
 
-    #[expect(clippy::unused_self, reason = "templates reach what they need through it")]
+    /// Templates reach what they need through the shell.
     fn icon(&self, name: &'static str) -> Icon {
         Icon(name)
     }
