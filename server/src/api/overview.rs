@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Doors, Path,
     auth::{Caller, Need},
-    devices::{refused, target},
+    devices::{refused, seen},
     error::Problem,
     routes::{About, Routes},
     status::shown,
@@ -143,7 +143,7 @@ pub(super) async fn session(
     Path(serial): Path<String>,
 ) -> Result<Json<view::Page<view::Session>>, Problem> {
     caller.may(Need::Look)?;
-    let target = target(&serial)?;
+    let target = seen(&caller, &serial)?;
     let detail = doors.registry.device(&target).await.map_err(|error| refused(error, &target))?;
     let live = doors.roster.is_online(detail.row.key);
     let items: Vec<_> = live.iter().map(|of| shown(of, &doors.registry.verdicts())).collect();
