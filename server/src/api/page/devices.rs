@@ -125,6 +125,43 @@ pub(super) struct Row {
     pub(super) extras: Vec<String>,
 }
 
+/// A head that sorts by its column.
+struct Head {
+    name: &'static str,
+    href: String,
+    /// `ascending`, `descending`, or nothing.
+    sorted: &'static str,
+}
+
+/// Columns that are sorted by, with the order's word; the first press gives what is asked for most.
+const SORTS: [(&str, &str); 4] =
+    [("Serial", "serial"), ("Presence", "seen"), ("Certificate ends", "expires"), ("Note", "refused")];
+
+fn sorts(asked: &Asked) -> Vec<Head> {
+    let now = asked.sort.as_deref().unwrap_or_default();
+    let head = |(name, key): (&'static str, &str)| {
+        let reversed = format!("-{key}");
+        // By serial and by end the least comes first, by the others the most.
+        let (first, second) = match key {
+            "serial" | "expires" => ("ascending", "descending"),
+            _ => ("descending", "ascending"),
+        };
+        let (sorted, next) = match now {
+            now if now == key => (first, reversed),
+            now if now == reversed => (second, String::new()),
+            _ => ("", key.to_owned()),
+        };
+        let query = [
+            ("filter", asked.filter().to_owned()),
+            ("sort", next),
+            ("cols", asked.cols.clone().unwrap_or_default()),
+            ("density", asked.density.clone().unwrap_or_default()),
+        ];
+        Head { name, href: address("/devices", &query), sorted }
+    };
+    SORTS.into_iter().map(head).collect()
+}
+
 impl Row {
     pub(super) fn of(device: &view::Device) -> Self {
         Self {

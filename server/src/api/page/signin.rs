@@ -13,8 +13,11 @@ use crate::api::error::Problem;
 pub(in crate::api) enum Door<'a> {
     /// A link that is looked at, and whom it is for: who presses the button uses it up.
     Link(&'a str),
-    /// A token is asked for.
-    Token,
+    /// A token is asked for; `ended` when a session was over.
+    Token {
+        /// Whether one was.
+        ended: bool,
+    },
     /// It stayed shut.
     Refused(&'a Problem),
 }
@@ -25,25 +28,26 @@ struct SignIn<'a> {
     shell: Shell,
     link: Option<&'a str>,
     then: &'a str,
+    ended: bool,
     problem: Option<&'a Problem>,
 }
 
 /// The page at the door. `then` is where to go on afterwards.
 pub(in crate::api) fn door(door: &Door<'_>, then: &str) -> Response {
-    let (link, problem) = match door {
-        Door::Link(name) => (Some(*name), None),
-        Door::Token => (None, None),
-        Door::Refused(problem) => (None, Some(*problem)),
+    let (link, problem, ended) = match door {
+        Door::Link(name) => (Some(*name), None, false),
+        Door::Token { ended } => (None, None, *ended),
+        Door::Refused(problem) => (None, Some(*problem), false),
     };
     let status = problem.map_or(200, |problem| problem.status());
-    let page = SignIn { shell: Shell::outside("Sign in"), link, then: within(then), problem };
+    let page = SignIn { shell: Shell::outside("Sign in"), link, then: within(then), ended, problem };
     page_with(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), &page)
 }
 
-/// Where the address says to go on.
-pub(in crate::api) fn then(uri: &Uri) -> String {
+/// The page that asks for a token, as its address says: where to go on, and whether a session was over.
+pub(in crate::api) fn asked(uri: &Uri) -> Response {
     let fields = super::form::Fields::read(uri.query().unwrap_or_default()).unwrap_or_default();
-    within(fields.one("then").unwrap_or("/")).to_owned()
+    door(&Door::Token { ended: fields.one("ended").is_some() }, fields.one("then").unwrap_or("/"))
 }
 
 /// Where to go on: within this site, whatever the address says.
@@ -61,11 +65,10 @@ mod tests {
     fn nobody_is_sent_elsewhere_after_signing_in() {
         let here = "/devices?filter=state%3Aactive";
         assert_eq!(within(here), here);
-        for away in ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "", "/a\nb"] {
+        for away in
+            ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "", "/a\nb"]
+        {
             assert_eq!(within(away), "/", "{away:?}");
         }
-        let asked: Uri = "/login?then=%2Fdevices%3Ffilter%3Da".parse().unwrap();
-        assert_eq!(then(&asked), "/devices?filter=a");
-        assert_eq!(then(&"/login?then=%2F%2Fevil".parse().unwrap()), "/");
     }
 }
