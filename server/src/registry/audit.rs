@@ -403,7 +403,7 @@ pub(super) async fn page(
     let more = rows.len() > limit.max(1) as usize;
     let items: Vec<_> = rows.into_iter().take(limit.max(1) as usize).map(row).collect();
     let next = items.last().filter(|_| more).map(|last| last.no.to_string());
-    Ok(Page { items, next, total })
+    Ok(Page { items, next, total, exact: true })
 }
 
 /// Reads the whole log in one snapshot and follows its chain, past every checkpoint that was signed.
