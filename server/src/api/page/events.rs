@@ -34,7 +34,7 @@ impl Event {
 
 /// Where an audit row is shown.
 pub(super) fn audit_href(no: u64) -> String {
-    format!("/audit?after={}#no-{no}", no.saturating_sub(1))
+    format!("/audit?after={}#no-{no}", no.saturating_add(1))
 }
 
 /// A decision.

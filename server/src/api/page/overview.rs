@@ -54,12 +54,8 @@ struct Page {
 pub(super) async fn show(api: Api) -> Result<Response, Problem> {
     let status = api.status().await?;
     let overview: Overview = api.get("/v1/overview").await?;
-    let head: view::Page<view::AuditRow> = api.get("/v1/audit?limit=1").await?;
-    let after = head.total.unwrap_or(0).saturating_sub(EVENTS);
-    let rows: view::Page<view::AuditRow> =
-        api.get(&format!("/v1/audit?after={after}&limit={EVENTS}")).await?;
-    let mut happened: Vec<Event> = rows.items.iter().map(events::decision).collect();
-    happened.reverse();
+    let rows: view::Page<view::AuditRow> = api.get(&format!("/v1/audit?order=newest&limit={EVENTS}")).await?;
+    let happened = rows.items.iter().map(events::decision).collect();
     Ok(page(&Page {
         shell: Shell::new("Overview", Section::Overview, &status),
         needs: needs(&overview),
