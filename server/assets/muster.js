@@ -229,11 +229,12 @@
   let retry = 1;
   let freshAt = Date.now();
 
-  function state(name, word, glyph) {
+  function state(name, word, glyph, since = "") {
     if (!pill) return;
     pill.dataset.state = name;
     one(".dot", pill).textContent = glyph;
     one(".word", pill).textContent = word;
+    one(".since", pill).textContent = since;
   }
 
   // A person is at it: what is on the page stays as it is.
@@ -358,7 +359,7 @@
     clearTimeout(waiting);
     if (paused || document.hidden) return;
     const { clock: at } = parts(new Date(freshAt));
-    state("away", `Reconnecting in ${seconds} s · data from ${at}`, "◌");
+    state("away", `Reconnecting in ${seconds} s`, "◌", `data from ${at}`);
     if (lostAt && Date.now() - lostAt > 30000) document.body.classList.add("stale");
     waiting = setTimeout(() => (seconds > 1 ? wait(seconds - 1) : open()), 1000);
   }
@@ -388,6 +389,8 @@
     addEventListener("pagehide", close);
     open();
     setInterval(refresh, 250);
+    // A job tells how far it is when it is asked.
+    if (one("[data-poll]")) setInterval(() => { if (one("[data-poll]")) dirty = true; }, 2000);
   }
 
   // ---- keys ----

@@ -67,7 +67,7 @@ fn no_page_holds_markup_of_somebody_else_or_anything_inline() {
         {
             assert!(!html.contains(inline), "{path} has {inline}");
         }
-        assert_eq!(html.matches("<script").count(), 1, "{path}");
+        assert!(html.matches("<script").count() <= 1, "{path}");
         assert_eq!(html.matches("<h1").count(), 1, "{path} has one main heading");
         assert!(html.contains("<html lang=\"en\">") && html.contains("<main"), "{path}");
     }

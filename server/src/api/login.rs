@@ -2,13 +2,13 @@
 //!
 //! `GET /once/{secret}` shows a button and changes nothing: mail scanners and previews open every link they
 //! see. The `POST` of that button uses the link up and sets the session's cookie. These pages work without
-//! script and load nothing.
+//! script.
 
 use axum::{
     Json, Router,
     body::Body,
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -21,6 +21,7 @@ use super::{
     auth::{self, COOKIE, Caller, With},
     body,
     error::Problem,
+    page::{self, Door},
     routes::{About, Routes},
     time, view,
 };
@@ -72,13 +73,7 @@ pub(super) async fn once(
         Err(limited) => Err(limited),
     };
     match looked {
-        Ok(name) => page(
-            "Sign in",
-            &format!(
-                "<p>This link lets <strong>{}</strong> in, once.</p><form method=\"post\"><button>Sign in</button></form>",
-                escaped(&name)
-            ),
-        ),
+        Ok(name) => page::door(&Door::Link(&name), "/"),
         Err(problem) => problem.into_response(),
     }
 }
@@ -92,7 +87,7 @@ pub(super) async fn redeem(
     let (parts, _) = request.into_parts();
     let at = auth::arrival(&parts);
     match redeemed(&doors, &secret, &parts, &at).await {
-        Ok(session) => signed_in(&session),
+        Ok(session) => signed_in(&session, "/"),
         Err(problem) => problem.into_response(),
     }
 }
@@ -107,19 +102,16 @@ async fn redeemed(doors: &Doors, secret: &str, parts: &Parts, at: &Arrival) -> R
 }
 
 /// The form that takes a token.
-pub(super) async fn form() -> Response {
-    page(
-        "Sign in",
-        "<form method=\"post\" action=\"/login\"><p><label>Token <input type=\"password\" name=\"token\" \
-         autocomplete=\"current-password\" required></label></p><button>Sign in</button></form>\
-         <p>No token? On the server&#39;s host: <code>muster operator invite NAME</code></p>",
-    )
+pub(super) async fn form(uri: Uri) -> Response {
+    page::asked(&uri)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Typed {
     token: String,
+    /// Where to go on.
+    then: Option<String>,
 }
 
 /// Opens a session with a token that was typed in.
@@ -127,12 +119,17 @@ pub(super) async fn sign_in(State(doors): State<Doors>, request: Request) -> Res
     let (parts, octets) = request.into_parts();
     let at = auth::arrival(&parts);
     match typed(&doors, &parts, octets, &at).await {
-        Ok(session) => signed_in(&session),
+        Ok((session, then)) => signed_in(&session, page::within(&then)),
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn typed(doors: &Doors, parts: &Parts, octets: Body, at: &Arrival) -> Result<Session, Problem> {
+async fn typed(
+    doors: &Doors,
+    parts: &Parts,
+    octets: Body,
+    at: &Arrival,
+) -> Result<(Session, String), Problem> {
     auth::same_origin(parts, true)?;
     doors.access.may_try(at)?;
     let octets = body(octets, FORM_MAX).await?;
@@ -142,10 +139,10 @@ async fn typed(doors: &Doors, parts: &Parts, octets: Body, at: &Arrival) -> Resu
     let text = std::str::from_utf8(&octets).map_err(|error| wrong(error.to_string()))?;
     let uri =
         format!("/?{text}").parse().map_err(|error: axum::http::uri::InvalidUri| wrong(error.to_string()))?;
-    let Typed { token } =
+    let Typed { token, then } =
         axum::extract::Query::try_from_uri(&uri).map_err(|error| wrong(error.body_text()))?.0;
     match doors.registry.sign_in(token.trim(), at).await {
-        Ok(session) => Ok(session),
+        Ok(session) => Ok((session, then.unwrap_or_default())),
         Err(error) => Err(failed(doors, at, error).await),
     }
 }
@@ -170,18 +167,20 @@ pub(super) async fn sign_out(caller: Caller, State(doors): State<Doors>) -> Resu
     Ok(away("/login", &format!("{COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0")))
 }
 
-fn signed_in(session: &Session) -> Response {
+fn signed_in(session: &Session, then: &str) -> Response {
     // The server ends it, used or not; the browser forgets it at the latest then.
     let age_s = SESSION_MS / 1000;
     let secret = session.expose_secret();
-    away("/", &format!("{COOKIE}={secret}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={age_s}"))
+    away(then, &format!("{COOKIE}={secret}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={age_s}"))
 }
 
 /// To another page of ours, with a cookie.
-fn away(path: &'static str, cookie: &str) -> Response {
+fn away(path: &str, cookie: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
     let headers = response.headers_mut();
-    headers.insert(header::LOCATION, HeaderValue::from_static(path));
+    if let Ok(path) = HeaderValue::from_str(path) {
+        headers.insert(header::LOCATION, path);
+    }
     if let Ok(cookie) = HeaderValue::from_str(cookie) {
         headers.insert(header::SET_COOKIE, cookie);
     }
@@ -224,29 +223,4 @@ pub(super) async fn token(
         })),
         Err(error) => Err(failed(&doors, &at, error).await),
     }
-}
-
-fn page(title: &str, inner: &str) -> Response {
-    let text = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title} · Muster</title>\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"></head>\
-         <body><main><h1>{title}</h1>{inner}</main></body></html>"
-    );
-    let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-    (kind, text).into_response()
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
 }

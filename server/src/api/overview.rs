@@ -2,15 +2,18 @@
 
 use axum::{Json, extract::State};
 use jiff::{Timestamp, tz::TimeZone};
+use muster_shared::Code;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Doors,
+    Doors, Path,
     auth::{Caller, Need},
+    devices::{refused, seen},
     error::Problem,
     routes::{About, Routes},
-    time,
+    status::shown,
+    time, view,
 };
 use crate::registry::overview::{BUCKET_MS, Overview as Read};
 
@@ -122,7 +125,30 @@ const MONTHS: i64 = 12;
 
 /// The routes of this file.
 pub(super) fn routes(routes: Routes) -> Routes {
-    routes.get("/v1/overview", overview, About::new("The fleet at a look").answers::<Overview>("overview"))
+    routes
+        .get("/v1/overview", overview, About::new("The fleet at a look").answers::<Overview>("overview"))
+        .get(
+            "/v1/devices/{serial}/session",
+            session,
+            About::new("A device's live session: a list of one, or of none")
+                .answers::<view::Page<view::Session>>("session.list")
+                .refuses([Code::DeviceUnknown]),
+        )
+}
+
+/// The device's live session: found without a look at the others.
+pub(super) async fn session(
+    caller: Caller,
+    State(doors): State<Doors>,
+    Path(serial): Path<String>,
+) -> Result<Json<view::Page<view::Session>>, Problem> {
+    caller.may(Need::Look)?;
+    let target = seen(&caller, &serial)?;
+    let detail = doors.registry.device(&target).await.map_err(|error| refused(error, &target))?;
+    let live = doors.roster.is_online(detail.row.key);
+    let items: Vec<_> = live.iter().map(|of| shown(of, &doors.registry.verdicts())).collect();
+    let total = items.len() as u64;
+    Ok(Json(view::Page::new("session", items, None, Some(total))))
 }
 
 pub(super) async fn overview(caller: Caller, State(doors): State<Doors>) -> Result<Json<Overview>, Problem> {

@@ -122,7 +122,8 @@ fn seen(doors: &Doors, scope: &Scope) -> Vec<SessionInfo> {
     sessions
 }
 
-fn shown(session: &SessionInfo, verdicts: &Verdicts) -> view::Session {
+/// A live session as every document shows it.
+pub(super) fn shown(session: &SessionInfo, verdicts: &Verdicts) -> view::Session {
     let arrival = &session.arrival;
     let device = arrival.owner.device().map(|device| verdicts.name(device));
     let (service, client_id) = match &arrival.owner {

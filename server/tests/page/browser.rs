@@ -9,11 +9,20 @@ use crate::{
     rig::{Server, read},
 };
 
-/// A browser that asks with the first admin's token.
+/// A browser in which the first operator has come in by the first link.
 fn signed_in(server: &Server) -> Browser {
     let browser = Browser::start(&format!("https://{}", server.https));
     browser.look(1280, 900, false);
-    browser.speak_for(read(server.place().data().join("token")).trim());
+    // Who is not signed in is asked to.
+    browser.go("/devices");
+    assert_eq!(browser.place(), "/login?then=%2Fdevices");
+    let link = read(server.place().data().join("first-link"));
+    let (_, secret) = link.trim().split_once("/once/").unwrap();
+    browser.go(&format!("/once/{secret}"));
+    assert!(browser.text("main").contains("lets admin in, once"), "{}", browser.text("main"));
+    browser.click("main form button");
+    browser.until("signed in", "document.querySelector('header.bar')");
+    assert_eq!(browser.place(), "/");
     browser
 }
 

@@ -175,13 +175,6 @@ impl Browser {
         );
     }
 
-    /// Asks with this token from now on, as a program does.
-    pub fn speak_for(&self, token: &str) {
-        self.devtools("Network.enable", json!({}));
-        let auth = format!("Bearer {token}");
-        self.devtools("Network.setExtraHTTPHeaders", json!({ "headers": { "authorization": auth } }));
-    }
-
     /// With scripts, or without.
     pub fn scripting(&self, on: bool) {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": !on }));

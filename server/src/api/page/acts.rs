@@ -58,7 +58,7 @@ fn is_act(act: &str) -> bool {
 }
 
 /// What cannot be undone.
-fn is_final(act: &str) -> bool {
+pub(super) fn is_final(act: &str) -> bool {
     matches!(act, "revoke" | "decommission")
 }
 
@@ -445,7 +445,8 @@ pub(super) async fn do_many(api: Api, fields: Fields) -> Result<Response, Proble
     allowed(&status)?;
     let act = several_act(&fields)?;
     let mut devices = several(&api, &fields, act).await?;
-    let faults = unfit_many(act, &fields, devices.len());
+    let willing = devices.iter().filter(|one| one.why_not.is_none()).count();
+    let faults = unfit_many(act, &fields, willing);
     if !faults.is_empty() {
         let page = many_page(&status, act, &fields, devices, faults);
         return Ok(page_with(StatusCode::BAD_REQUEST, &page));

@@ -16,10 +16,26 @@ use crate::api::{Query, error::Problem, view};
 /// Rows of a page.
 const ROWS: u64 = 50;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 pub(super) struct Asked {
+    /// Rows below this number.
     after: Option<u64>,
+    actor: Option<String>,
+    action: Option<String>,
+    target: Option<String>,
     check: Option<String>,
+}
+
+impl Asked {
+    /// What is asked for, as it stands in an address.
+    fn filter(&self) -> String {
+        let all = [("actor", &self.actor), ("action", &self.action), ("target", &self.target)];
+        let said = all.into_iter().filter_map(|(name, value)| {
+            let value = value.as_deref().unwrap_or_default().trim();
+            (!value.is_empty()).then(|| format!("&{name}={}", encoded(value)))
+        });
+        said.collect()
+    }
 }
 
 struct Row {
@@ -49,33 +65,38 @@ struct Audit {
     told: String,
     checked: Option<Checked>,
     rows: Vec<Row>,
-    newer_href: Option<String>,
+    first_href: Option<String>,
     older_href: Option<String>,
     check_href: String,
+    actor: String,
+    action: String,
+    target: String,
+    filtered: bool,
 }
 
-/// Newest first; the place in the log is in the address.
+/// Newest first; the place in the log and what is looked for are in the address.
 pub(super) async fn list(api: Api, Query(asked): Query<Asked>) -> Result<Response, Problem> {
     let status = api.status().await?;
-    let head: view::Page<view::AuditRow> = api.get("/v1/audit?limit=1").await?;
-    let total = head.total.unwrap_or(0);
-    let after = asked.after.unwrap_or_else(|| total.saturating_sub(ROWS)).min(total);
-    let found: view::Page<view::AuditRow> = api.get(&format!("/v1/audit?after={after}&limit={ROWS}")).await?;
-    let mut rows: Vec<_> = found.items.iter().map(row).collect();
-    rows.reverse();
+    let filter = asked.filter();
+    let after = asked.after.map(|after| format!("&after={after}")).unwrap_or_default();
+    let path = format!("/v1/audit?order=newest&limit={ROWS}{filter}{after}");
+    let found: view::Page<view::AuditRow> = api.get(&path).await?;
     let checked = match asked.check {
         Some(_) => Some(checked(&api.get("/v1/audit/verify").await?)),
         None => None,
     };
-    let place = |after: u64| format!("/audit?after={after}");
     Ok(page(&Audit {
         shell: Shell::new("Audit", Section::Audit, &status),
-        told: format!("{} records", count(total)),
-        newer_href: (after + ROWS < total).then(|| place((after + ROWS).min(total.saturating_sub(ROWS)))),
-        older_href: (after > 0).then(|| place(after.saturating_sub(ROWS))),
-        check_href: format!("/audit?after={after}&check=1"),
+        told: format!("{} records", count(found.total.unwrap_or(0))),
+        first_href: asked.after.map(|_| format!("/audit?{}", filter.trim_start_matches('&'))),
+        older_href: found.next.map(|next| format!("/audit?after={}{filter}", encoded(&next))),
+        check_href: format!("/audit?check=1{filter}{after}"),
         checked,
-        rows,
+        rows: found.items.iter().map(row).collect(),
+        filtered: !filter.is_empty(),
+        actor: asked.actor.unwrap_or_default(),
+        action: asked.action.unwrap_or_default(),
+        target: asked.target.unwrap_or_default(),
     }))
 }
 

@@ -68,58 +68,6 @@ pub(super) async fn list(api: Api, Query(asked): Query<Asked>) -> Result<Respons
     }))
 }
 
-/// The document of `/v1/batches/{batch}`, as far as it is shown.
-#[derive(Deserialize)]
-struct Reconciled {
-    batch: String,
-    tenant: String,
-    station: String,
-    product: String,
-    closed_at: String,
-    manifests: Vec<Manifest>,
-    made: u64,
-    registered: u64,
-    first_seen: u64,
-    states: Vec<InState>,
-    refused: u64,
-    unannounced: u64,
-    missing: u64,
-    gaps: Vec<Span>,
-    quota: u64,
-    station_devices: u64,
-    over_quota: u64,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    sequence: u64,
-    digest: String,
-    devices: u64,
-    imported_at: String,
-    imported_by: String,
-}
-
-#[derive(Deserialize)]
-struct InState {
-    state: String,
-    devices: u64,
-}
-
-#[derive(Deserialize)]
-struct Span {
-    first: String,
-    last: String,
-}
-
-/// What checking it again found.
-#[derive(Deserialize)]
-struct Verdict {
-    intact: bool,
-    manifests: u64,
-    rows: u64,
-    faults: Vec<String>,
-}
-
 #[derive(Deserialize)]
 pub(super) struct Look {
     check: Option<String>,
@@ -170,7 +118,7 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     let status = api.status().await?;
     let path = format!("/v1/batches/{}", encoded(&name));
-    let of: Reconciled = api.get(&path).await?;
+    let of: view::BatchDetail = api.get(&path).await?;
     let checked = match look.check {
         Some(_) => Some(checked(&api.get(&format!("{path}/verify")).await?)),
         None => None,
@@ -209,7 +157,7 @@ pub(super) async fn show(
     }))
 }
 
-fn imported(path: &str, of: &Manifest) -> Imported {
+fn imported(path: &str, of: &view::BatchManifest) -> Imported {
     Imported {
         sequence: of.sequence,
         digest: of.digest.clone(),
@@ -220,7 +168,7 @@ fn imported(path: &str, of: &Manifest) -> Imported {
     }
 }
 
-fn odd(of: &Reconciled) -> Vec<(String, String)> {
+fn odd(of: &view::BatchDetail) -> Vec<(String, String)> {
     let ranges: Vec<_> = of.gaps.iter().take(3).map(|gap| format!("{} – {}", gap.first, gap.last)).collect();
     let all = [
         (of.refused, "rows refused: duplicates, or taken out of use for ever".to_owned()),
@@ -231,7 +179,7 @@ fn odd(of: &Reconciled) -> Vec<(String, String)> {
     all.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| (count(n), what)).collect()
 }
 
-fn checked(of: &Verdict) -> (bool, String, Vec<String>) {
+fn checked(of: &view::BatchVerdict) -> (bool, String, Vec<String>) {
     let said = if of.intact {
         format!("{} manifests and {} rows are as they were made", count(of.manifests), count(of.rows))
     } else {

@@ -26,20 +26,6 @@ const TABS: [(&str, &str); 3] = [
     ("/certificates/revoked", "Revoked"),
 ];
 
-/// A line of `/v1/certificates`.
-#[derive(Deserialize)]
-struct Listed {
-    certificate_id: String,
-    serial: String,
-    status: String,
-    issuer: String,
-    not_before: String,
-    not_after: String,
-    revocation_reason: Option<String>,
-    revoked_at: Option<String>,
-    replaced_by: Option<String>,
-}
-
 struct Row {
     id: String,
     short: String,
@@ -80,7 +66,8 @@ pub(super) async fn revoked(api: Api, Query(asked): Query<Asked>) -> Result<Resp
 async fn listing(api: &Api, asked: Asked, here: &'static str, status_is: &str) -> Result<Response, Problem> {
     let status = api.status().await?;
     let after = asked.after.as_ref().map(|after| format!("&after={}", encoded(after))).unwrap_or_default();
-    let found: view::Page<Listed> = api.get(&format!("/v1/certificates?limit=50{status_is}{after}")).await?;
+    let found: view::Page<view::ListedCertificate> =
+        api.get(&format!("/v1/certificates?limit=50{status_is}{after}")).await?;
     let shown = found.items.len() as u64;
     let revoked = !status_is.is_empty();
     let ends =
@@ -99,7 +86,7 @@ async fn listing(api: &Api, asked: Asked, here: &'static str, status_is: &str) -
     }))
 }
 
-fn row(of: &Listed) -> Row {
+fn row(of: &view::ListedCertificate) -> Row {
     Row {
         id: of.certificate_id.clone(),
         short: short(&of.certificate_id).to_owned(),
@@ -147,19 +134,6 @@ fn ends(overview: &Overview) -> Chart {
     })
 }
 
-/// A line of `/v1/authorities`.
-#[derive(Deserialize)]
-struct Known {
-    name: String,
-    subject: String,
-    purpose: String,
-    fingerprint: String,
-    key_at: String,
-    not_after: String,
-    devices: Option<u64>,
-    pem: String,
-}
-
 struct Authority {
     name: String,
     subject: String,
@@ -184,7 +158,7 @@ struct Authorities {
 /// The authorities certificates come from.
 pub(super) async fn authorities(api: Api) -> Result<Response, Problem> {
     let status = api.status().await?;
-    let found: view::Page<Known> = api.get("/v1/authorities").await?;
+    let found: view::Page<view::Authority> = api.get("/v1/authorities").await?;
     Ok(page(&Authorities {
         shell: Shell::new("Authorities", Section::Certificates, &status),
         tabs: TABS,
@@ -193,7 +167,7 @@ pub(super) async fn authorities(api: Api) -> Result<Response, Problem> {
     }))
 }
 
-fn authority(of: &Known) -> Authority {
+fn authority(of: &view::Authority) -> Authority {
     Authority {
         name: of.name.clone(),
         subject: of.subject.clone(),

@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct Asked {
     tab: Option<String>,
     kind: Option<String>,
+    /// Where the timeline goes on.
+    after: Option<String>,
     /// The number of a decision that was just made here.
     done: Option<u64>,
 }
@@ -34,6 +36,9 @@ pub(super) struct Offer {
     pub(super) dialog: bool,
     pub(super) why_not: Option<String>,
 }
+
+/// Lines of the timeline on a page.
+const LINES: u32 = 100;
 
 /// A day of the timeline.
 struct Day {
@@ -136,6 +141,8 @@ struct Device {
     kind: String,
     kinds: Vec<(&'static str, &'static str)>,
     days: Vec<Day>,
+    older_href: Option<String>,
+    labels: view::Labels,
     certificates: Vec<Certificate>,
     sessions: Vec<Session>,
     readings: Vec<Reading>,
@@ -164,19 +171,26 @@ pub(super) async fn show(
         "online" => live(&api, &detail.device).await?,
         _ => None,
     };
+    let lines = match asked.tab.as_deref() {
+        None | Some("") => {
+            let after = asked.after.as_ref().map(|after| format!("&after={}", encoded(after)));
+            api.get(&format!("{path}/timeline?limit={LINES}{}", after.unwrap_or_default())).await?
+        }
+        _ => view::Page::new("event", Vec::new(), None, None),
+    };
     let json = match asked.tab.as_deref() {
         Some("json") => serde_json::to_string_pretty(&document).unwrap_or_default(),
         _ => String::new(),
     };
-    Ok(page(&render(&status, detail, &asked, live, json, done)))
+    Ok(page(&render(&status, &detail, &asked, (live, lines), json, done)))
 }
 
 /// Its live session's figures.
 async fn live(api: &Api, device: &view::Device) -> Result<Option<Live>, Problem> {
-    let sessions: view::Page<view::Session> = api.get("/v1/sessions").await?;
-    let of = sessions.items.into_iter().find(|session| {
-        session.serial.as_ref() == Some(&device.serial) && session.tenant.as_ref() == Some(&device.tenant)
-    });
+    let target = format!("{}/{}", device.tenant, device.serial);
+    let path = format!("/v1/devices/{}/session", encoded(&target));
+    let sessions: view::Page<view::Session> = api.get(&path).await?;
+    let of = sessions.items.into_iter().next();
     Ok(of.map(|session| Live {
         since: When::span(&session.since),
         address: session.address,
@@ -193,18 +207,20 @@ async fn live(api: &Api, device: &view::Device) -> Result<Option<Live>, Problem>
 
 fn render(
     status: &view::Status,
-    detail: view::DeviceDetail,
+    detail: &view::DeviceDetail,
     asked: &Asked,
-    live: Option<Live>,
+    (live, lines): (Option<Live>, view::Page<view::Event>),
     json: String,
     done: Option<acts::Done>,
 ) -> Device {
     let device = &detail.device;
     let kind = asked.kind.clone().unwrap_or_default();
+    let older = if kind.is_empty() { "?".to_owned() } else { format!("?kind={}&", encoded(&kind)) };
+    let older = format!("{}{older}", device_href(&device.serial));
     let tab = asked.tab.clone().filter(|tab| TABS.iter().any(|(key, _)| key == tab)).unwrap_or_default();
     Device {
         shell: Shell::new(device.serial.clone(), Section::Devices, status),
-        head: head(status, &detail, &tab),
+        head: head(status, detail, &tab),
         batch: device.batch.clone(),
         batch_href: format!("/batches/{}", encoded(&device.batch)),
         station: device.station.clone(),
@@ -212,7 +228,9 @@ fn render(
         registered: When::exact(&device.registered_at),
         first_connected: device.first_connected_at.as_deref().map(When::exact),
         kinds: KINDS.to_vec(),
-        days: days(&detail, &kind),
+        days: days(&lines.items, &kind),
+        older_href: lines.next.as_ref().map(|next| format!("{older}after={}", encoded(next))),
+        labels: detail.labels.clone(),
         certificates: detail.certificates.iter().map(certificate).collect(),
         sessions: detail.sessions.iter().map(session).collect(),
         readings: detail.readings.iter().map(reading).collect(),
@@ -241,9 +259,10 @@ fn refused(device: &view::Device) -> String {
     format!("{} in 24 h, last{code}", counted(device.refused_24h, "refusal"))
 }
 
-fn days(detail: &view::DeviceDetail, kind: &str) -> Vec<Day> {
+/// The lines of the timeline under their days.
+fn days(lines: &[view::Event], kind: &str) -> Vec<Day> {
     let mut days: Vec<Day> = Vec::new();
-    for event in events::of_device(detail) {
+    for event in lines.iter().map(events::line) {
         if !kind.is_empty() && event.kind != kind {
             continue;
         }

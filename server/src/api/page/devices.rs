@@ -101,6 +101,7 @@ const EXTRAS: &[Extra] = &[
         head: "Address",
         cell: |of| of.presence.address.clone().unwrap_or_else(|| "unknown".to_owned()),
     },
+    Extra { key: "issuer", head: "Issuer", cell: |of| of.issuer.clone() },
     Extra { key: "station", head: "Station", cell: |of| of.station.clone() },
     Extra {
         key: "registered",
@@ -124,6 +125,43 @@ pub(super) struct Row {
     pub(super) extras: Vec<String>,
 }
 
+/// A head that sorts by its column.
+struct Head {
+    name: &'static str,
+    href: String,
+    /// `ascending`, `descending`, or nothing.
+    sorted: &'static str,
+}
+
+/// Columns that are sorted by, with the order's word; the first press gives what is asked for most.
+const SORTS: [(&str, &str); 4] =
+    [("Serial", "serial"), ("Presence", "seen"), ("Certificate ends", "expires"), ("Note", "refused")];
+
+fn sorts(asked: &Asked) -> Vec<Head> {
+    let now = asked.sort.as_deref().unwrap_or_default();
+    let head = |(name, key): (&'static str, &str)| {
+        let reversed = format!("-{key}");
+        // By serial and by end the least comes first, by the others the most.
+        let (first, second) = match key {
+            "serial" | "expires" => ("ascending", "descending"),
+            _ => ("descending", "ascending"),
+        };
+        let (sorted, next) = match now {
+            now if now == key => (first, reversed),
+            now if now == reversed => (second, String::new()),
+            _ => ("", key.to_owned()),
+        };
+        let query = [
+            ("filter", asked.filter().to_owned()),
+            ("sort", next),
+            ("cols", asked.cols.clone().unwrap_or_default()),
+            ("density", asked.density.clone().unwrap_or_default()),
+        ];
+        Head { name, href: address("/devices", &query), sorted }
+    };
+    SORTS.into_iter().map(head).collect()
+}
+
 impl Row {
     pub(super) fn of(device: &view::Device) -> Self {
         Self {
@@ -145,13 +183,13 @@ impl Row {
     }
 }
 
-/// What stands out of a device.
+/// What stands out of a device: why it is refused, or what somebody wrote on it.
 fn note(device: &view::Device) -> String {
     match &device.last_refusal {
         Some(refusal) if device.refused_24h > 0 => {
             format!("{} refused in 24 h [{}] {}", count(device.refused_24h), refusal.code, refusal.words)
         }
-        _ => String::new(),
+        _ => device.note.clone().unwrap_or_default(),
     }
 }
 
@@ -165,6 +203,7 @@ struct Devices {
     quick: Vec<Quick>,
     rows: Vec<Row>,
     heads: Vec<&'static str>,
+    sorts: Vec<Head>,
     choices: Vec<(&'static str, &'static str, bool)>,
     compact: bool,
     comfortable_href: String,
@@ -225,7 +264,11 @@ fn render(
         .collect();
     let told = match found.total {
         Some(total) => format!("{} of {}", count(rows.len() as u64), count(total)),
-        None => count(rows.len() as u64),
+        // Counting stops where it would take long.
+        None => match found.total_at_least {
+            Some(least) => format!("{} of more than {}", count(rows.len() as u64), count(least)),
+            None => count(rows.len() as u64),
+        },
     };
     let density = |density: &str| {
         let query = [
@@ -246,6 +289,7 @@ fn render(
         quick: quick(asked),
         none_at_all: found.total == Some(0) && filter.is_empty(),
         rows,
+        sorts: sorts(asked),
         heads: extras.iter().map(|extra| extra.head).collect(),
         choices: EXTRAS.iter().map(|extra| (extra.key, extra.head, wanted.contains(&extra.key))).collect(),
         compact: asked.density.as_deref() == Some("compact"),
@@ -370,6 +414,18 @@ mod tests {
         let tokens = tokens(&asked);
         assert_eq!(tokens[1].word, "batch:B-1");
         assert_eq!(tokens[1].without, "/devices?filter=state%3Aactive%20x&density=compact");
+    }
+
+    #[test]
+    fn a_head_sorts_its_way_then_the_other_then_no_more() {
+        let of = |sort: &str| {
+            let asked = Asked { sort: (!sort.is_empty()).then(|| sort.to_owned()), ..Asked::default() };
+            let serial = sorts(&asked).remove(0);
+            (serial.sorted, serial.href)
+        };
+        assert_eq!(of(""), ("", "/devices?sort=serial".to_owned()));
+        assert_eq!(of("serial"), ("ascending", "/devices?sort=-serial".to_owned()));
+        assert_eq!(of("-serial"), ("descending", "/devices".to_owned()));
     }
 
     #[test]

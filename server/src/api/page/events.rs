@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     data::encoded,
-    parts::{When, look, span},
+    parts::{When, look},
 };
 use crate::api::view;
 
@@ -34,7 +34,7 @@ impl Event {
 
 /// Where an audit row is shown.
 pub(super) fn audit_href(no: u64) -> String {
-    format!("/audit?after={}#no-{no}", no.saturating_sub(1))
+    format!("/audit?after={}#no-{no}", no.saturating_add(1))
 }
 
 /// A decision.
@@ -99,56 +99,33 @@ fn class(state: &str) -> &'static str {
     }
 }
 
-fn plain(at: &str, state: &'static str, glyph: &'static str, kind: &'static str, text: String) -> Event {
-    Event { at: When::clock(at), glyph, class: class(state), kind, text, quote: None, device: None, no: None }
-}
-
-/// Everything that happened to a device, newest first.
-pub(super) fn of_device(detail: &view::DeviceDetail) -> Vec<Event> {
-    let mut events: Vec<Event> = detail.history.iter().map(decision).collect();
-    for event in &mut events {
-        event.device = None;
+/// A line of a device's timeline.
+pub(super) fn line(of: &view::Event) -> Event {
+    let (glyph, class) = match of.mark.as_str() {
+        "made" => ("○", "t-manufactured"),
+        "registered" => ("◇", "t-registered"),
+        "active" => ("●", "t-active"),
+        "suspended" => ("‖", "t-suspended"),
+        "quarantined" => ("▲", "t-quarantined"),
+        "refused" => ("✕", "t-revoked"),
+        "gone" => ("□", "t-decommissioned"),
+        _ => ("○", "t-manufactured"),
+    };
+    let kind = match of.kind.as_str() {
+        "connected" | "disconnected" => "session",
+        "refused" => "refusal",
+        _ => "decision",
+    };
+    Event {
+        at: When::clock(&of.at),
+        glyph,
+        class,
+        kind,
+        text: of.text.clone(),
+        quote: None,
+        device: None,
+        no: of.audit_no,
     }
-    for session in &detail.sessions {
-        let text = format!("connected from {}, TLS 1.3, MQTT {}", session.address, session.mqtt);
-        events.push(plain(&session.began_at, "active", "●", "session", text));
-        if let (Some(ended), Some(reason)) = (&session.ended_at, &session.reason) {
-            let lasted = When::exact(ended).ms().saturating_sub(When::exact(&session.began_at).ms());
-            let text = format!("offline: {} (was online {})", left(reason), span(lasted));
-            events.push(plain(ended, "manufactured", "○", "session", text));
-        }
-    }
-    for (refusal, count) in folded(&detail.refusals) {
-        let from = refusal.address.as_ref().map(|from| format!(", from {from}")).unwrap_or_default();
-        let times = if count > 1 { format!(" ×{count}") } else { String::new() };
-        let text = format!("refused [{}] {}{from}{times}", refusal.code, refusal.words);
-        events.push(plain(&refusal.last_at, "revoked", "✕", "refusal", text));
-    }
-    let device = &detail.device;
-    let text = format!("registered from manifest {}, made at {}", device.batch, device.station);
-    events.push(plain(&device.registered_at, "registered", "◇", "decision", text));
-    events.sort_by_key(|event| std::cmp::Reverse(event.at.ms()));
-    events
-}
-
-/// Refusals of one code on one day are one line: the newest, and how many.
-fn folded(refusals: &[view::Refusal]) -> Vec<(&view::Refusal, u64)> {
-    let mut out: Vec<(&view::Refusal, u64)> = Vec::new();
-    for refusal in refusals {
-        let same = |other: &view::Refusal| {
-            other.code == refusal.code && other.last_at.get(..10) == refusal.last_at.get(..10)
-        };
-        match out.iter_mut().find(|(other, _)| same(other)) {
-            Some((newest, count)) => {
-                *count += refusal.count;
-                if newest.last_at < refusal.last_at {
-                    *newest = refusal;
-                }
-            }
-            None => out.push((refusal, refusal.count)),
-        }
-    }
-    out
 }
 
 /// Why a session ended, in a person's words.
@@ -171,34 +148,6 @@ pub(super) fn left(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn refusal(code: &str, at: &str, count: u64) -> view::Refusal {
-        view::Refusal {
-            code: code.to_owned(),
-            words: "device is suspended".to_owned(),
-            count,
-            last_at: at.to_owned(),
-            address: None,
-        }
-    }
-
-    #[test]
-    fn the_same_refusal_of_a_day_is_one_line_with_its_count() {
-        let all = [
-            refusal("M201", "2026-11-20T09:00:00.000Z", 2),
-            refusal("M201", "2026-11-20T10:00:00.000Z", 3),
-            refusal("M301", "2026-11-20T10:00:00.000Z", 1),
-            refusal("M201", "2026-11-19T10:00:00.000Z", 4),
-        ];
-        let folded: Vec<_> = folded(&all)
-            .into_iter()
-            .map(|(of, count)| (of.code.as_str(), &of.last_at[..13], count))
-            .collect();
-        assert_eq!(
-            folded,
-            [("M201", "2026-11-20T10", 5), ("M301", "2026-11-20T10", 1), ("M201", "2026-11-19T10", 4)]
-        );
-    }
 
     #[test]
     fn every_reason_for_leaving_is_said_in_words() {

@@ -23,7 +23,8 @@ impl Fields {
         self.0.iter().filter(move |(of, _)| of == name).map(|(_, value)| value.as_str())
     }
 
-    fn read(text: &str) -> Option<Self> {
+    /// Reads them; `None` when they are not as a browser writes them.
+    pub(super) fn read(text: &str) -> Option<Self> {
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

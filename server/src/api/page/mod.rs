@@ -17,7 +17,7 @@
 //! | `data` | the API, asked within the process |
 //! | `assets` | style sheet, script, icon: in the binary, named by digest |
 //! | `parts`, `chart`, `events` | chips, instants, icons; charts in SVG; one line for what happened |
-//! | `overview`, `devices`, `device`, `readings`, `acts`, `batches`, `certificates`, `audit`, `settings` | the pages |
+//! | `overview`, `devices`, `device`, `readings`, `acts`, `jobs`, `batches`, `certificates`, `audit`, `settings`, `signin` | the pages |
 
 use askama::Template;
 use axum::{
@@ -39,17 +39,23 @@ mod device;
 mod devices;
 mod events;
 mod form;
+mod jobs;
 mod overview;
 mod parts;
 mod readings;
 mod routes;
 mod settings;
+mod signin;
 
 use self::parts::{Icon, When};
 use super::{auth::Need, error::Problem, time, view};
 use crate::registry::{Role, now_ms};
 
-pub(super) use self::{data::Routes, routes::routes};
+pub(super) use self::{
+    data::Routes,
+    routes::routes,
+    signin::{Door, asked, door, within},
+};
 
 /// What a browser is told about every page: nothing from elsewhere, nothing inline, in nobody's frame.
 pub(super) const HEADERS: [(HeaderName, HeaderValue); 4] = [
@@ -140,7 +146,7 @@ impl Shell {
         }
     }
 
-    #[expect(clippy::unused_self, reason = "templates reach what they need through it")]
+    /// Templates reach what they need through the shell.
     fn icon(&self, name: &'static str) -> Icon {
         Icon(name)
     }
@@ -198,9 +204,11 @@ struct ProblemPage<'a> {
 
 /// A refusal as a person sees it: what, where, why, next. Who is not signed in is asked to.
 pub(super) fn refused(problem: &Problem, uri: &Uri) -> Response {
-    if matches!(problem.code, Code::NotSignedIn | Code::TokenEnded | Code::SessionEnded)
-        && !uri.path().starts_with("/login")
-    {
+    let path = uri.path();
+    if path == "/login" || path.starts_with("/once/") {
+        return door(&Door::Refused(problem), "/");
+    }
+    if matches!(problem.code, Code::NotSignedIn | Code::TokenEnded | Code::SessionEnded) {
         let then = uri.path_and_query().map_or("/", |whole| whole.as_str());
         let ended = if problem.code != Code::NotSignedIn { "&ended=1" } else { "" };
         return Redirect::to(&format!("/login?then={}{ended}", data::encoded(then))).into_response();

@@ -54,12 +54,8 @@ struct Page {
 pub(super) async fn show(api: Api) -> Result<Response, Problem> {
     let status = api.status().await?;
     let overview: Overview = api.get("/v1/overview").await?;
-    let head: view::Page<view::AuditRow> = api.get("/v1/audit?limit=1").await?;
-    let after = head.total.unwrap_or(0).saturating_sub(EVENTS);
-    let rows: view::Page<view::AuditRow> =
-        api.get(&format!("/v1/audit?after={after}&limit={EVENTS}")).await?;
-    let mut happened: Vec<Event> = rows.items.iter().map(events::decision).collect();
-    happened.reverse();
+    let rows: view::Page<view::AuditRow> = api.get(&format!("/v1/audit?order=newest&limit={EVENTS}")).await?;
+    let happened = rows.items.iter().map(events::decision).collect();
     Ok(page(&Page {
         shell: Shell::new("Overview", Section::Overview, &status),
         needs: needs(&overview),
@@ -161,11 +157,13 @@ fn needs(overview: &Overview) -> Vec<Need> {
 fn charts(overview: &Overview) -> Vec<(String, String, Chart)> {
     let ms = |at: &str| time::to_ms(at).unwrap_or(0);
     let (from_ms, to_ms) = (ms(&overview.from), ms(&overview.to));
-    let plan = |title: &str, series, form, bucket_ms| Plan {
+    let hour = 3_600_000;
+    // Whole buckets: the last is the one that is not over.
+    let plan = |title: &str, series, form, bucket_ms: i64| Plan {
         title: title.to_owned(),
         unit: String::new(),
-        from_ms,
-        to_ms,
+        from_ms: from_ms / bucket_ms * bucket_ms,
+        to_ms: (to_ms / bucket_ms + 1) * bucket_ms,
         bucket_ms,
         series,
         marks: Vec::new(),
@@ -190,7 +188,6 @@ fn charts(overview: &Overview) -> Vec<(String, String, Chart)> {
         Series { name: "connections".to_owned(), buckets: connected },
         Series { name: "refusals".to_owned(), buckets: refused },
     ];
-    let hour = 3_600_000;
     vec![
         (
             "Online, 24 h".to_owned(),

@@ -27,29 +27,6 @@ pub(super) struct Asked {
     sensor: Option<String>,
 }
 
-/// The document of `/v1/devices/{serial}/readings`, as far as it is drawn.
-#[derive(Deserialize)]
-struct Readings {
-    from: String,
-    to: String,
-    bucket_ms: u64,
-    sensors: Vec<Sensor>,
-}
-
-#[derive(Deserialize)]
-struct Sensor {
-    sensor: String,
-    buckets: Vec<Point>,
-}
-
-#[derive(Deserialize)]
-struct Point {
-    at: String,
-    min: f64,
-    max: f64,
-    last: f64,
-}
-
 struct Drawn {
     sensor: String,
     value: String,
@@ -92,7 +69,7 @@ pub(super) async fn show(
         Some(sensor) => sensor.split(',').map(str::to_owned).collect(),
         None => names.into_iter().take(LINES_MAX).collect(),
     };
-    let found: Result<Option<Readings>, Problem> = api.find(&address(&serial, &asked, &shown)).await;
+    let found: Result<Option<view::Readings>, Problem> = api.find(&address(&serial, &asked, &shown)).await;
     let (found, problem) = match found {
         Ok(found) => (found, None),
         Err(problem) if problem.status() == 400 => (None, Some(problem)),
@@ -145,7 +122,7 @@ fn ranges(href: &str, asked: &Asked) -> Vec<(&'static str, String, bool)> {
         .collect()
 }
 
-fn drawn(detail: &view::DeviceDetail, found: &Readings) -> Vec<Drawn> {
+fn drawn(detail: &view::DeviceDetail, found: &view::Readings) -> Vec<Drawn> {
     let ms = |at: &str| time::to_ms(at).unwrap_or(0);
     let (from_ms, to_ms) = (ms(&found.from), ms(&found.to));
     let within = |at: i64| (from_ms..to_ms).contains(&at);
@@ -153,7 +130,7 @@ fn drawn(detail: &view::DeviceDetail, found: &Readings) -> Vec<Drawn> {
         let decisions = detail.history.iter().filter(|row| within(ms(&row.at)));
         decisions.map(|row| Mark { at_ms: ms(&row.at), word: events::decision(row).text }).collect()
     };
-    let one = |of: &Sensor| {
+    let one = |of: &view::SensorChart| {
         let buckets = of.buckets.iter().map(|point| Bucket {
             at_ms: ms(&point.at),
             min: point.min,

@@ -6,7 +6,9 @@ use axum::{
     routing::{get, post},
 };
 
-use super::{acts, assets, audit, batches, certificates, device, devices, overview, readings, settings};
+use super::{
+    acts, assets, audit, batches, certificates, device, devices, jobs, overview, readings, settings,
+};
 use crate::api::Doors;
 
 /// The pages.
@@ -15,6 +17,9 @@ pub(in crate::api) fn routes() -> Router<Doors> {
         .route("/", get(overview::show))
         .route("/devices", get(devices::list))
         .route("/devices.csv", get(devices::csv))
+        .route("/acts/all", get(jobs::ask).post(jobs::act))
+        .route("/jobs/{id}", get(jobs::show))
+        .route("/jobs/{id}/cancel", post(jobs::cancel))
         .route("/acts", get(acts::many).post(acts::do_many))
         .route("/devices/{serial}", get(device::show))
         .route("/devices/{serial}/why", get(device::why))

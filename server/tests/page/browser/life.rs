@@ -2,6 +2,10 @@
 
 use super::{clean, fleet, of};
 use crate::fleet::Live;
+use crate::{
+    driver::Browser,
+    rig::{Server, read},
+};
 
 #[test]
 fn a_device_is_found_suspended_with_undo_and_revoked_on_its_own_page() {
@@ -147,4 +151,24 @@ fn what_people_and_devices_say_is_text() {
     browser.go("/devices/MU-000003");
     assert!(browser.text("main").contains("<img src=x onerror="), "it is shown as it was written");
     drop(fleet);
+}
+
+#[test]
+fn a_token_lets_in_to_where_one_was_going_and_out_again() {
+    let server = Server::start();
+    let browser = Browser::start(&format!("https://{}", server.https));
+    browser.go("/settings/about");
+    browser.write("#token", "muster_wrong");
+    browser.click("main form button");
+    browser.until("refused", "document.querySelector('[role=alert]')");
+    browser.go("/settings/about");
+    browser.write("#token", read(server.place().data().join("token")).trim());
+    browser.click("main form button");
+    browser.until("signed in", "document.querySelector('header.bar')");
+    assert_eq!(browser.place(), "/settings/about");
+    browser.click(".who summary");
+    browser.click(".who form button");
+    browser.until("signed out", "location.pathname === '/login'");
+    browser.go("/devices");
+    assert!(browser.place().starts_with("/login"), "{}", browser.place());
 }
