@@ -4,12 +4,7 @@
 
 mod rig;
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    os::unix::fs::PermissionsExt as _,
-    sync::Arc,
-};
+use std::{net::TcpStream, os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use rig::{Place, Server, http::Http, read, run_with};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};

@@ -140,7 +140,7 @@ fn chart(chart: &Chart) -> view::SensorChart {
         gaps: chart
             .gaps
             .iter()
-            .map(|(from, to)| view::Gap { from: time::from_ms(*from), to: time::from_ms(*to) })
+            .map(|(from, to)| view::Silence { from: time::from_ms(*from), to: time::from_ms(*to) })
             .collect(),
     }
 }

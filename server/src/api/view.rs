@@ -459,7 +459,7 @@ pub struct SensorChart {
     /// Buckets in which it said something, in order.
     pub buckets: Vec<Bucket>,
     /// Where it was silent for more than twice its interval.
-    pub gaps: Vec<Gap>,
+    pub gaps: Vec<Silence>,
 }
 
 /// What a sensor said within a bucket.
@@ -477,7 +477,7 @@ pub struct Bucket {
 
 /// Where a sensor said nothing.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct Gap {
+pub struct Silence {
     /// Its last value before.
     pub from: String,
     /// Its first value after.

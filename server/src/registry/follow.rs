@@ -8,7 +8,6 @@ use muster_shared::{Code, DeviceId, SerialNumber, Tenant};
 
 use super::{
     Registry, RegistryError,
-    decide::names,
     sqlite::{Connection, int, parse, uint},
 };
 
@@ -106,8 +105,12 @@ fn followed(columns: Columns) -> Result<Followed, RegistryError> {
     let (turn, claimed, code, minute, count, last, remote, tenant, device_id, serial) = columns;
     let (tenant, device_id, serial) = match (tenant, device_id, serial, claimed.split_once('/')) {
         (Some(tenant), Some(device_id), Some(serial), _) => {
-            let (tenant, device_id, serial) = names(&tenant, &device_id, &serial)?;
-            (Some(tenant), Some(device_id), Some(serial))
+            let device_id = parse(&device_id, "a device's id")?;
+            (
+                Some(parse(&tenant, "a device's tenant")?),
+                Some(device_id),
+                Some(parse(&serial, "a device's serial")?),
+            )
         }
         (.., Some((tenant, serial))) => {
             (Some(parse(tenant, "a claimed tenant")?), None, Some(parse(serial, "a claimed serial")?))
