@@ -35,7 +35,7 @@ use crate::{
     config::{Config, Log},
     edge::{Doors, Edge, EdgeError, Limits, Trust, limits::DESCRIPTORS_KEPT},
     init::open_bundle,
-    registry::{Actor, Registry, now_ms},
+    registry::{Actor, Registry, RegistryError, now_ms},
     revocation::{Reconciler, Revocation},
 };
 
@@ -68,7 +68,11 @@ pub fn run(config: &Config, listening: impl FnOnce(&Addresses)) -> Result<(), Pr
         let node = Node::start(config).await?;
         listening(&node.addresses);
         tracing::info!(https = %node.addresses.https, mqtt = %node.addresses.mqtt, "listening");
-        signals.next().await;
+        let registry = node.registry.clone();
+        let lost = tokio::select! {
+            () = signals.next() => false,
+            () = registry.lost() => true,
+        };
         tracing::info!("stopping; a second signal ends at once");
         tokio::select! {
             () = node.stop() => {}
@@ -78,8 +82,15 @@ pub fn run(config: &Config, listening: impl FnOnce(&Addresses)) -> Result<(), Pr
             }
         }
         tracing::info!("stopped");
-        Ok(())
+        if lost { Err(taken(config)) } else { Ok(()) }
     })
+}
+
+/// Another server writes the registry now: what this one knew of it is old.
+fn taken(config: &Config) -> Problem {
+    Problem::new(Code::RegistryHeld)
+        .at(config.registry.url.clone().unwrap_or_default())
+        .because("it was taken while this server had lost its connection to it")
 }
 
 /// A fault with its cause: what should not happen, said as completely as it is known.
@@ -241,10 +252,15 @@ async fn bundle(config: &Config) -> Result<ServerBundle, Problem> {
 }
 
 async fn registry(config: &Config, bundle: &ServerBundle) -> Result<Registry, Problem> {
-    let place = |problem: Problem| problem.at(config.data_dir.display().to_string());
-    let failed =
-        |error: crate::registry::RegistryError| place(fault("the registry cannot be opened", &error));
-    let registry = Registry::open(&config.data_dir).await.map_err(failed)?;
+    let kept = config.registry.place(&config.data_dir).map_err(|error| {
+        Problem::new(Code::FileUnreadable).at("registry.password_file").because(error.to_string())
+    })?;
+    let place = |problem: Problem| problem.at(kept.to_string());
+    let failed = |error: RegistryError| match error {
+        RegistryError::Held(_) | RegistryError::Unfit(_) => place(error.into()),
+        error => place(fault("the registry cannot be opened", &error)),
+    };
+    let registry = Registry::open_at(&config.data_dir, &kept).await.map_err(failed)?;
     let actor = Actor::server();
     let root = bundle.root.der().to_vec().into();
     registry.trust_root(&actor, &root).await.map_err(|error| place(error.into()))?;

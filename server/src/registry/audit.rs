@@ -14,12 +14,11 @@ use std::path::Path;
 
 use muster_shared::Generation;
 use sha2::{Digest, Sha256};
-use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
+    database::{self, Connection, Pool, digest, int, uint},
     error::RegistryError,
     operator::Actor,
-    sqlite::{self, Connection, Pool, digest, int, uint},
 };
 
 /// One row.
@@ -235,7 +234,7 @@ pub(super) async fn about(
     targets: &[String],
     limit: i64,
 ) -> Result<Vec<AuditRow>, RegistryError> {
-    let mut query = QueryBuilder::<Sqlite>::new(
+    let mut query = QueryBuilder::new(
         "SELECT no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest
          FROM audit WHERE target IN (",
     );
@@ -302,7 +301,7 @@ pub async fn verify_file(
     data_dir: &Path,
     checkpoint: Option<&AuditHead>,
 ) -> Result<AuditReport, RegistryError> {
-    let pool = sqlite::readers(&data_dir.join(super::FILE), sqlite::AHEAD).await?;
+    let pool = database::readers_of(data_dir).await?;
     let report = verify(&pool, checkpoint).await;
     pool.close().await;
     report

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 
 use super::{
     Inner, Page, RegistryError,
-    sqlite::{digest, int, parse, uint},
+    database::{digest, int, parse, uint},
 };
 
 /// A batch in a listing.

@@ -10,12 +10,12 @@ use super::{
     audit::{self, Entry, Stamp},
     changes::What,
     continuity,
+    database::{Connection, digest, int, parse},
     device::{Act, DeviceState},
     error::RegistryError,
     now_ms,
     operator::Actor,
     session::words,
-    sqlite::{Connection, digest, int, parse},
     verdict::{CertificateStatus, DeviceKey},
 };
 

@@ -117,6 +117,12 @@ pub enum RegistryError {
     /// The registry was closed.
     #[error("the registry is closed")]
     Closed,
+    /// Another server writes this registry.
+    #[error("this registry is held {0}")]
+    Held(String),
+    /// The database server cannot keep a registry.
+    #[error("{0}")]
+    Unfit(String),
     /// The database failed.
     #[error("the registry's database failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -148,6 +154,8 @@ impl RegistryError {
             Self::TokenEnded { .. } => Code::TokenEnded,
             Self::Key { .. } => Code::DataDirectory,
             Self::Closed => Code::ServerStopping,
+            Self::Held(_) => Code::RegistryHeld,
+            Self::Unfit(_) => Code::RegistryUnfit,
             Self::Database(_) | Self::Damaged(_) => Code::Fault,
         }
     }

@@ -23,13 +23,13 @@ use super::{
     Inner,
     audit::{self, Entry, Stamp},
     changes::What,
+    database::{Connection, int},
     device::DeviceState,
     error::RegistryError,
     group::Group,
     now_ms,
     operator::Actor,
     rules,
-    sqlite::{Connection, int},
     verdict::CertificateStatus,
 };
 

@@ -7,10 +7,11 @@ use futures_util::TryStreamExt;
 use muster_shared::CertificateId;
 
 use super::{
-    Inner, decide,
+    Inner,
+    database::{Connection, digest, parse},
+    decide,
     error::RegistryError,
     members::BatchKey,
-    sqlite::{Connection, digest, parse},
     station,
     verdict::{CertificateStatus, DeviceName},
 };

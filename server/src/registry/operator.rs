@@ -12,10 +12,10 @@ use super::{
     Inner,
     audit::{self, Entry},
     changes::What,
+    database::{Pool, int, parse, uint},
     error::RegistryError,
     now_ms,
     session::words,
-    sqlite::{Pool, int, parse, uint},
 };
 
 words!(

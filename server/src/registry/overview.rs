@@ -7,7 +7,7 @@ use super::{
     device::DeviceState,
     error::RegistryError,
     now_ms,
-    sqlite::{Connection, int, parse, uint},
+    database::{Connection, int, parse, uint},
 };
 
 /// The figures.

@@ -1,18 +1,18 @@
 //! Listings, and one device's page.
 
 use muster_shared::{BatchId, CertificateId, Code, DeviceId, SerialNumber, StationId, Tenant};
-use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
+use sqlx::{Connection as _, Row as _};
 
 use super::{
     Inner,
     audit::{self, AuditRow},
+    database::{Connection, QueryBuilder, Row, digest, int, parse, uint},
     decide::{self, RevocationReason, Target},
     device::DeviceState,
     error::RegistryError,
     now_ms,
     readings::{Malformed, Readings},
     session::{DisconnectReason, SessionId},
-    sqlite::{Connection, digest, int, parse, uint},
     verdict::{CertificateStatus, DeviceKey},
 };
 
@@ -181,7 +181,7 @@ const DEVICES_FROM: &str = ") AS refused_24h
     LEFT JOIN session ON session.id = (SELECT max(s.id) FROM session s WHERE s.device = device.id)
     WHERE ";
 
-fn select(since_ms: u64) -> QueryBuilder<Sqlite> {
+fn select(since_ms: u64) -> QueryBuilder {
     let mut query = QueryBuilder::new(DEVICES);
     query.push_bind(int(since_ms));
     query.push(DEVICES_FROM);
@@ -189,7 +189,7 @@ fn select(since_ms: u64) -> QueryBuilder<Sqlite> {
 }
 
 impl DeviceFilter {
-    fn push(&self, query: &mut QueryBuilder<Sqlite>) {
+    fn push(&self, query: &mut QueryBuilder) {
         query.push("1 = 1");
         if let Some(tenant) = &self.tenant {
             query.push(" AND device.tenant = ").push_bind(tenant.as_str().to_owned());
@@ -247,7 +247,7 @@ pub(super) async fn devices(
     Ok(Page { items, next, total: uint(total) })
 }
 
-fn device_row(inner: &Inner, row: &SqliteRow) -> Result<DeviceRow, RegistryError> {
+fn device_row(inner: &Inner, row: &Row) -> Result<DeviceRow, RegistryError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let number = |column: &str| row.try_get::<i64, _>(column).map(uint);
     let maybe = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(uint));
@@ -262,7 +262,7 @@ fn device_row(inner: &Inner, row: &SqliteRow) -> Result<DeviceRow, RegistryError
             id: SessionId(session),
             began_at_ms: number("began_at_ms")?,
             remote: text("remote")?,
-            protocol: row.try_get("protocol")?,
+            protocol: protocol(row.try_get("protocol")?)?,
             ended: ended(maybe("ended_at_ms")?, row.try_get("reason")?)?,
         }),
     };
@@ -370,7 +370,7 @@ async fn certificates(connection: &mut Connection, id: i64) -> Result<Vec<Certif
 }
 
 async fn sessions(connection: &mut Connection, id: i64) -> Result<Vec<SessionRow>, RegistryError> {
-    type Row = (i64, i64, String, u8, Option<i64>, Option<String>);
+    type Row = (i64, i64, String, i64, Option<i64>, Option<String>);
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT id, began_at_ms, remote, protocol, ended_at_ms, reason
          FROM session WHERE device = $1 ORDER BY id DESC LIMIT $2",
@@ -380,16 +380,21 @@ async fn sessions(connection: &mut Connection, id: i64) -> Result<Vec<SessionRow
     .fetch_all(connection)
     .await?;
     rows.into_iter()
-        .map(|(id, began, remote, protocol, at, reason)| {
+        .map(|(id, began, remote, level, at, reason)| {
             Ok(SessionRow {
                 id: SessionId(uint(id)),
                 began_at_ms: uint(began),
                 remote,
-                protocol,
+                protocol: protocol(level)?,
                 ended: ended(at.map(uint), reason)?,
             })
         })
         .collect()
+}
+
+/// A protocol level as it was written.
+fn protocol(level: i64) -> Result<u8, RegistryError> {
+    u8::try_from(level).map_err(|_| RegistryError::Damaged(format!("a session's protocol is {level}")))
 }
 
 async fn refusals(

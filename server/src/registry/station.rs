@@ -9,10 +9,10 @@ use super::{
     Inner,
     audit::{self, Entry, Stamp},
     changes::What,
+    database::{Connection, Pool, int, uint},
     error::RegistryError,
     now_ms,
     operator::Actor,
-    sqlite::{Connection, Pool, int, uint},
     verdict::FactoryIssuer,
 };
 

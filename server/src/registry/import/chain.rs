@@ -7,10 +7,10 @@ use serde_json::json;
 use super::refused;
 use crate::registry::{
     audit::{self, Entry, Stamp},
+    database::{Connection, int, uint},
     error::RegistryError,
     now_ms,
     operator::Actor,
-    sqlite::{Connection, int, uint},
     station,
 };
 

@@ -10,11 +10,11 @@ use muster_shared::{BatchId, CertificateId, Code, Tenant};
 
 use super::{RowRefused, Station, refused};
 use crate::registry::{
+    database::{Connection, int, uint},
     device::DeviceState,
     error::RegistryError,
     group::{Group, KeyId},
     operator::Actor,
-    sqlite::{Connection, int, uint},
     verdict::{CertificateStatus, DeviceName},
 };
 

@@ -2,7 +2,8 @@ use std::net::SocketAddr;
 
 use muster_shared::Code;
 
-use crate::registry::{Claimed, Connected, DisconnectReason, SessionId, now_ms, testing::Fleet};
+use super::Fleet;
+use crate::registry::{Claimed, Connected, DisconnectReason, SessionId, now_ms};
 
 const REMOTE: &str = "10.0.4.17:51522";
 
