@@ -25,7 +25,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 pub use addresses::Addresses;
-use addresses::Claim;
+pub(crate) use addresses::Claim;
 use credentials::{broker_credential, https_resolver, now_s};
 pub use messages::{Messages, MessagesError};
 
@@ -192,6 +192,7 @@ impl Node {
             facts: Arc::new(api::Facts {
                 started_at_ms: now_ms(),
                 mqtt: Addresses::new(edge.local_addr(), edge.local_addr()).mqtt,
+                data_dir: config.data_dir.clone(),
                 body_max: config.https.body_max,
                 request: config.https.request,
                 authorities: api::Authorities {

@@ -46,6 +46,7 @@
 
 pub mod api;
 pub mod app;
+pub mod backup;
 pub mod bus;
 pub mod certificate;
 pub mod cli;

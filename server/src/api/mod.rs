@@ -8,11 +8,11 @@
 //! | [`error`], [`view`], [`time`] | refusals, documents, instants: each with its reader |
 //! | `auth` | who asks, and whether their role covers it |
 //! | `routes`, [`openapi`] | the one list of routes; the document made of it |
-//! | `devices`, `acts`, `groups`, `batches`, [`audit`], `tokens`, `status` | the routes |
+//! | `devices`, `acts`, `groups`, `batches`, [`audit`], `tokens`, `status`, `backup` | the routes |
 //! | `page` | the web page: a client of these routes |
 //! | [`serve`] | TLS, connections, graceful end |
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -32,6 +32,7 @@ use tracing::Instrument as _;
 mod acts;
 pub mod audit;
 mod auth;
+mod backup;
 mod batches;
 mod devices;
 pub mod error;
@@ -90,6 +91,8 @@ pub struct Facts {
     pub started_at_ms: u64,
     /// Where devices connect.
     pub mqtt: String,
+    /// Where everything that survives is kept.
+    pub data_dir: PathBuf,
     /// Largest body, octets.
     pub body_max: usize,
     /// Longest a request may take.
@@ -137,6 +140,7 @@ fn described(routes: Routes) -> Routes {
     let routes = batches::routes(routes);
     let routes = groups::routes(routes);
     let routes = audit::routes(routes);
+    let routes = backup::routes(routes);
     tokens::routes(routes)
 }
 

@@ -68,14 +68,14 @@ fn lock_file(data_dir: &Path) -> PathBuf {
 
 /// The data directory, held by this process alone. Dropping it gives it back and removes the addresses.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     data_dir: PathBuf,
     _lock: File,
 }
 
 impl Claim {
     /// Takes the data directory; `None` when another server holds it.
-    pub(super) fn take(data_dir: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn take(data_dir: &Path) -> io::Result<Option<Self>> {
         DirBuilder::new().recursive(true).mode(0o700).create(data_dir.join("run"))?;
         let lock = OpenOptions::new()
             .write(true)

@@ -21,7 +21,7 @@ device    list show suspend resume quarantine release revoke decommission discon
 batch     list import suspend resume quarantine release revoke      session   list
 ca        list trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
 cert      issue revoke             token     list create revoke     audit     list verify
-top       init serve status config explain
+top       init serve status config explain backup restore
 help      muster NOUN --help; muster explain CODE; muster config
 ";
 
@@ -134,6 +134,14 @@ pub(super) enum Noun {
     Serve(Serve),
     /// Is the server well, and what does it hold
     Status,
+    /// Copy registry and uplink log of the running server into one file
+    Backup {
+        /// The file to make; it must not be there yet
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Bring a backup back into a data directory on which no server runs
+    Restore(Restore),
     /// Each configuration value in force, and where it came from
     Config(ConfigArgs),
     /// What a code means and what to do: muster explain M201
@@ -141,6 +149,15 @@ pub(super) enum Noun {
         /// Such as M201 or E13
         code: String,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Restore {
+    /// What muster backup made
+    pub(super) file: PathBuf,
+    /// Replace what is there: registry, uplink log, the key of continuity tokens
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 
 use std::{
     error::Error as _,
-    io::Read as _,
+    io::Read,
     net::{IpAddr, ToSocketAddrs},
     path::Path,
     sync::Arc,
@@ -27,6 +27,8 @@ use crate::{
 
 /// Largest answer read, octets: a listing of a million devices stays below it.
 const ANSWER_MAX: u64 = 2 << 30;
+/// Largest refusal read, octets.
+const TOLD_MAX: u64 = 1 << 20;
 /// A token is 256 random bits in text; a file that is longer is no token file.
 const TOKEN_FILE_MAX: u64 = 4096;
 
@@ -41,6 +43,15 @@ pub(super) struct Client {
 impl Client {
     /// Reads the trusted authority and the token. Nothing is sent yet.
     pub(super) fn new(config: &Config) -> Result<Self, Problem> {
+        Self::with(config, Some(config.client.timeout))
+    }
+
+    /// The same for what may take any time once the server has begun to answer.
+    pub(super) fn patient(config: &Config) -> Result<Self, Problem> {
+        Self::with(config, None)
+    }
+
+    fn with(config: &Config, whole: Option<Duration>) -> Result<Self, Problem> {
         let settings = &config.client;
         let roots = roots(&settings.ca)?;
         let tls = TlsConfig::builder()
@@ -54,7 +65,9 @@ impl Client {
             .max_redirects(0)
             // A proxy of the environment would see the token.
             .proxy(None)
-            .timeout_global(Some(settings.timeout))
+            .timeout_global(whole)
+            .timeout_connect(Some(settings.timeout))
+            .timeout_recv_response(Some(settings.timeout))
             .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
@@ -84,6 +97,44 @@ impl Client {
     /// POST of a file.
     pub(super) fn post_file(&self, path: &str, body: &[u8]) -> Result<Value, Problem> {
         self.send(Method::POST, path, Some("application/octet-stream"), body)
+    }
+
+    /// A request whose answer is read as it comes. `body` is sent as it is read.
+    pub(super) fn stream(
+        &self,
+        method: Method,
+        path: &str,
+        content: Option<&str>,
+        body: &mut dyn Read,
+    ) -> Result<impl Read + use<>, Problem> {
+        let url = format!("{}{path}", self.base);
+        let mut request = Request::builder()
+            .method(&method)
+            .uri(&url)
+            .header("authorization", &self.authorization)
+            .header("accept", format!("*/*, {MEDIA_TYPE}"));
+        if let Some(content) = content {
+            request = request.header("content-type", content);
+        }
+        let began = Instant::now();
+        let sent = match request.body(ureq::SendBody::from_reader(body)) {
+            Ok(request) => self.agent.run(request),
+            Err(error) => Err(error.into()),
+        };
+        let response = sent.map_err(|error| self.unreached(&error, began))?;
+        let status = response.status();
+        let mut answer = response.into_body().into_with_config().limit(u64::MAX).reader();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let mut bytes = Vec::new();
+        let _ = answer.by_ref().take(TOLD_MAX).read_to_end(&mut bytes);
+        Err(Problem::from_document(&bytes).unwrap_or_else(|| {
+            Problem::new(Code::Fault)
+                .what(format!("the server answered {status} without saying why"))
+                .at(format!("{method} {url}"))
+                .next("is --server a Muster server? something between may have answered")
+        }))
     }
 
     fn send(&self, method: Method, path: &str, content: Option<&str>, body: &[u8]) -> Result<Value, Problem> {

@@ -1,6 +1,6 @@
 //! The operator's commands: parse, ask the server, render.
 //!
-//! Everything but `init`, `serve`, `config`, `explain`, `cert issue` and `audit verify --offline` goes through the HTTPS
+//! Everything but `init`, `serve`, `restore`, `config`, `explain`, `cert issue` and `audit verify --offline` goes through the HTTPS
 //! API with the operator's token; nothing here opens the registry behind the server's back. The exit
 //! status tells whether the document on standard output is whole; only 9 and 10 speak of what is in it.
 //!
@@ -13,6 +13,7 @@
 
 mod args;
 mod audit;
+mod backup;
 mod batch;
 mod bulk;
 mod cert;
@@ -124,6 +125,8 @@ fn dispatch(
         Noun::Ca(verb) => batch::run_ca(verb, &Client::new(&config)?, screen),
         Noun::Session(verb) => session::run(&verb, &Client::new(&config)?, screen),
         Noun::Token(verb) => token::run(verb, &Client::new(&config)?, screen),
+        Noun::Backup { out } => backup::make(&out, &Client::patient(&config)?, screen),
+        Noun::Restore(restore) => backup::restore(&restore, &config, screen),
         Noun::Status => session::status(&Client::new(&config)?, screen),
         Noun::Config(_) | Noun::Explain { .. } | Noun::Serve(_) => Ok(Done::Well),
     }

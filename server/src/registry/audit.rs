@@ -16,7 +16,7 @@ use muster_shared::Generation;
 use sha2::{Digest, Sha256};
 
 use super::{
-    database::{self, Connection, Pool, digest, int, uint},
+    database::{self, Connection, Pool, QueryBuilder, digest, int, uint},
     error::RegistryError,
     operator::Actor,
 };

@@ -56,6 +56,12 @@ const SQLITE: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRA
 /// And one that only reads.
 const SQLITE_READS: &str = "PRAGMA query_only = ON";
 
+impl From<std::io::Error> for RegistryError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Database(Box::new(error))
+    }
+}
+
 impl From<sqlx::Error> for RegistryError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(Box::new(error))
@@ -96,6 +102,15 @@ pub(super) async fn connect(place: &Place) -> Result<Connection, RegistryError> 
     Ok(connection)
 }
 
+/// One connection that writes, with the registry's lock where there is one, and the schema as it is.
+pub(super) async fn begin_writing(place: &Place) -> Result<Connection, RegistryError> {
+    let mut connection = connect(place).await?;
+    if place.kind() == Kind::Postgres {
+        postgres::lock(&mut connection).await?;
+    }
+    Ok(connection)
+}
+
 /// Connections that only read a registry that is there.
 pub(super) async fn readers(place: &Place) -> Result<Pool, RegistryError> {
     let setup: &[&'static str] = match place.kind() {
@@ -117,10 +132,7 @@ pub(super) async fn readers(place: &Place) -> Result<Pool, RegistryError> {
 impl Database {
     /// Opens it, makes it where there is none, and brings its schema up to date.
     pub(super) async fn open(place: &Place) -> Result<Self, RegistryError> {
-        let mut writer = connect(place).await?;
-        if place.kind() == Kind::Postgres {
-            postgres::lock(&mut writer).await?;
-        }
+        let mut writer = begin_writing(place).await?;
         schema::migrate(&mut writer, place.kind()).await?;
         let holder = match place.kind() {
             Kind::Sqlite => None,
@@ -158,9 +170,8 @@ impl Database {
             Slot::Open(_) => {}
             Slot::Closed => return Err(RegistryError::Closed),
             Slot::Failed => {
-                let mut connection = connect(&self.place).await?;
+                let mut connection = begin_writing(&self.place).await?;
                 if let Some(holder) = &self.holder {
-                    postgres::lock(&mut connection).await?;
                     holder.check(&mut connection).await?;
                 }
                 *slot = Slot::Open(Box::new(connection));

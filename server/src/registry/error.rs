@@ -123,6 +123,12 @@ pub enum RegistryError {
     /// The database server cannot keep a registry.
     #[error("{0}")]
     Unfit(String),
+    /// A backup is not one, or not whole.
+    #[error("the backup cannot be restored: {0}")]
+    Backup(String),
+    /// There is a registry already.
+    #[error("{0} holds a registry")]
+    Occupied(String),
     /// The database failed.
     #[error("the registry's database failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -156,6 +162,8 @@ impl RegistryError {
             Self::Closed => Code::ServerStopping,
             Self::Held(_) => Code::RegistryHeld,
             Self::Unfit(_) => Code::RegistryUnfit,
+            Self::Backup(_) => Code::BackupDamaged,
+            Self::Occupied(_) => Code::RegistryOccupied,
             Self::Database(_) | Self::Damaged(_) => Code::Fault,
         }
     }

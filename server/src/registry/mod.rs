@@ -34,6 +34,7 @@
 //! | [`overview`] | the fleet in a dozen figures |
 //! | [`query`] | listings and one device's page |
 //! | `load` | the file's word, into the verdicts |
+//! | [`backup`] | the whole registry in a file of lines, and back |
 //! | `database`, `sqlite` | SQLite or PostgreSQL: how it is opened, written and upgraded |
 
 use std::{
@@ -53,6 +54,7 @@ use tokio::{
 };
 
 pub mod audit;
+pub mod backup;
 mod batches;
 pub mod changes;
 pub mod continuity;

@@ -41,7 +41,7 @@
 //! | `delta`, `bounds`, `expiry` | a commit's net changes; how much may be kept; when a message is over |
 //! | `segment` | the format of a row: writer and reader together |
 //! | [`reader`] | reading from a cursor; one session |
-//! | `sqlite` | the file |
+//! | `sqlite`, [`snapshot`] | the file; a copy of it |
 
 mod batch;
 mod bounds;
@@ -55,6 +55,7 @@ pub mod reader;
 mod retained;
 mod segment;
 mod session;
+pub mod snapshot;
 mod sqlite;
 mod writer;
 

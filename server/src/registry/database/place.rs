@@ -74,6 +74,11 @@ impl Place {
         Self(Where::File(data_dir.join(super::super::FILE)))
     }
 
+    /// This file.
+    pub(crate) fn file_at(path: PathBuf) -> Self {
+        Self(Where::File(path))
+    }
+
     /// A database on a PostgreSQL server. Without a password file the password, if one is needed, comes
     /// from `PGPASSWORD` or `~/.pgpass`.
     ///
