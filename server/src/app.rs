@@ -36,6 +36,7 @@ use crate::{
     edge::{Doors, Edge, EdgeError, Limits, Trust, limits::DESCRIPTORS_KEPT},
     init::open_bundle,
     registry::{Actor, Registry, RegistryError, now_ms},
+    retention,
     revocation::{Reconciler, Revocation},
 };
 
@@ -159,6 +160,7 @@ struct Node {
     reconciler: Reconciler,
     edge: Arc<Edge>,
     renewal: JoinHandle<()>,
+    retention: JoinHandle<()>,
     api: Server,
 }
 
@@ -209,15 +211,18 @@ impl Node {
             .await
             .map_err(|error| cannot_listen("https.listen", listen, &error))?;
         let renewal = tokio::spawn(renew(broker, edge.clone(), https));
+        let retention = retention::start(config.retention, registry.clone(), uplink.clone());
         let addresses = Addresses::new(api.local_addr(), edge.local_addr());
         claim.publish(&addresses).map_err(|error| fault("the addresses cannot be written", &error))?;
-        Ok(Self { addresses, _claim: claim, registry, messages, reconciler, edge, renewal, api })
+        Ok(Self { addresses, _claim: claim, registry, messages, reconciler, edge, renewal, retention, api })
     }
 
     async fn stop(self) {
         self.api.stop(API_STOP).await;
-        self.renewal.abort();
-        let _ = self.renewal.await;
+        for task in [self.renewal, self.retention] {
+            task.abort();
+            let _ = task.await;
+        }
         // The renewal task was the only other holder.
         if let Some(edge) = Arc::into_inner(self.edge) {
             edge.stop(EDGE_STOP).await;

@@ -54,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is made of two holders of one identity.
     pub clones: Policy,
+    /// How long what was seen is kept.
+    pub retention: Retention,
     /// The programs that take part in the fleet's messages.
     pub services: Vec<ServiceEntry>,
     /// The keys of the authorities this server holds.
@@ -132,6 +134,19 @@ pub struct Limits {
     pub handshakes_per_address_per_s: u32,
     /// Handshakes of one address that wait or are in progress.
     pub handshakes_per_address: u32,
+}
+
+/// How long what was seen is kept; 0 is without end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Messages, days.
+    pub uplink_days: u64,
+    /// Messages, MiB on disk.
+    pub uplink_mib: u64,
+    /// Sessions that ended, days.
+    pub sessions_days: u64,
+    /// Refusals, days.
+    pub refusals_days: u64,
 }
 
 /// The keys of the authorities this server holds.
@@ -283,6 +298,7 @@ impl Config {
         let https = Https::take(&mut layers, &base);
         let limits = Limits::take(&mut layers);
         let clones = clones(&mut layers);
+        let retention = Retention::take(&mut layers);
         let services = services::take(&mut layers, limits.service_topic_max);
         let keys = Keys {
             bundle: path(&mut layers, "keys.bundle", &base, data_dir.join("pki")),
@@ -311,6 +327,7 @@ impl Config {
             https,
             limits,
             clones,
+            retention,
             services,
             keys,
             log,
@@ -358,6 +375,18 @@ impl Registry {
         match &self.url {
             None => Ok(Place::in_dir(data_dir)),
             Some(url) => Place::at(url, self.password_file.as_deref()),
+        }
+    }
+}
+
+impl Retention {
+    fn take(layers: &mut Layers<'_>) -> Self {
+        const DAYS: std::ops::RangeInclusive<u64> = 0..=36_500;
+        Self {
+            uplink_days: count(layers, "retention.uplink_days", 90, DAYS),
+            uplink_mib: count(layers, "retention.uplink_mib", 0, 0..=1 << 30),
+            sessions_days: count(layers, "retention.sessions_days", 365, DAYS),
+            refusals_days: count(layers, "retention.refusals_days", 365, DAYS),
         }
     }
 }

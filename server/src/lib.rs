@@ -54,5 +54,6 @@ pub mod config;
 pub mod edge;
 pub mod init;
 pub mod registry;
+mod retention;
 pub mod revocation;
 pub mod uplink;

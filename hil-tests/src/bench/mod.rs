@@ -5,6 +5,7 @@
 //! | `connect_cpu_us` | the server's processor time for a full mTLS connect with CONNECT and CONNACK |
 //! | `ingest_cpu_us` | its processor time for a durable QoS 1 message, 4000 a second from 1000 connections |
 //! | `device_connect_minsn` | million instructions on the board from the start of a connect to CONNACK |
+//! | `import_rows_per_s` | rows of a manifest that are on disk in a second, their signatures checked |
 //!
 //! Everything a row compares is measured in the same run, in turns (A B A B), and a value is the median of
 //! its turns. Processor time is the kernel's account of the server's process, not wall time, so a busy
@@ -13,6 +14,7 @@
 mod client;
 mod connect;
 mod device;
+mod import;
 mod ingest;
 mod peer;
 mod server;
@@ -73,10 +75,11 @@ struct Bench {
 /// Its name, and what measures it.
 type Measure = (&'static str, fn(&Bench) -> Result<Row>);
 
-const ROWS: [Measure; 3] = [
+const ROWS: [Measure; 4] = [
     ("connect_cpu_us", connect::measure),
     ("ingest_cpu_us", ingest::measure),
     ("device_connect_minsn", device::measure),
+    ("import_rows_per_s", import::measure),
 ];
 
 /// The names of all rows.

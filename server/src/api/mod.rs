@@ -8,7 +8,7 @@
 //! | [`error`], [`view`], [`time`] | refusals, documents, instants: each with its reader |
 //! | `auth` | who asks, and whether their role covers it |
 //! | `routes`, [`openapi`] | the one list of routes; the document made of it |
-//! | `devices`, `acts`, `groups`, `batches`, [`audit`], `tokens`, `status`, `backup` | the routes |
+//! | `devices`, `acts`, `groups`, `batches`, [`audit`], `tokens`, `status`, `backup`, [`exchange`] | the routes |
 //! | `page` | the web page: a client of these routes |
 //! | [`serve`] | TLS, connections, graceful end |
 
@@ -36,6 +36,7 @@ mod backup;
 mod batches;
 mod devices;
 pub mod error;
+pub mod exchange;
 mod groups;
 pub mod openapi;
 pub mod overview;
@@ -141,6 +142,7 @@ fn described(routes: Routes) -> Routes {
     let routes = groups::routes(routes);
     let routes = audit::routes(routes);
     let routes = backup::routes(routes);
+    let routes = exchange::routes(routes);
     tokens::routes(routes)
 }
 

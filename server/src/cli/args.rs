@@ -17,11 +17,11 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
   muster batch import B-0042.muster                     take in what a station has made
   muster device suspend MU-000118 --reason \"case 881\"   refuse it for now; its session ends
 
-device    list show suspend resume quarantine release revoke decommission disconnect command
+device    list show import suspend resume quarantine release revoke decommission disconnect command
 batch     list import suspend resume quarantine release revoke      session   list
 ca        list trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
 cert      issue revoke             token     list create revoke     audit     list verify
-top       init serve status config explain backup restore
+top       init serve status config explain backup restore export
 help      muster NOUN --help; muster explain CODE; muster config
 ";
 
@@ -140,6 +140,12 @@ pub(super) enum Noun {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Everything the registry knows of its fleet, a JSON object a line
+    Export {
+        /// The file to make instead of standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Bring a backup back into a data directory on which no server runs
     Restore(Restore),
     /// Each configuration value in force, and where it came from
@@ -149,6 +155,21 @@ pub(super) enum Noun {
         /// Such as M201 or E13
         code: String,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DeviceImport {
+    /// The list, or - for standard input: certificate (PEM or base64 DER) and perhaps serial of each device
+    pub(super) file: PathBuf,
+    /// The batch they are to be of, within the station whose factory CA signed each
+    #[arg(long, value_name = "BATCH")]
+    pub(super) batch: String,
+    /// What they are, where the batch is new
+    #[arg(long, value_name = "NAME")]
+    pub(super) product: Option<String>,
+    /// How the list is written [default: csv where the file is named so, else ndjson]
+    #[arg(long, value_name = "FORMAT", value_parser = ["csv", "ndjson"])]
+    pub(super) format: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -172,6 +193,8 @@ pub(super) enum Device {
         #[arg(long)]
         history: bool,
     },
+    /// Take devices in from a list of their certificates, CSV or lines of JSON
+    Import(DeviceImport),
     /// Refuse devices for now; their sessions end
     Suspend(Decide),
     /// Let suspended devices back

@@ -94,6 +94,11 @@ impl Client {
         self.send(Method::POST, path, Some("application/json"), body.to_string().as_bytes())
     }
 
+    /// POST of what has a media type of its own.
+    pub(super) fn post_as(&self, path: &str, content: &str, body: &[u8]) -> Result<Value, Problem> {
+        self.send(Method::POST, path, Some(content), body)
+    }
+
     /// POST of a file.
     pub(super) fn post_file(&self, path: &str, body: &[u8]) -> Result<Value, Problem> {
         self.send(Method::POST, path, Some("application/octet-stream"), body)

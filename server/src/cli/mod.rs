@@ -19,6 +19,7 @@ mod bulk;
 mod cert;
 mod client;
 mod device;
+mod exchange;
 mod group;
 mod local;
 mod screen;
@@ -126,6 +127,7 @@ fn dispatch(
         Noun::Session(verb) => session::run(&verb, &Client::new(&config)?, screen),
         Noun::Token(verb) => token::run(verb, &Client::new(&config)?, screen),
         Noun::Backup { out } => backup::make(&out, &Client::patient(&config)?, screen),
+        Noun::Export { out } => exchange::export(out.as_deref(), &Client::patient(&config)?, screen),
         Noun::Restore(restore) => backup::restore(&restore, &config, screen),
         Noun::Status => session::status(&Client::new(&config)?, screen),
         Noun::Config(_) | Noun::Explain { .. } | Noun::Serve(_) => Ok(Done::Well),

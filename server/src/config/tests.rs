@@ -80,6 +80,7 @@ fn values_out_of_bounds_are_refused() {
         "[mqtt]\nproxy_protocol = \"10.0.0.0/8\"",
         "[clones]\ncontinuity = \"quarantine\"",
         "[clones]\ntakeovers_max = 0",
+        "[retention]\nuplink_days = -1",
         "[registry]\nurl = \"mysql://db/muster\"",
         "[registry]\nurl = \"postgres://muster:secret@db/muster\"",
         "[registry]\npassword_file = \"p\"",

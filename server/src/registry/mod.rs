@@ -24,7 +24,7 @@
 //! | [`group`], [`rules`], `members` | a group's decision, which holds for its members now and later |
 //! | [`station`], [`import`] | the root and the stations it vouches for; manifests |
 //! | [`audit`], [`changes`] | the hash chain; what a reader of decisions is told |
-//! | [`facts`], [`session`] | what was seen |
+//! | [`facts`], [`session`], [`retention`] | what was seen, and how long it is kept |
 //! | [`continuity`] | which continuity tokens a device was given, and has shown |
 //! | [`enforce`] | which decisions still have to end live sessions |
 //! | [`orders`] | what is ordered of a device without changing its state |
@@ -34,7 +34,7 @@
 //! | [`overview`] | the fleet in a dozen figures |
 //! | [`query`] | listings and one device's page |
 //! | `load` | the file's word, into the verdicts |
-//! | [`backup`] | the whole registry in a file of lines, and back |
+//! | [`backup`], [`export`] | the whole registry in a file of lines, and back; what another program reads of it |
 //! | `database`, `sqlite` | SQLite or PostgreSQL: how it is opened, written and upgraded |
 
 use std::{
@@ -63,6 +63,7 @@ pub mod decide;
 pub mod device;
 pub mod enforce;
 mod error;
+pub mod export;
 pub mod facts;
 pub mod filter;
 pub mod group;
@@ -76,6 +77,7 @@ pub mod orders;
 pub mod overview;
 pub mod query;
 pub mod readings;
+pub mod retention;
 pub mod rules;
 pub mod session;
 pub(crate) mod sqlite;
@@ -372,6 +374,30 @@ impl Registry {
     pub async fn import_manifest(&self, actor: &Actor, bytes: &[u8]) -> Result<ImportReport, RegistryError> {
         let (actor, bytes) = (actor.clone(), Arc::from(bytes));
         self.run(|inner| async move { import::import_manifest(&inner, &actor, bytes).await }).await
+    }
+
+    /// Takes devices in from a list of their certificates: a report for each row, in the order of the lines.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when nothing was taken in for a reason that is no row's.
+    pub async fn import_listed(
+        &self,
+        actor: &Actor,
+        list: import::Listed,
+    ) -> Result<Vec<import::RowReport>, RegistryError> {
+        let actor = actor.clone();
+        self.run(|inner| async move { import::import_listed(&inner, &actor, list).await }).await
+    }
+
+    /// Some lines of an export, and what comes next; `None` after the last.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn export(
+        &self,
+        at: export::Exporting,
+    ) -> Result<Option<(String, export::Exporting)>, RegistryError> {
+        export::next(&self.inner, at).await
     }
 
     /// Decides about one device: commits, then flips the verdict, then answers. Closing its sessions is

@@ -13,13 +13,13 @@ use super::{
     Inner,
     audit::{self, Entry, Stamp},
     changes::What,
+    database::{Connection, QueryBuilder, digest, int, parse, uint},
     decide::{self, Reason, RevocationReason},
     device::{Act, DeviceState},
     error::RegistryError,
     group::{Group, Hold},
     now_ms,
     operator::Actor,
-    database::{Connection, QueryBuilder, digest, int, parse, uint},
     verdict::DeviceKey,
 };
 

@@ -3,4 +3,5 @@
 
 mod postgres;
 mod schema;
+mod shared;
 mod sqlite;

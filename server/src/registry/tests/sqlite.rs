@@ -8,6 +8,8 @@ type Fleet = FleetOn<Sqlite>;
 
 #[path = "audit.rs"]
 mod audit;
+#[path = "copies.rs"]
+mod copies;
 #[path = "decisions.rs"]
 mod decisions;
 #[path = "facts.rs"]
