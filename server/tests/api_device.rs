@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "rig/postgres.rs"]
-#[allow(dead_code, reason = "this file uses its part")]
+#[allow(dead_code, unreachable_pub, reason = "this file uses its part")]
 mod postgres;
 mod rig;
 

@@ -16,6 +16,7 @@
 //! | module | is |
 //! |---|---|
 //! | `place` | which database |
+//! | `build` | statements that are put together |
 //! | `schema` | the migrations, paired |
 //! | `postgres` | what only PostgreSQL has: versions, sessions, the lock |
 
@@ -29,9 +30,11 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::RegistryError;
 
+mod build;
 mod place;
 mod postgres;
 pub(super) mod schema;
+pub(super) use build::QueryBuilder;
 pub(crate) use place::Kind;
 pub use place::{Place, PlaceError};
 
@@ -43,8 +46,6 @@ pub(crate) type Pool = AnyPool;
 pub(super) type Tx<'c> = Transaction<'c, Any>;
 /// A row of a result.
 pub(super) type Row = AnyRow;
-/// A statement that is put together.
-pub(super) type QueryBuilder = sqlx::QueryBuilder<Any>;
 
 /// Connections that read: one for each core and a few for slow pages.
 const READERS: u32 = 4;

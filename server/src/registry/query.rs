@@ -170,7 +170,7 @@ const DEVICES: &str = "SELECT device.id, device.tenant, device.device_id, device
     batch.name AS batch, batch.product, station.name AS station,
     certificate.id AS certificate, certificate.not_after_s,
     session.id AS session, session.began_at_ms, session.remote, session.protocol, session.ended_at_ms, session.reason,
-    (SELECT coalesce(sum(count), 0) FROM refusal WHERE refusal.device = device.id AND refusal.minute_ms >= ";
+    (SELECT CAST(coalesce(sum(count), 0) AS BIGINT) FROM refusal WHERE refusal.device = device.id AND refusal.minute_ms >= ";
 const DEVICES_FROM: &str = ") AS refused_24h
     FROM device
     JOIN batch ON batch.id = device.batch

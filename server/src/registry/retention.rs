@@ -82,7 +82,7 @@ async fn refusals(inner: &Inner, before_ms: u64) -> Result<u64, RegistryError> {
         // Whole minutes, as many as hold about so many rows.
         let upto: Option<(Option<i64>,)> = sqlx::query_as(
             "SELECT max(minute_ms) FROM (SELECT minute_ms FROM refusal WHERE minute_ms < $1
-             ORDER BY minute_ms LIMIT $2) some",
+             ORDER BY minute_ms LIMIT $2) AS oldest",
         )
         .bind(int(before_ms))
         .bind(ROWS)

@@ -61,6 +61,8 @@ pub struct Kept {
     pub octets: u64,
     /// Segments removed since the start.
     pub removed: u64,
+    /// Whether there is still something that may go.
+    pub more: bool,
 }
 
 /// Told of every commit, on the writer's thread, after its tickets: must not wait.
@@ -226,7 +228,8 @@ impl Writer {
     /// How much of the log there is.
     #[must_use]
     pub fn kept(&self) -> Kept {
-        *self.shared.kept.lock()
+        let more = self.shared.queue.lock().keep.is_some();
+        Kept { more, ..*self.shared.kept.lock() }
     }
 
     /// What is retained, as of the last commit.

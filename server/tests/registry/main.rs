@@ -7,7 +7,7 @@ mod backup;
 mod crash;
 mod lists;
 #[path = "../rig/postgres.rs"]
-#[allow(dead_code, reason = "these files use their part")]
+#[allow(dead_code, unreachable_pub, reason = "these files use their part")]
 mod postgres;
 #[path = "../rig/mod.rs"]
 mod rig;

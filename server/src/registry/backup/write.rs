@@ -7,7 +7,7 @@ use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{AsyncWriteExt as _, BufWriter},
 };
 

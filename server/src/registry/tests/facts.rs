@@ -77,7 +77,10 @@ async fn names_invented_by_strangers_are_bounded() {
     facts.flush().await;
     let pool = fleet.registry.inner.database.readers();
     let (rows, refused): (i64, i64) =
-        sqlx::query_as("SELECT count(*), sum(count) FROM refusal").fetch_one(pool).await.unwrap();
+        sqlx::query_as("SELECT count(*), CAST(sum(count) AS BIGINT) FROM refusal")
+            .fetch_one(pool)
+            .await
+            .unwrap();
     // Nothing was awaited in between, so it is one write: 1024 names, and nobody for the rest.
     assert_eq!((rows, refused), (1025, 5_000));
     let (nobody,): (i64,) =

@@ -18,7 +18,7 @@ use crate::{
 async fn trimmed(writer: &Writer, keep: Keep) -> u64 {
     writer.trim(keep);
     let until = tokio::time::Instant::now() + Duration::from_secs(60);
-    while writer.shared.queue.lock().keep.is_some() {
+    while writer.kept().more {
         assert!(tokio::time::Instant::now() < until, "the removal does not end");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
