@@ -20,6 +20,10 @@ pub struct Need {
     pub package: &'static str,
 }
 
+/// The database the server's suite runs on beside SQLite: each test starts a server of its own. The package
+/// alone would make a cluster and run it for ever.
+pub const POSTGRES: Need = Need { program: "/usr/lib/postgresql/15/bin/postgres", package: "postgresql-15" };
+
 /// The machine emulator that runs the board.
 pub const QEMU: Need = Need { program: "qemu-system-arm", package: "qemu-system-arm" };
 
@@ -72,15 +76,35 @@ pub fn ensure(needs: &[Need], say: &mut dyn FnMut(&str)) -> Result<(), Missing> 
     if !UPDATED.swap(true, Ordering::Relaxed) && !apt(&["update", "-qq"]) {
         say("apt-get update failed; trying with the lists that are there");
     }
-    let mut install = vec!["install", "-qq", "-y", "--no-install-recommends"];
-    install.extend(packages.split(' '));
-    if !apt(&install) {
+    let install = |packages: &str| {
+        let mut install = vec!["install", "-qq", "-y", "--no-install-recommends"];
+        install.extend(packages.split(' '));
+        apt(&install)
+    };
+    let server = absent.iter().any(|need| need.package == POSTGRES.package);
+    if server && !(install("postgresql-common") && no_cluster().is_ok()) {
+        return Err(by_hand(" (apt-get could not install postgresql-common)"));
+    }
+    if !install(&packages) {
         return Err(by_hand(" (apt-get could not install it)"));
     }
     match absent.iter().find(|need| find(need.program).is_none()) {
         Some(still) => Err(by_hand(&format!(" ({} did not bring {})", still.package, still.program))),
         None => Ok(()),
     }
+}
+
+/// Tells Debian's PostgreSQL to make no cluster when a server is installed, and so to start none. Whoever has
+/// one keeps it.
+fn no_cluster() -> std::io::Result<()> {
+    const FILE: &str = "/etc/postgresql-common/createcluster.conf";
+    const LINE: &str = "create_main_cluster = false";
+    let text = std::fs::read_to_string(FILE).unwrap_or_default();
+    if text.lines().any(|line| line.trim() == LINE) {
+        return Ok(());
+    }
+    // The last line of a kind counts.
+    std::fs::write(FILE, format!("{text}\n{LINE}\n"))
 }
 
 /// Where a program is: on `PATH`, or at the absolute path it is named by.

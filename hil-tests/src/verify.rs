@@ -166,6 +166,7 @@ fn licences(run: &mut Run<'_>) -> Result<Counts> {
 }
 
 fn tests(run: &mut Run<'_>) -> Result<Counts> {
+    packages::ensure(&[packages::POSTGRES], &mut |text| run.say(text))?;
     if run.has_nextest()? {
         let nextest = run.nextest(&format!("not ({ON_BOARDS} | {IN_BROWSER})"));
         return run.count(nextest);

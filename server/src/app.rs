@@ -32,7 +32,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use addresses::Claim;
+pub(crate) use addresses::Claim;
 pub(crate) use addresses::private as private_file;
 pub use addresses::{Addresses, host_secret};
 use credentials::{broker_credential, https_resolver, now_s};
@@ -44,7 +44,8 @@ use crate::{
     config::{Config, Log},
     edge::{Doors, Edge, EdgeError, Limits, Trust, limits::DESCRIPTORS_KEPT},
     init::open_bundle,
-    registry::{Actor, Registry, now_ms},
+    registry::{Actor, Registry, RegistryError, now_ms},
+    retention,
     revocation::{Reconciler, Revocation},
 };
 
@@ -77,7 +78,11 @@ pub fn run(config: &Config, listening: impl FnOnce(&Addresses, Option<&FirstLink
         let node = Node::start(config).await?;
         listening(&node.addresses, node.first_link.as_ref());
         tracing::info!(https = %node.addresses.https, mqtt = %node.addresses.mqtt, "listening");
-        signals.next().await;
+        let registry = node.registry.clone();
+        let lost = tokio::select! {
+            () = signals.next() => false,
+            () = registry.lost() => true,
+        };
         tracing::info!("stopping; a second signal ends at once");
         tokio::select! {
             () = node.stop() => {}
@@ -87,8 +92,15 @@ pub fn run(config: &Config, listening: impl FnOnce(&Addresses, Option<&FirstLink
             }
         }
         tracing::info!("stopped");
-        Ok(())
+        if lost { Err(taken(config)) } else { Ok(()) }
     })
+}
+
+/// Another server writes the registry now: what this one knew of it is old.
+fn taken(config: &Config) -> Problem {
+    Problem::new(Code::RegistryHeld)
+        .at(config.registry.url.clone().unwrap_or_default())
+        .because("it was taken while this server had lost its connection to it")
 }
 
 /// A fault with its cause: what should not happen, said as completely as it is known.
@@ -161,6 +173,7 @@ struct Node {
     checkpoints: JoinHandle<()>,
     asking: Arc<api::asking::Asking>,
     jobs: api::jobs::Runner,
+    retention: JoinHandle<()>,
     api: Server,
 }
 
@@ -228,6 +241,7 @@ impl Node {
         let renewal = tokio::spawn(renew(broker, edge.clone(), https));
         let checkpoints = tokio::spawn(checkpoints(registry.clone()));
         let jobs = api::jobs::start(doors);
+        let retention = retention::start(config.retention, registry.clone(), uplink.clone());
         let addresses = Addresses::new(api.local_addr(), edge.local_addr());
         let first_link = first_link(config, &registry, &addresses).await?;
         claim.publish(&addresses).map_err(|error| fault("the addresses cannot be written", &error))?;
@@ -241,6 +255,7 @@ impl Node {
             edge,
             renewal,
             checkpoints,
+            retention,
             asking,
             jobs,
             api,
@@ -252,7 +267,7 @@ impl Node {
         self.asking.stop();
         self.api.stop(API_STOP).await;
         self.jobs.ended().await;
-        for task in [self.renewal, self.checkpoints] {
+        for task in [self.renewal, self.checkpoints, self.retention] {
             task.abort();
             let _ = task.await;
         }
@@ -359,10 +374,15 @@ async fn bundle(config: &Config) -> Result<ServerBundle, Problem> {
 }
 
 async fn registry(config: &Config, bundle: &ServerBundle) -> Result<Registry, Problem> {
-    let place = |problem: Problem| problem.at(config.data_dir.display().to_string());
-    let failed =
-        |error: crate::registry::RegistryError| place(fault("the registry cannot be opened", &error));
-    let registry = Registry::open(&config.data_dir).await.map_err(failed)?;
+    let kept = config.registry.place(&config.data_dir).map_err(|error| {
+        Problem::new(Code::FileUnreadable).at("registry.password_file").because(error.to_string())
+    })?;
+    let place = |problem: Problem| problem.at(kept.to_string());
+    let failed = |error: RegistryError| match error {
+        RegistryError::Held(_) | RegistryError::Unfit(_) => place(error.into()),
+        error => place(fault("the registry cannot be opened", &error)),
+    };
+    let registry = Registry::open_at(&config.data_dir, &kept).await.map_err(failed)?;
     let actor = Actor::server();
     let root = bundle.root.der().to_vec().into();
     registry.trust_root(&actor, &root).await.map_err(|error| place(error.into()))?;

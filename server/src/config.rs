@@ -19,9 +19,12 @@ use std::{
 use muster_pki::profile::ServerName;
 use muster_shared::limits::{PACKET_MAX, SERVICE_TOPIC_MAX, TOPIC_MAX};
 
-use crate::edge::{
-    Network, Verify,
-    clones::{Policy, Response},
+use crate::{
+    edge::{
+        Network, Verify,
+        clones::{Policy, Response},
+    },
+    registry::{Place, PlaceError},
 };
 
 use layers::Layers;
@@ -41,6 +44,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
+    /// Where the registry is.
+    pub registry: Registry,
     /// The door for devices.
     pub mqtt: Mqtt,
     /// The door for people and programs.
@@ -49,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is made of two holders of one identity.
     pub clones: Policy,
+    /// How long what was seen is kept.
+    pub retention: Retention,
     /// The programs that take part in the fleet's messages.
     pub services: Vec<ServiceEntry>,
     /// The keys of the authorities this server holds.
@@ -59,6 +66,15 @@ pub struct Config {
     pub client: Client,
     /// Every key with its value and source, in the order of the sample.
     pub settings: Vec<Setting>,
+}
+
+/// Where the registry is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Registry {
+    /// A PostgreSQL database; `None`: a file in the data directory.
+    pub url: Option<String>,
+    /// File with that database's password.
+    pub password_file: Option<PathBuf>,
 }
 
 /// The door for devices.
@@ -118,6 +134,19 @@ pub struct Limits {
     pub handshakes_per_address_per_s: u32,
     /// Handshakes of one address that wait or are in progress.
     pub handshakes_per_address: u32,
+}
+
+/// How long what was seen is kept; 0 is without end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Messages, days.
+    pub uplink_days: u64,
+    /// Messages, MiB on disk.
+    pub uplink_mib: u64,
+    /// Sessions that ended, days.
+    pub sessions_days: u64,
+    /// Refusals, days.
+    pub refusals_days: u64,
 }
 
 /// The keys of the authorities this server holds.
@@ -264,10 +293,12 @@ impl Config {
     ) -> Result<Self, Vec<ConfigFault>> {
         let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
         let data_dir = path(&mut layers, "data_dir", &base, default_dir);
+        let registry = Registry::take(&mut layers, &base);
         let mqtt = Mqtt::take(&mut layers);
         let https = Https::take(&mut layers, &base);
         let limits = Limits::take(&mut layers);
         let clones = clones(&mut layers);
+        let retention = Retention::take(&mut layers);
         let services = services::take(&mut layers, limits.service_topic_max);
         let keys = Keys {
             bundle: path(&mut layers, "keys.bundle", &base, data_dir.join("pki")),
@@ -288,7 +319,75 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { data_dir, file, mqtt, https, limits, clones, services, keys, log, client, settings })
+        Ok(Self {
+            data_dir,
+            file,
+            registry,
+            mqtt,
+            https,
+            limits,
+            clones,
+            retention,
+            services,
+            keys,
+            log,
+            client,
+            settings,
+        })
+    }
+}
+
+impl Registry {
+    fn take(layers: &mut Layers<'_>, base: &Path) -> Self {
+        let url = layers.take(
+            "registry.url",
+            None,
+            |raw| {
+                let url = values::words(raw)?;
+                Place::check(&url).map_err(|error| error.to_string())?;
+                Ok(Some(url))
+            },
+            |url: &Option<String>| url.clone().unwrap_or_else(|| "registry.sqlite in data_dir".to_owned()),
+        );
+        let password_file = layers.take(
+            "registry.password_file",
+            None,
+            |raw| match raw {
+                layers::Raw::Text(text) if !text.is_empty() => Ok(Some(base.join(text))),
+                layers::Raw::Words(text) => Ok(Some(PathBuf::from(text))),
+                _ => Err("a path is wanted".to_owned()),
+            },
+            |path: &Option<PathBuf>| {
+                path.as_ref().map_or("none".to_owned(), |path| path.display().to_string())
+            },
+        );
+        if url.is_none() && password_file.is_some() {
+            layers.reject("registry.password_file", "registry.url is missing beside it");
+        }
+        Self { url, password_file }
+    }
+
+    /// Which database that is, for the server of a data directory.
+    ///
+    /// # Errors
+    /// [`PlaceError`] when the password cannot be read.
+    pub fn place(&self, data_dir: &Path) -> Result<Place, PlaceError> {
+        match &self.url {
+            None => Ok(Place::in_dir(data_dir)),
+            Some(url) => Place::at(url, self.password_file.as_deref()),
+        }
+    }
+}
+
+impl Retention {
+    fn take(layers: &mut Layers<'_>) -> Self {
+        const DAYS: std::ops::RangeInclusive<u64> = 0..=36_500;
+        Self {
+            uplink_days: count(layers, "retention.uplink_days", 90, DAYS),
+            uplink_mib: count(layers, "retention.uplink_mib", 0, 0..=1 << 30),
+            sessions_days: count(layers, "retention.sessions_days", 365, DAYS),
+            refusals_days: count(layers, "retention.refusals_days", 365, DAYS),
+        }
     }
 }
 

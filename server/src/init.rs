@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use crate::{
     api::error::Problem,
     config,
-    registry::{Actor, FILE as REGISTRY, NewToken, Registry, Role, now_ms},
+    registry::{Actor, NewToken, Registry, Role, now_ms},
 };
 
 /// Where the authorities' keys come from.
@@ -60,6 +60,8 @@ pub struct Plan {
     pub keys: KeySource,
     /// The operator the first token speaks for.
     pub operator: String,
+    /// Where the registry is to be.
+    pub registry: config::Registry,
 }
 
 /// What was made.
@@ -204,8 +206,9 @@ fn fill(dir: &Path, plan: &Plan) -> Result<Made, Problem> {
     };
     let io = |error: io::Error| fault(&error);
     write(&dir.join("https.pem"), bundle.https.certificate().pem().as_bytes()).map_err(io)?;
-    write(&dir.join(config::FILE_NAME), settings(passphrase_file.as_deref()).as_bytes()).map_err(io)?;
-    let (token, stations) = register(dir, &bundle, &plan.operator)?;
+    write(&dir.join(config::FILE_NAME), settings(passphrase_file.as_deref(), &plan.registry).as_bytes())
+        .map_err(io)?;
+    let (token, stations) = register(dir, &bundle, plan)?;
     write(&dir.join("token"), token.as_bytes()).map_err(io)?;
     Ok(Made {
         data_dir: plan.data_dir.clone(),
@@ -267,39 +270,51 @@ pub fn open_bundle(bundle: &Path, passphrase_file: &Path) -> Result<(ServerBundl
 }
 
 /// Writes the registry: the root, the stations of the bundle, the first operator with their token.
-fn register(dir: &Path, bundle: &ServerBundle, operator: &str) -> Result<(String, Vec<String>), Problem> {
+fn register(dir: &Path, bundle: &ServerBundle, plan: &Plan) -> Result<(String, Vec<String>), Problem> {
+    let place = plan.registry.place(dir).map_err(|error| {
+        Problem::new(Code::FileUnreadable).at("registry.password_file").because(error.to_string())
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Problem::new(Code::Fault).because(error.to_string()))?;
     let done = runtime.block_on(async {
-        let registry = Registry::open(dir).await?;
+        let registry = Registry::open_at(dir, &place).await?;
         let actor = Actor::server();
         registry.trust_root(&actor, &bundle.root.der().to_vec().into()).await?;
         let mut stations = Vec::new();
         for record in &bundle.stations {
             stations.push(registry.trust_station(&actor, record).await?.station.to_string());
         }
-        let new = NewToken::of(operator, Role::Admin, None);
+        let new = NewToken::of(&plan.operator, Role::Admin, None);
         let token = registry.create_token(&actor, &new).await?;
         registry.close().await;
         Ok((format!("{}\n", token.expose_secret()), stations))
     });
-    let private = fs::Permissions::from_mode(0o600);
-    fs::set_permissions(dir.join(REGISTRY), private).map_err(|error| {
-        Problem::new(Code::DataDirectory).at(dir.display().to_string()).because(error.to_string())
-    })?;
+    if let Some(file) = place.file().filter(|file| file.exists()) {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).map_err(|error| {
+            Problem::new(Code::DataDirectory).at(dir.display().to_string()).because(error.to_string())
+        })?;
+    }
     done.map_err(|error: crate::registry::RegistryError| Problem::from(error))
 }
 
 /// The sample with its defaults commented out, so that a later version's better default takes effect.
-fn settings(passphrase_file: Option<&Path>) -> String {
+fn settings(passphrase_file: Option<&Path>, registry: &config::Registry) -> String {
+    let said = |value: &str| toml::Value::from(value);
     let mut out = String::new();
     for line in config::SAMPLE.lines() {
         let key = line.split(" = ").next().unwrap_or_default();
         match (key, passphrase_file) {
             ("passphrase_file", Some(file)) => {
                 out.push_str(&format!("passphrase_file = {}", toml::Value::from(file.display().to_string())));
+            }
+            ("# url", _) if registry.url.is_some() => {
+                out.push_str(&format!("url = {}", said(registry.url.as_deref().unwrap_or_default())));
+            }
+            ("# password_file", _) if registry.password_file.is_some() => {
+                let file = registry.password_file.as_deref().unwrap_or(Path::new(""));
+                out.push_str(&format!("password_file = {}", said(&absolute(file))));
             }
             ("data_dir", _) => out.push_str(line),
             _ if line.contains(" = ") && !line.starts_with('#') => out.push_str(&format!("# {line}")),
@@ -308,6 +323,11 @@ fn settings(passphrase_file: Option<&Path>) -> String {
         out.push('\n');
     }
     out
+}
+
+/// A path that means the same from another directory.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 /// Writes a file nobody else may read, which must not be there yet, and waits until it is on disk.
@@ -336,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_written_configuration_is_valid_and_says_only_what_differs() {
-        let text = settings(Some(Path::new("/etc/muster/pass \"phrase\"")));
+        let text = settings(Some(Path::new("/etc/muster/pass \"phrase\"")), &config::Registry::default());
         let config = config::Config::from_text(Path::new("/data/muster.toml"), &text).unwrap();
         assert_eq!(config.keys.passphrase_file, Path::new("/etc/muster/pass \"phrase\""));
         assert_eq!(config.data_dir, Path::new("/data"));
@@ -354,7 +374,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("mine"), "x").unwrap();
         let keys = KeySource::Development { tenant: "acme".parse().unwrap() };
-        let plan = Plan { data_dir: dir.path().to_owned(), keys, operator: "admin".to_owned() };
+        let plan = Plan {
+            data_dir: dir.path().to_owned(),
+            keys,
+            operator: "admin".to_owned(),
+            registry: config::Registry::default(),
+        };
         let problem = make(&plan).unwrap_err();
         assert_eq!(problem.code, Code::DataDirectory);
         assert!(problem.why.as_ref().unwrap().contains("mine"));

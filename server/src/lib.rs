@@ -46,6 +46,7 @@
 
 pub mod api;
 pub mod app;
+pub mod backup;
 pub mod bus;
 pub mod certificate;
 pub mod cli;
@@ -53,5 +54,6 @@ pub mod config;
 pub mod edge;
 pub mod init;
 pub mod registry;
+mod retention;
 pub mod revocation;
 pub mod uplink;

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "rig/postgres.rs"]
+#[allow(dead_code, unreachable_pub, reason = "this file uses its part")]
+mod postgres;
 mod rig;
 
 use std::{
@@ -102,16 +105,27 @@ fn eventually(what: &str, ask: impl Fn() -> Value, done: impl Fn(&Value) -> bool
 
 #[test]
 fn a_device_is_seen_commanded_suspended_resumed_and_revoked() {
-    let server = Server::start();
+    life(&Server::start());
+}
+
+#[test]
+fn a_device_lives_the_same_life_where_the_registry_is_on_postgres() {
+    let postgres = postgres::Postgres::start();
+    let place = rig::Place::with_registry(Some(&postgres.database()));
+    assert!(!place.data().join("registry.sqlite").exists(), "there is no second registry");
+    life(&Server::start_on(place));
+}
+
+fn life(server: &Server) {
     let devices = server.place().devices(&["MU-000001"]);
     let device = &devices[0];
     // Too early: the factory vouches for it, the registry does not know it.
-    Device::connect(&server, device).refused();
+    Device::connect(server, device).refused();
     let manifest = server.place().manifest("B-0001", &devices);
     server.muster(&["batch", "import", manifest.to_str().unwrap()]).exits(0);
     let show = || server.muster(&["device", "show", "MU-000001", "--json"]).exits(0).json();
 
-    let live = Device::connect(&server, device).connected();
+    let live = Device::connect(server, device).connected();
     let seen = eventually("first connection", show, |device| device["state"] == "active");
     assert_eq!((&seen["presence"]["word"], &seen["presence"]["mqtt"]), (&json!("online"), &json!("3.1.1")));
     let sessions = server.muster(&["session", "list", "--json"]).exits(0).json();
@@ -127,7 +141,7 @@ fn a_device_is_seen_commanded_suspended_resumed_and_revoked() {
     assert_eq!((&decision["enforced"], &decision["sessions_closed"]), (&json!(true), &json!(1)));
     assert_eq!((&decision["mqtt_reason"], decision["commit_to_closed_ms"].is_u64()), (&json!(0x98), true));
     live.ended();
-    Device::connect(&server, device).refused();
+    Device::connect(server, device).refused();
     let refused = eventually("refusal", show, |device| device["refused_24h"].as_u64() > Some(0));
     assert_eq!(refused["last_refusal"]["code"], "M201");
     assert_eq!(refused["presence"]["last_reason"], "device_suspended");
@@ -135,7 +149,7 @@ fn a_device_is_seen_commanded_suspended_resumed_and_revoked() {
     assert!(note.contains("[M201 device is suspended]") && note.contains("offline"), "{note}");
 
     server.muster(&["device", "resume", "MU-000001", "--reason", "repaired"]).exits(0);
-    let live = Device::connect(&server, device).connected();
+    let live = Device::connect(server, device).connected();
     let kicked = server.muster(&["device", "disconnect", "MU-000001", "--reason", "look"]).exits(0);
     assert!(
         kicked.out.contains("session closed in") && kicked.out.contains("it may come back"),
@@ -144,7 +158,7 @@ fn a_device_is_seen_commanded_suspended_resumed_and_revoked() {
     );
     live.ended();
 
-    let live = Device::connect(&server, device).connected();
+    let live = Device::connect(server, device).connected();
     let revoke = [
         &["device", "revoke", "MU-000001", "--confirm", "MU-000001"][..],
         &["--reason-code", "keyCompromise", "--reason", "stolen"],
@@ -153,7 +167,7 @@ fn a_device_is_seen_commanded_suspended_resumed_and_revoked() {
     assert!(revoked.out.contains("active → revoked · session closed in"), "{}", revoked.out);
     assert!(revoked.out.contains("(0x98)"), "{}", revoked.out);
     live.ended();
-    Device::connect(&server, device).refused();
+    Device::connect(server, device).refused();
     eventually("refusal", show, |device| device["last_refusal"]["code"] == "M302");
     server.muster(&["audit", "verify"]).exits(0);
 }

@@ -17,6 +17,7 @@
 //! | `lookup_us` | the verdict on a certificate, of ten million devices |
 //! | `lookup_bytes` | memory in use for each of them |
 //! | `start_1m_ms` | a registry of a million devices, from its file to its verdicts |
+//! | `import_rows_per_s` | rows of a manifest that are on disk in a second, their signatures checked |
 //!
 //! Everything a row compares is measured in the same run, in turns (A B A B), and a value is the median of
 //! its turns. Processor time is the kernel's account of the server's process, not wall time, so a busy
@@ -30,6 +31,7 @@ mod connect;
 mod device;
 mod fanin;
 mod idle;
+mod import;
 mod ingest;
 mod load;
 mod peer;
@@ -94,7 +96,7 @@ struct Bench {
 /// Rows that one measurement gives, and the measurement.
 type Measure = (&'static [&'static str], fn(&Bench) -> Result<Vec<Row>>);
 
-const ROWS: [Measure; 12] = [
+const ROWS: [Measure; 13] = [
     (&["connect_cpu_us"], connect::pinned),
     (&["connect_chain_cpu_us"], connect::chain),
     (&["ingest_cpu_us"], ingest::measure),
@@ -107,6 +109,7 @@ const ROWS: [Measure; 12] = [
     (&["lookup_us"], verdict::lookup),
     (&["lookup_bytes"], verdict::bytes),
     (&["start_1m_ms"], verdict::start),
+    (&["import_rows_per_s"], import::measure),
 ];
 
 /// The names of all rows.

@@ -45,7 +45,8 @@ impl Fleet {
         let passphrase = Passphrase::new("bench").expect("it is not empty");
         self.hierarchy.server_bundle().write(&bundle, &passphrase)?;
         let (data_dir, operator) = (dir.join("data"), "bench".to_owned());
-        let plan = Plan { data_dir, keys: KeySource::Ceremony { bundle, passphrase_file }, operator };
+        let keys = KeySource::Ceremony { bundle, passphrase_file };
+        let plan = Plan { data_dir, keys, operator, registry: muster_server::config::Registry::default() };
         init::make(&plan).map_err(|problem| anyhow::anyhow!("{problem:?}"))?;
         let service =
             format!("\n[[service]]\nname = \"{SERVICE}\"\nfleet = true\npublish = []\nsubscribe = [\"#\"]\n");

@@ -38,10 +38,12 @@ pub mod asking;
 pub mod attempts;
 pub mod audit;
 mod auth;
+mod backup;
 mod batches;
 pub mod certificates;
 mod devices;
 pub mod error;
+pub mod exchange;
 mod explain;
 mod groups;
 mod health;
@@ -182,6 +184,8 @@ fn described(routes: Routes) -> Routes {
     let routes = jobs::routes(routes);
     let routes = explain::routes(routes);
     let routes = health::routes(routes);
+    let routes = backup::routes(routes);
+    let routes = exchange::routes(routes);
     stream::routes(routes)
 }
 

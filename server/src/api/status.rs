@@ -195,9 +195,16 @@ pub(super) async fn metrics(caller: Caller, State(doors): State<Doors>) -> Resul
         "End of the broker's certificate, Unix seconds.",
         u64::try_from(doors.facts.broker.ends_at_s()).unwrap_or(0),
     );
+    let log = doors.uplink.kept();
+    gauge("muster_uplink_octets", "Octets of the uplink log that hold something.", log.octets);
     let seen = doors.facts.tally.read();
     for (name, help, value) in [
         ("dropped", "Messages to devices that found no room.", doors.sessions.counts().1),
+        (
+            "uplink_segments_removed",
+            "Segments of the uplink log that went for their age or its size.",
+            log.removed,
+        ),
         ("takeovers", "Sessions that were taken over.", seen.takeovers),
         ("takeovers_refused", "Takeovers that were refused.", seen.takeovers_refused),
         ("takeovers_suspected", "Devices whose session was taken over too often.", seen.takeovers_suspected),

@@ -91,7 +91,7 @@ pub(crate) fn private(path: &Path, octets: &[u8]) -> io::Result<()> {
 
 /// The data directory, held by this process alone. Dropping it gives it back and removes the addresses.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     data_dir: PathBuf,
     host_secret: Secret,
     _lock: File,
@@ -108,7 +108,7 @@ impl fmt::Debug for Secret {
 
 impl Claim {
     /// Takes the data directory; `None` when another server holds it.
-    pub(super) fn take(data_dir: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn take(data_dir: &Path) -> io::Result<Option<Self>> {
         DirBuilder::new().recursive(true).mode(0o700).create(data_dir.join("run"))?;
         let lock = OpenOptions::new()
             .write(true)

@@ -17,12 +17,12 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
   muster batch import B-0042.muster                     take in what a station has made
   muster device suspend MU-000118 --reason \"case 881\"   refuse it for now; its session ends
 
-device    list show explain label suspend resume quarantine release revoke decommission disconnect command
+device    list show import explain label suspend resume quarantine release revoke decommission disconnect command
 batch     list show import export verify suspend resume quarantine release revoke
 ca        list show crl trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
 cert      list show inspect issue revoke    session   list show    token list create revoke
 audit     list verify export checkpoint key operator  list add remove role invite    job list show cancel
-top       init serve login status events doctor config explain schema completions man
+top       init serve login status events doctor config explain backup restore export schema completions man
 ";
 
 /// The command line, parsed.
@@ -162,6 +162,20 @@ pub(super) enum Noun {
         /// Such as device.list
         name: Option<String>,
     },
+    /// Copy registry and uplink log of the running server into one file
+    Backup {
+        /// The file to make; it must not be there yet
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Everything the registry knows of its fleet, a JSON object a line
+    Export {
+        /// The file to make instead of standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Bring a backup back into a data directory on which no server runs
+    Restore(Restore),
     /// Each configuration value in force, and where it came from
     Config(ConfigArgs),
     /// What a code means and what to do: muster explain M201
@@ -169,6 +183,30 @@ pub(super) enum Noun {
         /// Such as M201 or E13
         code: String,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DeviceImport {
+    /// The list, or - for standard input: certificate (PEM or base64 DER) and perhaps serial of each device
+    pub(super) file: PathBuf,
+    /// The batch they are to be of, within the station whose factory CA signed each
+    #[arg(long, value_name = "BATCH")]
+    pub(super) batch: String,
+    /// What they are, where the batch is new
+    #[arg(long, value_name = "NAME")]
+    pub(super) product: Option<String>,
+    /// How the list is written [default: csv where the file is named so, else ndjson]
+    #[arg(long, value_name = "FORMAT", value_parser = ["csv", "ndjson"])]
+    pub(super) format: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Restore {
+    /// What muster backup made
+    pub(super) file: PathBuf,
+    /// Replace what is there: registry, uplink log, the key of continuity tokens
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -232,6 +270,8 @@ pub(super) enum Device {
     },
     /// Why a device can or cannot connect, check by check
     Explain(Explain),
+    /// Take devices in from a list of their certificates, CSV or lines of JSON
+    Import(DeviceImport),
     /// Refuse devices for now; their sessions end
     Suspend(Decide),
     /// Let suspended devices back

@@ -3,7 +3,7 @@
 
 use std::{
     error::Error as _,
-    io::{Read as _, Write},
+    io::{Read, Write},
     net::{IpAddr, ToSocketAddrs},
     path::Path,
     sync::Arc,
@@ -47,11 +47,20 @@ pub(super) struct Client {
 impl Client {
     /// Reads the trusted authority and the token. Nothing is sent yet.
     pub(super) fn new(config: &Config) -> Result<Self, Problem> {
-        Self::with(config, &token(&config.client)?)
+        Self::speaking(config, &token(&config.client)?, Some(config.client.timeout))
+    }
+
+    /// The same for what may take any time once the server has begun to answer.
+    pub(super) fn patient(config: &Config) -> Result<Self, Problem> {
+        Self::speaking(config, &token(&config.client)?, None)
     }
 
     /// The same with another token than the configured one.
     pub(super) fn with(config: &Config, token: &str) -> Result<Self, Problem> {
+        Self::speaking(config, token, Some(config.client.timeout))
+    }
+
+    fn speaking(config: &Config, token: &str, whole: Option<Duration>) -> Result<Self, Problem> {
         let settings = &config.client;
         let roots = roots(&settings.ca)?;
         let tls = TlsConfig::builder()
@@ -65,7 +74,9 @@ impl Client {
             .max_redirects(0)
             // A proxy of the environment would see the token.
             .proxy(None)
-            .timeout_global(Some(settings.timeout))
+            .timeout_global(whole)
+            .timeout_connect(Some(settings.timeout))
+            .timeout_recv_response(Some(settings.timeout))
             .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
@@ -124,6 +135,11 @@ impl Client {
         self.send(Method::POST, path, Some("application/json"), body.to_string().as_bytes())
     }
 
+    /// POST of what has a media type of its own.
+    pub(super) fn post_as(&self, path: &str, content: &str, body: &[u8]) -> Result<Value, Problem> {
+        self.send(Method::POST, path, Some(content), body)
+    }
+
     /// POST of a file.
     pub(super) fn post_file(&self, path: &str, body: &[u8]) -> Result<Value, Problem> {
         self.send(Method::POST, path, Some("application/octet-stream"), body)
@@ -152,6 +168,44 @@ impl Client {
                 .at(format!("GET {}{path}", self.base))
                 .because(error.to_string())
         })
+    }
+
+    /// A request whose answer is read as it comes. `body` is sent as it is read.
+    pub(super) fn stream(
+        &self,
+        method: Method,
+        path: &str,
+        content: Option<&str>,
+        body: &mut dyn Read,
+    ) -> Result<impl Read + use<>, Problem> {
+        let url = format!("{}{path}", self.base);
+        let mut request = Request::builder()
+            .method(&method)
+            .uri(&url)
+            .header("authorization", &self.authorization)
+            .header("accept", format!("*/*, {MEDIA_TYPE}"));
+        if let Some(content) = content {
+            request = request.header("content-type", content);
+        }
+        let began = Instant::now();
+        let sent = match request.body(ureq::SendBody::from_reader(body)) {
+            Ok(request) => self.agent.run(request),
+            Err(error) => Err(error.into()),
+        };
+        let response = sent.map_err(|error| self.unreached(&error, began))?;
+        let status = response.status();
+        let mut answer = response.into_body().into_with_config().limit(u64::MAX).reader();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let mut bytes = Vec::new();
+        let _ = answer.by_ref().take(PROBLEM_MAX).read_to_end(&mut bytes);
+        Err(Problem::from_document(&bytes).unwrap_or_else(|| {
+            Problem::new(Code::Fault)
+                .what(format!("the server answered {status} without saying why"))
+                .at(format!("{method} {url}"))
+                .next("is --server a Muster server? something between may have answered")
+        }))
     }
 
     fn send(&self, method: Method, path: &str, content: Option<&str>, body: &[u8]) -> Result<Value, Problem> {

@@ -33,6 +33,7 @@ const PAYLOAD_MAX: u64 = 60 * 1024;
 pub(super) fn run(verb: Device, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     match verb {
         Device::List(list) => self::list(&list, client, screen),
+        Device::Import(import) => super::exchange::import(&import, client, screen),
         Device::Show { serial, history } => show(&serial, history, client, screen),
         Device::Explain(explain) => super::explain::run(&explain, client, screen),
         Device::Suspend(decide) => bulk::decide("suspend", &decide, &json!({}), client, screen),

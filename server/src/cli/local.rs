@@ -79,7 +79,12 @@ pub(super) fn init(args: &Init, config: &Config, screen: &Screen) -> Result<Done
         }
         _ => init::KeySource::Development { tenant },
     };
-    let plan = init::Plan { data_dir: config.data_dir.clone(), keys, operator: args.operator.clone() };
+    let plan = init::Plan {
+        data_dir: config.data_dir.clone(),
+        keys,
+        operator: args.operator.clone(),
+        registry: config.registry.clone(),
+    };
     let made = init::make(&plan)?;
     if screen.output.is_json() {
         screen.raw(&made.to_document().to_string());

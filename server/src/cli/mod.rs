@@ -1,7 +1,7 @@
 //! The operator's commands: parse, ask the server, render.
 //!
-//! Everything but `init`, `serve`, `config`, `explain`, `cert issue` and `audit verify` with `--offline` or `--file`
-//! goes through the HTTPS
+//! Everything but `init`, `serve`, `restore`, `config`, `explain`, `cert issue` and `audit verify` with `--offline` or
+//! `--file` goes through the HTTPS
 //! API with the operator's token; nothing here opens the registry behind the server's back. The exit
 //! status tells whether the document on standard output is whole; only 9 and 10 speak of what is in it.
 //!
@@ -17,6 +17,7 @@
 
 mod args;
 mod audit;
+mod backup;
 mod batch;
 mod bulk;
 mod cert;
@@ -25,6 +26,7 @@ mod client;
 mod device;
 mod doctor;
 mod events;
+mod exchange;
 mod explain;
 mod group;
 mod interrupt;
@@ -144,6 +146,9 @@ fn dispatch(
         Noun::Operator(verb) => operator::run(verb, &config, screen),
         Noun::Token(verb) => token::run(verb, &Client::new(&config)?, screen),
         Noun::Login => login::run(&config, screen),
+        Noun::Backup { out } => backup::make(&out, &Client::patient(&config)?, screen),
+        Noun::Export { out } => exchange::export(out.as_deref(), &Client::patient(&config)?, screen),
+        Noun::Restore(restore) => backup::restore(&restore, &config, screen),
         Noun::Status => session::status(&Client::new(&config)?, screen),
         Noun::Job(verb) => job::run(&verb, &Client::new(&config)?, screen),
         Noun::Events(events) => events::run(&events, &Client::new(&config)?, screen),

@@ -17,7 +17,8 @@ fn the_sample_has_every_key_with_its_default() {
         // Paths are spelled relative to the file there, and to the data directory here.
         let plain = |value: &str| value.trim_start_matches("./").trim_matches('.').to_owned();
         assert_eq!(plain(&said.value), plain(&default.value), "{}", said.key);
-        let optional = ["client.server", "https.certificate", "https.key"];
+        let optional =
+            ["client.server", "https.certificate", "https.key", "registry.url", "registry.password_file"];
         if optional.contains(&&*said.key) {
             assert!(SAMPLE.contains(&format!("# {} = ", said.key.rsplit('.').next().unwrap())));
         } else {
@@ -79,6 +80,10 @@ fn values_out_of_bounds_are_refused() {
         "[mqtt]\nproxy_protocol = \"10.0.0.0/8\"",
         "[clones]\ncontinuity = \"quarantine\"",
         "[clones]\ntakeovers_max = 0",
+        "[retention]\nuplink_days = -1",
+        "[registry]\nurl = \"mysql://db/muster\"",
+        "[registry]\nurl = \"postgres://muster:secret@db/muster\"",
+        "[registry]\npassword_file = \"p\"",
         "[client]\nserver = \"http://muster.example\"",
         "[client]\nserver = \"https://u:p@muster.example\"",
         "[client]\nserver = \"https://muster.example/v1\"",

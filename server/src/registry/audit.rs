@@ -21,13 +21,12 @@ use std::{collections::BTreeMap, path::Path};
 use muster_pki::PublicKey;
 use muster_shared::{Generation, Tenant};
 use sha2::{Digest, Sha256};
-use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Page,
     actor::{Actor, Scope},
+    database::{self, Connection, Pool, QueryBuilder, digest, int, uint},
     error::RegistryError,
-    sqlite::{self, Connection, Pool, digest, int, uint},
 };
 
 /// One row.
@@ -298,7 +297,7 @@ pub(super) async fn about(
     targets: &[String],
     limit: i64,
 ) -> Result<Vec<AuditRow>, RegistryError> {
-    let mut query = QueryBuilder::<Sqlite>::new(select!("WHERE target IN ("));
+    let mut query = QueryBuilder::new(select!("WHERE target IN ("));
     let mut list = query.separated(", ");
     for target in targets {
         list.push_bind(target.as_str());
@@ -336,7 +335,7 @@ pub struct AuditFilter {
 
 impl AuditFilter {
     /// Conditions over indexed columns.
-    fn push(&self, scope: &Scope, query: &mut QueryBuilder<Sqlite>) {
+    fn push(&self, scope: &Scope, query: &mut QueryBuilder) {
         query.push("1 = 1");
         if let Some(tenant) = scope.tenant() {
             query.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
@@ -465,7 +464,7 @@ pub async fn verify_file(
     outside: Option<&AuditHead>,
 ) -> Result<AuditReport, RegistryError> {
     let own = checkpoint::public_key_of(data_dir)?;
-    let pool = sqlite::readers(&data_dir.join(super::FILE), sqlite::AHEAD).await?;
+    let pool = database::readers_of(data_dir).await?;
     let report = verify(&pool, key.or(own.as_ref()), outside).await;
     pool.close().await;
     report

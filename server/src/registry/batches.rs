@@ -5,7 +5,7 @@ use sqlx::Row as _;
 
 use super::{
     Inner, Page, RegistryError, Scope,
-    sqlite::{digest, int, parse, uint},
+    database::{digest, int, parse, uint},
 };
 
 pub mod reconcile;

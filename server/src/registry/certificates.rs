@@ -6,10 +6,10 @@ use sqlx::Row as _;
 
 use super::{
     DeviceState, Inner, Page,
+    database::{QueryBuilder, Row, digest, int, parse, uint},
     decide::RevocationReason,
     error::RegistryError,
     query::PAGE_MAX,
-    sqlite::{QueryBuilder, Row, digest, int, parse, uint},
     verdict::CertificateStatus,
 };
 

@@ -24,8 +24,8 @@ use parking_lot::Mutex;
 
 use super::{
     Inner, Registry,
+    database::{Connection, uint},
     error::RegistryError,
-    sqlite::{Connection, uint},
     verdict::{DeviceKey, Verdicts},
 };
 

@@ -11,11 +11,11 @@ use super::{
     audit::{self, Entry, Stamp},
     changes::What,
     continuity,
+    database::{Connection, digest, int, parse, uint},
     device::{Act, DeviceState},
     error::RegistryError,
     now_ms,
     session::words,
-    sqlite::{Connection, digest, int, parse, uint},
     verdict::{CertificateStatus, DeviceKey},
 };
 

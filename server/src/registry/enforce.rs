@@ -4,9 +4,9 @@ use muster_shared::Generation;
 
 use super::{
     Inner,
+    database::{int, parse, uint},
     decide::Decided,
     error::RegistryError,
-    sqlite::{int, parse, uint},
 };
 
 /// A decision whose live sessions have not been reported ended.

@@ -164,6 +164,18 @@ pub enum RegistryError {
     /// The registry was closed.
     #[error("the registry is closed")]
     Closed,
+    /// Another server writes this registry.
+    #[error("this registry is held {0}")]
+    Held(String),
+    /// The database server cannot keep a registry.
+    #[error("{0}")]
+    Unfit(String),
+    /// A backup is not one, or not whole.
+    #[error("the backup cannot be restored: {0}")]
+    Backup(String),
+    /// There is a registry already.
+    #[error("{0} holds a registry")]
+    Occupied(String),
     /// The database failed.
     #[error("the registry's database failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -202,6 +214,10 @@ impl RegistryError {
             Self::SessionEnded { .. } => Code::SessionEnded,
             Self::Key { .. } => Code::DataDirectory,
             Self::Closed => Code::ServerStopping,
+            Self::Held(_) => Code::RegistryHeld,
+            Self::Unfit(_) => Code::RegistryUnfit,
+            Self::Backup(_) => Code::BackupDamaged,
+            Self::Occupied(_) => Code::RegistryOccupied,
             Self::Database(_) | Self::Damaged(_) => Code::Fault,
         }
     }

@@ -8,7 +8,7 @@ use muster_shared::{Code, DeviceId, SerialNumber, Tenant};
 
 use super::{
     Registry, RegistryError,
-    sqlite::{Connection, int, parse, uint},
+    database::{Connection, int, parse, uint},
 };
 
 /// A refusal's row, as a follower meets it.

@@ -6,7 +6,7 @@
 
 use super::{
     Registry, RegistryError,
-    sqlite::{digest, int, uint},
+    database::{digest, int, uint},
 };
 
 /// How long a key is kept: repeats come within minutes, an operator comes back the next morning.

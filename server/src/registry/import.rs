@@ -1,4 +1,4 @@
-//! Manifests.
+//! Devices from outside: manifests, and lists of certificates ([`Listed`]).
 //!
 //! A manifest is taken in one transaction, row by row: a row that is known already changes nothing, a row
 //! whose name or key is another device's is refused alone and reported, and everything else about the
@@ -24,16 +24,21 @@ use super::{
     actor::{Actor, Scope},
     audit::{self, Entry, Stamp},
     changes::What,
+    database::{Connection, int},
     device::DeviceState,
     error::RegistryError,
     group::Group,
     now_ms, rules,
-    sqlite::{Connection, int},
     verdict::CertificateStatus,
 };
 
+mod bulk;
 mod chain;
+mod listed;
 mod rows;
+
+pub(super) use listed::import as import_listed;
+pub use listed::{Fate, Listed, ListedRow, RowReport};
 
 /// What became of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,33 +160,41 @@ pub(super) async fn import_manifest(
         return Ok(report);
     }
     if !taken.devices.is_empty() {
-        let (header, factory) = (&verified.header, station.record.factory.key_id());
-        let groups = [
-            Group::Tenant(header.tenant.clone()),
-            Group::Station(header.station.clone()),
-            Group::Batch(header.station.clone(), header.batch.clone()),
-            Group::Ca(factory),
-        ];
-        rules::reopen(&mut tx, &groups).await?;
+        reopen(&mut tx, &station.record, &batch).await?;
     }
     if matches!(place, Place::Next) {
         rows::put_manifest(&mut tx, &station, &verified, batch_row, actor, at_ms, &bytes).await?;
     }
-    let stamp = record(&mut tx, actor, &report, batch_row, at_ms).await?;
+    let stamp = record(&mut tx, actor, &report, &taken, at_ms).await?;
     inner.commit(tx).await.inspect_err(|_| writer.fail())?;
+    flip(inner, taken, batch_row, &verified.header.tenant, &verified.header.station, &batch);
+    report.generation = stamp.generation;
+    report.audit_no = Some(stamp.no);
+    inner.announce(stamp, What::Imported { batch, registered: report.registered });
+    Ok(report)
+}
+
+/// A group that is revoked has new members: its rule has to be followed again.
+async fn reopen(tx: &mut Connection, station: &StationRecord, batch: &BatchId) -> Result<(), RegistryError> {
+    let groups = [
+        Group::Tenant(station.tenant.clone()),
+        Group::Station(station.station.clone()),
+        Group::Batch(station.station.clone(), batch.clone()),
+        Group::Ca(station.factory.key_id()),
+    ];
+    rules::reopen(tx, &groups).await
+}
+
+/// New devices of a batch, into the verdicts: after the commit, under the writer's lock.
+fn flip(inner: &Inner, taken: Taken, batch_row: i64, tenant: &Tenant, station: &StationId, batch: &BatchId) {
     let verdicts = &inner.verdicts;
-    let header = &verified.header;
-    let batch_key = verdicts.put_batch(batch_row, &header.tenant, &header.station, &header.batch);
+    let batch_key = verdicts.put_batch(batch_row, tenant, station, batch);
     for new in taken.devices {
         let key = verdicts.put_device(new.row, &new.name, DeviceState::Registered, batch_key);
         let issuer = verdicts.put_issuer_key(&new.issuer_key_id);
         let active = CertificateStatus::Active;
         verdicts.put_certificate(&new.certificate, key, issuer, active, new.not_after_s);
     }
-    report.generation = stamp.generation;
-    report.audit_no = Some(stamp.no);
-    inner.announce(stamp, What::Imported { batch, registered: report.registered });
-    Ok(report)
 }
 
 fn report(inner: &Inner, verified: &Verified, taken: &Taken) -> ImportReport {
@@ -206,7 +219,7 @@ async fn record(
     tx: &mut Connection,
     actor: &Actor,
     report: &ImportReport,
-    batch: i64,
+    taken: &Taken,
     at_ms: u64,
 ) -> Result<Stamp, RegistryError> {
     let detail = json!({
@@ -226,10 +239,17 @@ async fn record(
         detail,
     };
     let stamp = audit::append(tx, entry, at_ms).await?;
-    sqlx::query("UPDATE device SET changed_no = $1 WHERE batch = $2 AND changed_no = 0")
+    number(tx, taken, stamp).await?;
+    Ok(stamp)
+}
+
+/// Why the new devices are in their state: their rows are the newest of all.
+async fn number(tx: &mut Connection, taken: &Taken, stamp: Stamp) -> Result<(), RegistryError> {
+    let Some(first) = taken.devices.iter().map(|device| device.row).min() else { return Ok(()) };
+    sqlx::query("UPDATE device SET changed_no = $1 WHERE id >= $2 AND changed_no = 0")
         .bind(int(stamp.no))
-        .bind(batch)
+        .bind(first)
         .execute(tx)
         .await?;
-    Ok(stamp)
+    Ok(())
 }

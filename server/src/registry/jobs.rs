@@ -12,9 +12,9 @@ use super::{
     Actor, Registry, RegistryError, Role,
     audit::{self, Entry},
     changes::What,
+    database::{int, parse, uint},
     now_ms,
     session::words,
-    sqlite::{int, parse, uint},
     verdict::DeviceKey,
 };
 

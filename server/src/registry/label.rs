@@ -6,12 +6,12 @@ use super::{
     Actor, DeviceState, Inner, Target,
     audit::{self, Entry},
     changes::What,
+    database::{Connection, int, uint},
     decide::find,
     error::RegistryError,
     filter::WORD_MAX,
     now_ms,
     orders::Order,
-    sqlite::{Connection, int, uint},
 };
 
 /// Most tags, and most groups, of a device.

@@ -21,11 +21,11 @@ use self::{
 };
 use super::{
     DeviceState, Inner,
+    database::{Connection, QueryBuilder, uint},
     error::RegistryError,
     filter::{Filter, Is, Term},
     now_ms,
     query::{DeviceRow, PAGE_MAX, Page, rows},
-    sqlite::{Connection, QueryBuilder, uint},
 };
 
 mod condition;
@@ -239,7 +239,7 @@ async fn tally(connection: &mut Connection, terms: &[Term]) -> Result<States, Re
     let rows: Vec<(String, i64)> = query.build_query_as().fetch_all(connection).await?;
     rows.into_iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(state, count)| Ok((super::sqlite::parse(&state, "a device's state")?, uint(count))))
+        .map(|(state, count)| Ok((super::database::parse(&state, "a device's state")?, uint(count))))
         .collect()
 }
 

@@ -7,9 +7,9 @@ use muster_shared::CertificateId;
 
 use super::{
     Inner,
+    database::{Connection, Kind, int, kind_of, parse, uint},
     error::RegistryError,
     members::{BatchKey, IssuerKey},
-    sqlite::{Connection, int, parse, uint},
     station,
     verdict::{CertificateStatus, DeviceName},
 };
@@ -26,15 +26,30 @@ pub(super) async fn issuers(inner: &Inner, connection: &mut Connection) -> Resul
     Ok(())
 }
 
-/// How many devices and certificates there are, about: what room is made for.
-pub(super) async fn sizes(connection: &mut Connection) -> Result<(usize, usize), RegistryError> {
-    // The largest row ids: a count would read every row.
-    let (devices, certificates): (i64, i64) = sqlx::query_as(
-        "SELECT coalesce((SELECT max(id) FROM device), 0), coalesce((SELECT max(rowid) FROM certificate), 0)",
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok((uint(devices) as usize, uint(certificates) as usize))
+/// How many devices there are, about, and so certificates in use: what room is made for.
+pub(super) async fn size(connection: &mut Connection) -> Result<usize, RegistryError> {
+    // The largest row id: a count would read every row.
+    let (devices,): (i64,) =
+        sqlx::query_as("SELECT coalesce(max(id), 0) FROM device").fetch_one(connection).await?;
+    Ok(uint(devices) as usize)
+}
+
+/// The certificates of some devices as one text; how octets become hexadecimal digits is the databases' own.
+fn certificates_of(connection: &Connection) -> &'static str {
+    match kind_of(connection) {
+        Kind::Sqlite => {
+            "SELECT string_agg(hex(id) || ' ' || device || ' ' || hex(issuer_key_id) || ' ' || not_after_s
+             || ' ' || status, ';')
+             FROM (SELECT id, device, issuer_key_id, not_after_s, status FROM certificate
+                   WHERE device >= $1 AND device < $2 ORDER BY device) AS chunk"
+        }
+        Kind::Postgres => {
+            "SELECT string_agg(encode(id, 'hex') || ' ' || device || ' ' || encode(issuer_key_id, 'hex')
+             || ' ' || not_after_s || ' ' || status, ';')
+             FROM (SELECT id, device, issuer_key_id, not_after_s, status FROM certificate
+                   WHERE device >= $1 AND device < $2 ORDER BY device) AS chunk"
+        }
+    }
 }
 
 /// Devices and certificates, into the verdicts.
@@ -43,13 +58,13 @@ pub(super) async fn sizes(connection: &mut Connection) -> Result<(usize, usize),
 /// the text of many devices into one row, and their certificates into another.
 pub(super) async fn devices(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
     let batches = batches(inner, connection).await?;
-    let (devices, _) = sizes(connection).await?;
+    let devices = size(connection).await?;
     for first in (0..=int(devices as u64)).step_by(TOGETHER as usize) {
         let (text,): (Option<String>,) = sqlx::query_as(
-            "SELECT group_concat(id || ' ' || tenant || ' ' || device_id || ' ' || serial || ' ' || state
+            "SELECT string_agg(id || ' ' || tenant || ' ' || device_id || ' ' || serial || ' ' || state
              || ' ' || batch, ';')
              FROM (SELECT id, tenant, device_id, serial, state, batch FROM device
-                   WHERE id >= $1 AND id < $2 ORDER BY id)",
+                   WHERE id >= $1 AND id < $2 ORDER BY id) AS chunk",
         )
         .bind(first)
         .bind(first + TOGETHER)
@@ -59,16 +74,11 @@ pub(super) async fn devices(inner: &Inner, connection: &mut Connection) -> Resul
             device(inner, &batches, line)
                 .ok_or_else(|| RegistryError::Damaged(format!("a device's row is {line:?}")))?;
         }
-        let (text,): (Option<String>,) = sqlx::query_as(
-            "SELECT group_concat(hex(id) || ' ' || device || ' ' || hex(issuer_key_id) || ' ' || not_after_s
-             || ' ' || status, ';')
-             FROM (SELECT id, device, issuer_key_id, not_after_s, status FROM certificate
-                   WHERE device >= $1 AND device < $2 ORDER BY device)",
-        )
-        .bind(first)
-        .bind(first + TOGETHER)
-        .fetch_one(&mut *connection)
-        .await?;
+        let (text,): (Option<String>,) = sqlx::query_as(certificates_of(connection))
+            .bind(first)
+            .bind(first + TOGETHER)
+            .fetch_one(&mut *connection)
+            .await?;
         let mut issuer = LastIssuer::default();
         for line in text.iter().flat_map(|text| text.split(';')) {
             certificate(inner, &mut issuer, line)

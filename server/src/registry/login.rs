@@ -14,10 +14,10 @@ use super::{
     actor::{Actor, Role, Scope},
     audit::{self, Entry},
     changes::What,
+    database::{Connection, int, parse, uint},
     error::RegistryError,
     now_ms,
     operator::{self, Found, Name},
-    sqlite::{Connection, int, parse, uint},
     token::{self, NewToken, Token},
 };
 

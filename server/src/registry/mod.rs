@@ -24,7 +24,7 @@
 //! | [`group`], [`rules`], `members` | a group's decision, which holds for its members now and later |
 //! | [`station`], [`import`] | the root and the stations it vouches for; manifests |
 //! | [`audit`], [`changes`] | the hash chain; what a reader of decisions is told |
-//! | [`facts`], [`session`] | what was seen |
+//! | [`facts`], [`session`], [`retention`] | what was seen, and how long it is kept |
 //! | [`continuity`] | which continuity tokens a device was given, and has shown |
 //! | [`enforce`] | which decisions still have to end live sessions |
 //! | [`orders`] | what is ordered of a device without changing its state |
@@ -40,14 +40,15 @@
 //! | [`follow`] | what followers of facts are told |
 //! | [`idempotency`], [`jobs`] | requests that are asked twice; one act on many devices |
 //! | `load` | the file's word, into the verdicts |
-//! | `sqlite` | the backend: how the file is opened, written and upgraded |
+//! | [`backup`], [`export`] | the whole registry in a file of lines, and back; what another program reads of it |
+//! | `database`, `sqlite` | SQLite or PostgreSQL: how it is opened, written and upgraded |
 
 use std::{
     collections::HashMap,
     future::Future,
     path::Path,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, Weak},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -62,14 +63,17 @@ use tokio::{
 
 pub mod actor;
 pub mod audit;
+pub mod backup;
 pub mod batches;
 pub mod certificates;
 pub mod changes;
 pub mod continuity;
+pub mod database;
 pub mod decide;
 pub mod device;
 pub mod enforce;
 mod error;
+pub mod export;
 pub mod facts;
 pub mod filter;
 pub mod follow;
@@ -90,6 +94,7 @@ pub mod orders;
 pub mod overview;
 pub mod query;
 pub mod readings;
+pub mod retention;
 pub mod rules;
 pub mod session;
 pub mod sizing;
@@ -110,6 +115,7 @@ pub use actor::{Actor, Need, Role, Scope};
 pub use audit::{AuditFilter, AuditHead, AuditReport, AuditRow, checkpoint::Checkpoint};
 pub use batches::BatchRow;
 pub use changes::Change;
+pub use database::{Place, PlaceError};
 pub use decide::{Aim, Decided, Reason, RevocationReason, Target};
 pub use device::{Act, DeviceState};
 pub use enforce::Unenforced;
@@ -143,13 +149,15 @@ pub struct Registry {
 }
 
 struct Inner {
-    database: sqlite::Database,
+    database: database::Database,
     verdicts: Arc<Verdicts>,
     continuity: continuity::Continuity,
     audit_key: SoftKey,
     changes: broadcast::Sender<Change>,
     facts: Facts,
     newest: Arc<Newest>,
+    /// Another server has taken the registry from this one.
+    lost: watch::Sender<bool>,
     closing: watch::Sender<bool>,
     /// What writes the facts, the newest, and how devices stand.
     writers: parking_lot::Mutex<Vec<JoinHandle<()>>>,
@@ -164,8 +172,14 @@ const CHANGES_MAX: usize = 4096;
 impl Inner {
     /// Waits for the writer. After a commit that failed nobody knows what is in the file until it was asked:
     /// so the verdicts are read back before anything else is written.
-    async fn writer(&self) -> Result<sqlite::Writer<'_>, RegistryError> {
-        let mut writer = self.database.writer().await?;
+    async fn writer(&self) -> Result<database::Writer<'_>, RegistryError> {
+        let mut writer = match self.database.writer().await {
+            Err(held @ RegistryError::Held(_)) => {
+                self.lost.send_replace(true);
+                return Err(held);
+            }
+            writer => writer?,
+        };
         if writer.unsettled {
             let read = self.load(writer.connection()?).await;
             if let Err(error) = read {
@@ -178,19 +192,19 @@ impl Inner {
     }
 
     /// Reads every verdict from the file.
-    async fn load(&self, connection: &mut sqlite::Connection) -> Result<(), RegistryError> {
+    async fn load(&self, connection: &mut database::Connection) -> Result<(), RegistryError> {
         rules::load(self, connection).await?;
         load::issuers(self, connection).await?;
         load::devices(self, connection).await?;
         continuity::load(self, connection).await?;
         let (generation,): (i64,) =
             sqlx::query_as("SELECT generation FROM registry WHERE one = 1").fetch_one(connection).await?;
-        self.verdicts.set_generation(Generation(sqlite::uint(generation)));
+        self.verdicts.set_generation(Generation(database::uint(generation)));
         Ok(())
     }
 
     /// Commits. From the moment this returns `Ok` the decision is made.
-    async fn commit(&self, tx: sqlite::Tx<'_>) -> Result<(), RegistryError> {
+    async fn commit(&self, tx: database::Tx<'_>) -> Result<(), RegistryError> {
         Ok(tx.commit().await?)
     }
 
@@ -210,8 +224,33 @@ impl Drop for Inner {
     }
 }
 
+/// How often a server of a shared database looks whether it still is the one that writes.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// Asks for the writer from time to time, which finds out whether its connection lives, makes a new one when
+/// it does not, and finds out whether somebody else was there in between.
+async fn watch_writer(inner: Weak<Inner>) {
+    let mut broken = false;
+    loop {
+        tokio::time::sleep(WATCH).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let failed = inner.writer().await.err();
+        match &failed {
+            Some(RegistryError::Closed) => return,
+            Some(error @ RegistryError::Held(_)) => {
+                tracing::error!(%error, "this server does not write the registry any more");
+                return;
+            }
+            Some(error) if !broken => tracing::error!(%error, "the registry's database does not answer"),
+            None if broken => tracing::info!("the registry's database answers again"),
+            Some(_) | None => {}
+        }
+        broken = failed.is_some();
+    }
+}
+
 /// Makes the one row of a new registry, or reads where an old one stands.
-async fn begin(connection: &mut sqlite::Connection) -> Result<(), RegistryError> {
+async fn begin(connection: &mut database::Connection) -> Result<(), RegistryError> {
     let mut node = [0_u8; 8];
     SystemRandom::new()
         .fill(&mut node)
@@ -226,7 +265,7 @@ async fn begin(connection: &mut sqlite::Connection) -> Result<(), RegistryError>
     .await?;
     // A session that was open when the process ended was ended by that.
     sqlx::query("UPDATE session SET ended_at_ms = $1, reason = $2 WHERE ended_at_ms IS NULL")
-        .bind(sqlite::int(now_ms()))
+        .bind(database::int(now_ms()))
         .bind(DisconnectReason::ServerShutdown.as_str())
         .execute(connection)
         .await?;
@@ -240,18 +279,27 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`] when the file, or the key beside it, cannot be opened, upgraded or read.
     pub async fn open(data_dir: &Path) -> Result<Self, RegistryError> {
-        let database = sqlite::Database::open(&data_dir.join(FILE)).await?;
+        Self::open_at(data_dir, &Place::in_dir(data_dir)).await
+    }
+
+    /// The same at another place; the key of continuity tokens stays in `data_dir`.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; [`RegistryError::Held`] when another server writes that registry.
+    pub async fn open_at(data_dir: &Path, place: &Place) -> Result<Self, RegistryError> {
+        let database = database::Database::open(place).await?;
         let continuity = continuity::Continuity::open(data_dir)?;
         let audit_key = audit::checkpoint::open_key(data_dir)?;
         let mut writer = database.writer().await?;
         begin(writer.connection()?).await?;
+        database.take(writer.connection()?).await?;
         continuity::begin(writer.connection()?, &continuity.key).await?;
         let (last_session,): (i64,) = sqlx::query_as("SELECT coalesce(max(id), 0) FROM session")
             .fetch_one(writer.connection()?)
             .await?;
-        let (devices, certificates) = load::sizes(writer.connection()?).await?;
+        let devices = load::size(writer.connection()?).await?;
         drop(writer);
-        let verdicts = Verdicts::open(data_dir, devices, certificates)
+        let verdicts = Verdicts::open(data_dir, devices, devices)
             .map_err(|source| RegistryError::Key { path: data_dir.to_owned(), source })?;
         let verdicts = Arc::new(verdicts);
         let newest = Arc::new(Newest::new(verdicts.clone()));
@@ -261,9 +309,10 @@ impl Registry {
             audit_key,
             verdicts,
             changes: broadcast::channel(CHANGES_MAX).0,
-            facts: Facts::new(sqlite::uint(last_session) + 1, newest.clone()),
+            facts: Facts::new(database::uint(last_session) + 1, newest.clone()),
             newest: newest.clone(),
             closing: watch::channel(false).0,
+            lost: watch::Sender::new(false),
             writers: parking_lot::Mutex::default(),
             runtime: Handle::current(),
         });
@@ -276,7 +325,18 @@ impl Registry {
         let newest = tokio::spawn(newest::run(newest, Arc::downgrade(&inner)));
         let standing = tokio::spawn(standing::run(inner.closing.subscribe(), Arc::downgrade(&inner)));
         *inner.writers.lock() = vec![facts, newest, standing];
+        if inner.database.is_shared() {
+            drop(tokio::spawn(watch_writer(Arc::downgrade(&inner))));
+        }
         Ok(Self { inner })
+    }
+
+    /// Resolves when another server has taken the registry: what this one says from then on may be old, and
+    /// it must stop. Only a database on a server can be taken.
+    pub async fn lost(&self) {
+        let mut lost = self.inner.lost.subscribe();
+        // The sender lives as long as this call.
+        let _ = lost.wait_for(|lost| *lost).await;
     }
 
     /// Writes what is pending and closes the files. Later calls fail with [`RegistryError::Closed`].
@@ -351,6 +411,30 @@ impl Registry {
     pub async fn import_manifest(&self, actor: &Actor, bytes: &[u8]) -> Result<ImportReport, RegistryError> {
         let (actor, bytes) = (actor.clone(), Arc::from(bytes));
         self.run(|inner| async move { import::import_manifest(&inner, &actor, bytes).await }).await
+    }
+
+    /// Takes devices in from a list of their certificates: a report for each row, in the order of the lines.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when nothing was taken in for a reason that is no row's.
+    pub async fn import_listed(
+        &self,
+        actor: &Actor,
+        list: import::Listed,
+    ) -> Result<Vec<import::RowReport>, RegistryError> {
+        let actor = actor.clone();
+        self.run(|inner| async move { import::import_listed(&inner, &actor, list).await }).await
+    }
+
+    /// Some lines of an export, and what comes next; `None` after the last.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn export(
+        &self,
+        at: export::Exporting,
+    ) -> Result<Option<(String, export::Exporting)>, RegistryError> {
+        export::next(&self.inner, at).await
     }
 
     /// Decides about one device: commits, then flips the verdict, then answers. Closing its sessions is

@@ -13,9 +13,9 @@ use super::{
     actor::{Actor, Role, Scope},
     audit::{self, Entry, Stamp},
     changes::What,
+    database::{Connection, Pool, int, parse, uint},
     error::RegistryError,
     now_ms,
-    sqlite::{Connection, Pool, int, parse, uint},
 };
 
 /// An operator in a listing.

@@ -4,10 +4,10 @@ use muster_shared::{Code, Tenant};
 
 use super::{
     Inner,
+    database::{Connection, int, parse, uint},
     device::DeviceState,
     error::RegistryError,
     now_ms,
-    sqlite::{Connection, int, parse, uint},
 };
 
 /// The figures.

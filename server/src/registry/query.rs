@@ -8,13 +8,13 @@ use sqlx::{Connection as _, Row as _};
 use super::{
     Inner,
     audit::{self, AuditRow},
+    database::{Connection, QueryBuilder, Row, digest, parse, uint},
     decide::{self, RevocationReason, Target},
     device::DeviceState,
     error::RegistryError,
     label::{self, Labels},
     readings::{Malformed, Readings},
     session::{DisconnectReason, SessionId},
-    sqlite::{Connection, QueryBuilder, Row, digest, parse, uint},
     verdict::{CertificateStatus, DeviceKey},
 };
 

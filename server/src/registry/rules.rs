@@ -8,19 +8,18 @@
 use futures_util::TryStreamExt as _;
 use muster_shared::{BatchId, CertificateId, Generation, StationId, Tenant};
 use serde_json::json;
-use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Inner,
     actor::{Actor, Scope},
     audit::{self, Entry, Stamp},
     changes::What,
+    database::{Connection, QueryBuilder, digest, int, parse, uint},
     decide::{self, Reason, RevocationReason},
     device::{Act, DeviceState},
     error::RegistryError,
     group::{Group, Hold},
     now_ms,
-    sqlite::{Connection, digest, int, parse, uint},
     verdict::DeviceKey,
 };
 
@@ -192,7 +191,7 @@ async fn named(
     let mut query = match group {
         Group::Ca(_) | Group::Certificate(_) => return Ok(group.clone()),
         Group::Tenant(tenant) => {
-            let mut query = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM station WHERE tenant = ");
+            let mut query = QueryBuilder::new("SELECT count(*) FROM station WHERE tenant = ");
             query.push_bind(tenant.to_string());
             query
         }
@@ -216,7 +215,7 @@ async fn named(
 }
 
 /// `(SELECT ids of the group's batches)`.
-fn push_batches(query: &mut QueryBuilder<Sqlite>, group: &Group) {
+fn push_batches(query: &mut QueryBuilder, group: &Group) {
     query.push("(SELECT b.id FROM batch b JOIN station s ON s.id = b.station WHERE ");
     match group {
         Group::Tenant(tenant) => query.push("s.tenant = ").push_bind(tenant.to_string()),
@@ -231,7 +230,7 @@ fn push_batches(query: &mut QueryBuilder<Sqlite>, group: &Group) {
 }
 
 /// The condition that a row of `device` is about a member.
-fn push_devices(query: &mut QueryBuilder<Sqlite>, group: &Group) {
+fn push_devices(query: &mut QueryBuilder, group: &Group) {
     match group {
         Group::Ca(key_id) => {
             query.push("device.id IN (SELECT c.device FROM certificate c WHERE c.issuer_key_id = ");
@@ -478,7 +477,7 @@ pub(super) async fn reopen(tx: &mut Connection, groups: &[Group]) -> Result<(), 
 /// The devices of a group of which nothing may stay: those that may not talk with any certificate they have.
 pub(super) async fn to_purge(inner: &Inner, group: &Group) -> Result<Vec<DeviceKey>, RegistryError> {
     let verdicts = &inner.verdicts;
-    let mut query = QueryBuilder::<Sqlite>::new(
+    let mut query = QueryBuilder::new(
         "SELECT device.id, certificate.id FROM device JOIN certificate ON certificate.device = device.id WHERE ",
     );
     push_devices(&mut query, group);

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 
 use super::{
     Inner,
+    database::{QueryBuilder, int},
     error::RegistryError,
     filter::Version,
     now_ms,
-    sqlite::{QueryBuilder, int},
     verdict::DeviceKey,
 };
 

@@ -10,9 +10,9 @@ use super::{
     actor::{Actor, Scope},
     audit::{self, Entry, Stamp},
     changes::What,
+    database::{Connection, Pool, int, uint},
     error::RegistryError,
     now_ms,
-    sqlite::{Connection, Pool, int, uint},
     verdict::FactoryIssuer,
 };
 

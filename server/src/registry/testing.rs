@@ -1,6 +1,10 @@
-//! A registry with devices, on a real file in a folder of its own, for the tests of this crate.
+//! A registry with devices, on a real file in a folder of its own or on a PostgreSQL server of its own, for
+//! the tests of this crate.
 
-use std::sync::LazyLock;
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+};
 
 use muster_pki::{
     hierarchy::Hierarchy,
@@ -13,7 +17,11 @@ use muster_shared::{
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
 
-use super::{Act, Actor, Decided, DeviceKey, Reason, Registry, RegistryError, now_ms};
+use super::{Act, Actor, Decided, DeviceKey, Place, Reason, Registry, RegistryError, database, now_ms};
+
+#[path = "../../tests/rig/postgres.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the integration tests use the rest of it")]
+mod postgres;
 
 /// One hierarchy for every test of the process: making it costs a dozen keys.
 pub(crate) static HIERARCHY: LazyLock<Hierarchy> = LazyLock::new(|| testing::hierarchy(now_s()));
@@ -22,12 +30,84 @@ pub(crate) fn now_s() -> i64 {
     i64::try_from(now_ms() / 1000).unwrap()
 }
 
+/// What a registry is kept in.
+pub(crate) trait Backend: Sized + Send {
+    /// Makes an empty one, beside a data directory.
+    fn make(data_dir: &Path) -> Self;
+    /// Where it is.
+    fn place(&self) -> Place;
+    /// What would be there had the process ended now, beside another data directory.
+    fn after_a_crash(&self, from: &Path, to: &Path) -> Self;
+    /// Of two ways to say something, this backend's.
+    fn either<T>(sqlite: T, postgres: T) -> T;
+}
+
+/// SQLite, in the data directory.
+pub(crate) struct Sqlite(Place);
+
+impl Backend for Sqlite {
+    fn make(data_dir: &Path) -> Self {
+        Self(Place::in_dir(data_dir))
+    }
+
+    fn place(&self) -> Place {
+        self.0.clone()
+    }
+
+    fn after_a_crash(&self, from: &Path, to: &Path) -> Self {
+        for file in std::fs::read_dir(from).unwrap() {
+            let file = file.unwrap();
+            // The index of the write-ahead log is memory that processes share, and made anew.
+            if !file.file_name().to_string_lossy().ends_with("-shm") {
+                std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
+        }
+        Self::make(to)
+    }
+
+    fn either<T>(sqlite: T, _postgres: T) -> T {
+        sqlite
+    }
+}
+
+/// PostgreSQL, on a server of its own.
+pub(crate) struct Postgres {
+    server: Arc<postgres::Postgres>,
+    url: String,
+}
+
+impl Backend for Postgres {
+    fn make(_data_dir: &Path) -> Self {
+        let server = Arc::new(postgres::Postgres::start());
+        let url = server.database();
+        Self { server, url }
+    }
+
+    fn place(&self) -> Place {
+        Place::at(&self.url, None).unwrap()
+    }
+
+    fn after_a_crash(&self, from: &Path, to: &Path) -> Self {
+        let key = super::continuity::KEY_FILE;
+        std::fs::copy(from.join(key), to.join(key)).unwrap();
+        Self { server: self.server.clone(), url: self.server.copy(&self.url) }
+    }
+
+    fn either<T>(_sqlite: T, postgres: T) -> T {
+        postgres
+    }
+}
+
 /// A registry that trusts the root and both of acme's stations, and some devices of the first.
-pub(crate) struct Fleet {
-    pub(crate) dir: TempDir,
+pub(crate) struct FleetOn<B> {
     pub(crate) registry: Registry,
     pub(crate) devices: Vec<Device>,
+    backend: B,
+    pub(crate) dir: TempDir,
 }
+
+/// What most tests use: the default database.
+pub(crate) type Fleet = FleetOn<Sqlite>;
 
 #[derive(Clone)]
 pub(crate) struct Device {
@@ -46,16 +126,34 @@ pub(crate) fn credential(serial: &str) -> Credential {
     testing::device(&HIERARCHY, &testing::subject(serial), now_s())
 }
 
-impl Fleet {
+impl<B: Backend> FleetOn<B> {
+    /// Open, and nothing in it.
+    pub(crate) async fn nothing() -> Self {
+        let dir = TempDir::new().unwrap();
+        let backend = B::make(dir.path());
+        let registry = Registry::open_at(dir.path(), &backend.place()).await.unwrap();
+        Self { registry, devices: Vec::new(), backend, dir }
+    }
+
     /// Root and stations trusted, nothing imported.
     pub(crate) async fn empty() -> Self {
-        let dir = TempDir::new().unwrap();
-        let registry = Registry::open(dir.path()).await.unwrap();
-        registry.trust_root(&ana(), &CertificateDer::from(HIERARCHY.root.certificate().der())).await.unwrap();
+        let fleet = Self::nothing().await;
+        let root = CertificateDer::from(HIERARCHY.root.certificate().der());
+        fleet.registry.trust_root(&ana(), &root).await.unwrap();
         for station in &HIERARCHY.stations {
-            registry.trust_station(&ana(), &station.record_file).await.unwrap();
+            fleet.registry.trust_station(&ana(), &station.record_file).await.unwrap();
         }
-        Self { dir, registry, devices: Vec::new() }
+        fleet
+    }
+
+    /// Where its registry is.
+    pub(crate) fn place(&self) -> Place {
+        self.backend.place()
+    }
+
+    /// Of two ways to say something, this database's.
+    pub(crate) fn either<T>(sqlite: T, postgres: T) -> T {
+        B::either(sqlite, postgres)
     }
 
     /// With `count` devices of batch B-0001: MU-000001 and on.
@@ -110,7 +208,7 @@ impl Fleet {
                 .unwrap();
             let numbers: Vec<i64> = (1..=count as i64).collect();
             for some in numbers.chunks(100) {
-                let mut query = super::sqlite::QueryBuilder::new(
+                let mut query = super::database::QueryBuilder::new(
                     "INSERT INTO device (id, tenant, device_id, serial, state, batch, registered_at_ms, changed_at_ms, changed_no) ",
                 );
                 query.push_values(some, |mut row, n| {
@@ -120,7 +218,7 @@ impl Fleet {
                     row.push_bind(1);
                 });
                 query.build().execute(&mut *tx).await.unwrap();
-                let mut query = super::sqlite::QueryBuilder::new(
+                let mut query = super::database::QueryBuilder::new(
                     "INSERT INTO certificate (id, device, der, key_digest, issuer_key_id, not_before_s, not_after_s, status, added_at_ms) ",
                 );
                 query.push_values(some, |mut row, n| {
@@ -157,7 +255,7 @@ impl Fleet {
     /// Closes the registry and opens it again from its file.
     pub(crate) async fn reopened(mut self) -> Self {
         self.registry.close().await;
-        self.registry = Registry::open(self.dir.path()).await.unwrap();
+        self.registry = Registry::open_at(self.dir.path(), &self.backend.place()).await.unwrap();
         self.find_keys();
         self
     }
@@ -179,15 +277,9 @@ impl Fleet {
     /// What would be there had the process ended now: the files as they are, in another folder, opened.
     pub(crate) async fn after_a_crash(&self) -> Self {
         let dir = TempDir::new().unwrap();
-        for file in std::fs::read_dir(self.dir.path()).unwrap() {
-            let file = file.unwrap();
-            // The index of the write-ahead log is memory that processes share, and made anew.
-            if !file.file_name().to_string_lossy().ends_with("-shm") {
-                std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
-            }
-        }
-        let registry = Registry::open(dir.path()).await.unwrap();
-        let mut fleet = Self { dir, registry, devices: self.devices.clone() };
+        let backend = self.backend.after_a_crash(self.dir.path(), dir.path());
+        let registry = Registry::open_at(dir.path(), &backend.place()).await.unwrap();
+        let mut fleet = Self { registry, devices: self.devices.clone(), backend, dir };
         fleet.find_keys();
         fleet
     }
@@ -205,14 +297,39 @@ impl Fleet {
         count
     }
 
-    /// Runs SQL on the file behind the registry's back, as one with the disk in hand would.
+    /// Runs SQL on the database behind the registry's back, as one with the disk in hand would. PostgreSQL is
+    /// lent two functions of SQLite's that the tests use.
     pub(crate) async fn sql(&self, sql: &'static str) -> u64 {
         use sqlx::Connection as _;
-        let path = self.dir.path().join(super::FILE);
-        let mut connection =
-            super::sqlite::Connection::connect_with(&super::sqlite::options(&path)).await.unwrap();
+        let mut connection = database::connect(&self.place()).await.unwrap();
+        let lent = "CREATE OR REPLACE FUNCTION zeroblob(n integer) RETURNS bytea LANGUAGE sql
+                AS $$ SELECT decode(repeat('00', n), 'hex') $$;
+            CREATE OR REPLACE FUNCTION unhex(t text) RETURNS bytea LANGUAGE sql
+                AS $$ SELECT decode(t, 'hex') $$";
+        if let Some(lent) = B::either(None, Some(lent)) {
+            sqlx::raw_sql(lent).execute(&mut connection).await.unwrap();
+        }
         let done = sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         done.rows_affected()
+    }
+
+    /// From now on every commit of a decision fails, and not before: what a full disk does, at the worst
+    /// moment.
+    pub(crate) async fn break_commits(&self) {
+        self.sql(B::either(
+            "CREATE TABLE promise (operator INTEGER REFERENCES operator (id) DEFERRABLE INITIALLY DEFERRED);
+             CREATE TRIGGER break_commit AFTER INSERT ON audit BEGIN INSERT INTO promise VALUES (-1); END",
+            "CREATE TABLE promise (operator BIGINT REFERENCES operator (id) DEFERRABLE INITIALLY DEFERRED);
+             CREATE FUNCTION break_commit() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN INSERT INTO promise VALUES (-1); RETURN NULL; END $$;
+             CREATE TRIGGER break_commit AFTER INSERT ON audit EXECUTE FUNCTION break_commit()",
+        ))
+        .await;
+    }
+
+    /// And from now on they do not.
+    pub(crate) async fn mend_commits(&self) {
+        self.sql(B::either("DROP TRIGGER break_commit", "DROP TRIGGER break_commit ON audit")).await;
     }
 }

@@ -10,11 +10,11 @@ use sqlx::Row as _;
 
 use super::{
     Inner, Page,
+    database::{Connection, int, parse, uint},
     decide::{Target, find},
     device::Act,
     error::RegistryError,
     session::{DisconnectReason, words},
-    sqlite::{Connection, int, parse, uint},
 };
 
 words!(

@@ -15,10 +15,10 @@ use super::{
     actor::{Actor, Role, Scope},
     audit::{self, Entry},
     changes::What,
+    database::{Connection, Pool, int, parse, uint},
     error::RegistryError,
     now_ms,
     operator::{self, Found, may_give},
-    sqlite::{Connection, Pool, int, parse, uint},
 };
 
 /// A token to make.

@@ -24,6 +24,8 @@
 //!   not at all; what is shown as retained, and handed to sessions, is on disk.
 //! - A write that failed is never repeated on the same connection: what waits fails, nothing is
 //!   acknowledged, the file is opened anew and read back before anything else is accepted.
+//! - Old segments go whole, oldest first, a few at a time between batches; the newest never does. A reader
+//!   whose next message went is told so.
 //! - A duplicate is recognised within the last [`WINDOW`] messages of a start of a device, for its last two
 //!   starts; beyond that, and without a name, a message is stored each time it comes.
 //!
@@ -42,7 +44,7 @@
 //! | `segment` | the format of a row: writer and reader together |
 //! | [`reader`] | reading from a cursor; one session |
 //! | [`history`] | what sensors said over the last days, for charts: a reader of the log |
-//! | `sqlite` | the file |
+//! | `sqlite`, [`snapshot`] | the file; a copy of it |
 
 mod batch;
 mod bounds;
@@ -57,6 +59,7 @@ pub mod reader;
 mod retained;
 mod segment;
 mod session;
+pub mod snapshot;
 mod sqlite;
 mod writer;
 
@@ -72,7 +75,7 @@ pub use reader::{Cursor, ReadError, Reader};
 pub use retained::{Retained, RetainedMessage};
 pub use segment::SegmentError;
 pub use session::{Addressed, Change, Downlinks, SavedSession, SessionKey, SessionKeyError};
-pub use writer::{OpenError, Tail, Ticket, Writer};
+pub use writer::{Keep, Kept, OpenError, Tail, Ticket, Writer};
 
 /// The log's file in the data directory.
 pub const FILE: &str = "uplink.sqlite";

@@ -12,7 +12,7 @@ use sqlx::Connection as _;
 
 pub(super) use self::kept::Kept;
 use super::{
-    Position, SavedSession, SessionKey, batch::State, dedup::Windows, delta::Delta, owners::Owners,
+    Keep, Position, SavedSession, SessionKey, batch::State, dedup::Windows, delta::Delta, owners::Owners,
     retained::Retained, segment, session::SessionKeyError,
 };
 use crate::registry::{Verdicts, now_ms, sqlite as backend};
@@ -28,6 +28,9 @@ const STEPS: &[backend::Step] = &[
 /// Messages at the end of the log that the windows are rebuilt from. A device that was told nothing about
 /// its last message sends it again as soon as it is back; this is how much others may have sent meanwhile.
 const TAIL: u64 = 1 << 18;
+/// Segments, and octets, of one removal: a batch of the log's own size waits as long for its turn.
+const TRIM_ROWS: i64 = 64;
+const TRIM_OCTETS: u64 = 4 << 20;
 /// Segments read ahead: each is at most a batch.
 const AHEAD: usize = 4;
 
@@ -49,6 +52,15 @@ pub(super) enum StoreError {
     /// The system's random source failed.
     #[error("the system's random source failed")]
     Random,
+}
+
+/// What a removal did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trim {
+    /// Octets of the file that hold something now.
+    pub(super) used: u64,
+    /// Segments removed; none: there is nothing beyond what is kept.
+    pub(super) segments: u64,
 }
 
 /// The open file, its connection, and where it ends.
@@ -138,6 +150,37 @@ impl Log {
         transaction.commit().await
     }
 
+    /// Removes some of the oldest segments that are beyond what is kept, a bounded number in one short
+    /// transaction, and never the newest: positions go on from it. Says whether there may be more.
+    pub(super) async fn trim(&mut self, keep: Keep, now_ms: u64) -> Result<Trim, sqlx::Error> {
+        let used = used(&mut self.connection).await?;
+        let over = keep.octets.map_or(0, |most| used.saturating_sub(most));
+        let before = keep
+            .age
+            .map_or(0, |age| now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
+        let rows: Vec<(i64, i64, i64, i64)> =
+            sqlx::query_as("SELECT first, count, at_ms, length(body) FROM segment ORDER BY first LIMIT $1")
+                .bind(TRIM_ROWS)
+                .fetch_all(&mut self.connection)
+                .await?;
+        let (mut removed, mut last) = (0, None);
+        for (first, count, at_ms, octets) in rows {
+            let newest = backend::uint(first + count - 1) >= self.last.0;
+            let beyond = backend::uint(at_ms) < before || removed < over;
+            if newest || !beyond || removed >= TRIM_OCTETS {
+                break;
+            }
+            removed += backend::uint(octets);
+            last = Some(first);
+        }
+        let Some(last) = last else { return Ok(Trim { used, segments: 0 }) };
+        let done = sqlx::query("DELETE FROM segment WHERE first <= $1")
+            .bind(last)
+            .execute(&mut self.connection)
+            .await?;
+        Ok(Trim { used: used.saturating_sub(removed), segments: done.rows_affected() })
+    }
+
     pub(super) async fn close(self) {
         if let Err(error) = self.connection.close().await {
             tracing::warn!(%error, "closing the uplink log failed");
@@ -183,6 +226,17 @@ async fn insert(
 /// A row's place. What does not fit the types fails the checksum, which covers it.
 pub(super) fn place(first: i64, count: i64) -> (Position, u32) {
     (Position(backend::uint(first)), u32::try_from(count).unwrap_or(0))
+}
+
+/// Octets of the file that hold something: what was removed is written over before the file grows.
+async fn used(connection: &mut backend::Connection) -> Result<u64, sqlx::Error> {
+    let (used,): (i64,) = sqlx::query_as(
+        "SELECT (p.page_count - f.freelist_count) * s.page_size
+         FROM pragma_page_count() p, pragma_freelist_count() f, pragma_page_size() s",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(backend::uint(used))
 }
 
 /// Position of the last message; 0 when there is none.

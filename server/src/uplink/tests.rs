@@ -14,6 +14,7 @@ mod cut;
 mod kept;
 mod model;
 mod rig;
+mod trim;
 
 use bytes::Bytes;
 use futures_util::future::join_all;

@@ -42,6 +42,29 @@ const LINGER_BUSY: Duration = Duration::from_millis(2);
 const BUSY: usize = 4;
 /// Messages that make a batch worth its fsync without waiting.
 const ENOUGH: usize = 256;
+/// Least time between two removals of old segments while messages come: a removal is a commit too.
+const TRIM_PAUSE: Duration = Duration::from_millis(20);
+
+/// How much of the log is kept. The newest segment always is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Keep {
+    /// Segments older than this go.
+    pub age: Option<Duration>,
+    /// The oldest go while the file holds more octets than this.
+    pub octets: Option<u64>,
+}
+
+/// How much of the log there is, as of the last look for what may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Octets of the file that hold something.
+    pub octets: u64,
+    /// Segments removed since the start.
+    pub removed: u64,
+    /// Whether there is still something that may go.
+    pub more: bool,
+}
+
 /// Told of every commit, on the writer's thread, after its tickets: must not wait.
 pub type Tail = Box<dyn Fn(Fresh) + Send>;
 
@@ -104,6 +127,7 @@ struct Shared {
     committed: watch::Sender<Position>,
     ready: AtomicBool,
     refused_full: AtomicU64,
+    kept: Mutex<Kept>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Set when the thread has ended.
     done: watch::Sender<bool>,
@@ -120,6 +144,8 @@ struct Queue {
     /// Number of the last batch that began.
     begun: u64,
     closing: bool,
+    /// What is beyond this is to go.
+    keep: Option<Keep>,
 }
 
 struct Waiting {
@@ -191,6 +217,19 @@ impl Writer {
             shared.work.notify_one();
         }
         Ticket(State::Waiting(waiting))
+    }
+
+    /// Removes, a little at a time between batches, the segments that are beyond what is kept. Returns at once.
+    pub fn trim(&self, keep: Keep) {
+        self.shared.queue.lock().keep = Some(keep);
+        self.shared.work.notify_one();
+    }
+
+    /// How much of the log there is.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        let more = self.shared.queue.lock().keep.is_some();
+        Kept { more, ..*self.shared.kept.lock() }
     }
 
     /// What is retained, as of the last commit.
@@ -290,7 +329,8 @@ impl Shared {
         self.work.notify_all();
     }
 
-    /// Waits for messages, lets them gather, and begins a batch; `None` when all is stored and the end has come.
+    /// Waits for messages, lets them gather, and begins a batch, of nothing when something is to be removed;
+    /// `None` when all is stored and the end has come.
     fn begin(&self, last: usize) -> Option<Vec<Waiting>> {
         let mut queue = self.queue.lock();
         let mut gather = last < ENOUGH;
@@ -302,6 +342,11 @@ impl Shared {
         while queue.waiting.is_empty() {
             if queue.closing {
                 return None;
+            }
+            if queue.keep.is_some() {
+                // A batch of nothing: there is time for what is to go.
+                queue.begun += 1;
+                return Some(Vec::new());
             }
             self.work.wait(&mut queue);
         }

@@ -121,6 +121,11 @@ pub struct Place {
 impl Place {
     /// Makes it.
     pub fn new() -> Self {
+        Self::with_registry(None)
+    }
+
+    /// Makes it, with its registry at a URL.
+    pub fn with_registry(url: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let hierarchy = testing::hierarchy(now_s());
         let bundle = dir.path().join("bundle");
@@ -131,6 +136,9 @@ impl Place {
         let place = Self { dir, hierarchy };
         let mut init = muster(["init", "--data-dir"]);
         init.arg(place.data()).arg("--pki").arg(bundle).arg("--passphrase-file").arg(file);
+        if let Some(url) = url {
+            init.env("MUSTER_REGISTRY_URL", url);
+        }
         run(&mut init).exits(0);
         place
     }
@@ -177,6 +185,9 @@ impl Place {
     }
 }
 
+/// Serves on free ports.
+pub const SERVE: &[&str] = &["serve", "--listen-mqtt", "127.0.0.1:0", "--listen-https", "127.0.0.1:0"];
+
 /// A server at work on a [`Place`].
 pub struct Server {
     place: Option<Place>,
@@ -195,8 +206,12 @@ impl Server {
 
     /// Starts one on free ports.
     pub fn start_on(place: Place) -> Self {
-        let mut command =
-            place.command(&["serve", "--listen-mqtt", "127.0.0.1:0", "--listen-https", "127.0.0.1:0"]);
+        let command = place.command(SERVE);
+        Self::start_by(place, command)
+    }
+
+    /// The same by a command that becomes `muster serve` on the place's data directory.
+    pub fn start_by(place: Place, mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let log = thread::spawn(move || read_all(&mut stderr));
@@ -265,6 +280,12 @@ impl Server {
         let log = self.log.take().unwrap().join().unwrap();
         let place = self.place.take().unwrap();
         (status.code(), log, place)
+    }
+
+    /// Ends it as a crash does; what it ran on.
+    pub fn killed(mut self) -> Place {
+        self.kill();
+        self.place.take().unwrap()
     }
 
     fn kill(&mut self) -> String {

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use super::{AuditHead, head};
 use crate::registry::{
     Inner,
+    database::{Connection, digest, int, uint},
     error::RegistryError,
     now_ms,
-    sqlite::{Connection, digest, int, uint},
 };
 
 /// The key's file in the data directory, mode 0600.

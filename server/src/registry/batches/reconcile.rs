@@ -9,8 +9,8 @@ use tokio::task::spawn_blocking;
 
 use crate::registry::{
     DeviceState, Inner, RegistryError,
+    database::{Connection, digest, int, parse, uint},
     listing::States,
-    sqlite::{Connection, digest, int, parse, uint},
     station::{read_root, root},
 };
 

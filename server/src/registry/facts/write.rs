@@ -1,15 +1,13 @@
-//! Facts on their way to the file: a chunk of them is one transaction, its sessions are two statements in all.
+//! Facts on their way to the file: a chunk of them is one transaction, its sessions are a few statements in all.
 //! A statement is a round trip to the thread of its connection, which costs more than the row it writes.
-
-use serde_json::{Value, json};
 
 use super::{Claimed, Connected, Fact, RefusalCount, RefusalKey, SessionFact};
 use crate::registry::{
     Inner, continuity,
+    database::{Connection, QueryBuilder, int},
     error::RegistryError,
     follow,
     session::{DisconnectReason, SessionId},
-    sqlite::{Connection, int},
     verdict::Verdicts,
 };
 
@@ -43,47 +41,61 @@ pub(super) async fn write(inner: &Inner, rows: &[Fact]) -> Result<(), RegistryEr
     inner.commit(tx).await.inspect_err(|_| writer.fail())
 }
 
+/// Sessions of one statement, of six values each: far below the most either database takes.
+const SESSIONS: usize = 512;
+
 /// A session ends after it has begun, so all that begin, then all that end, is the order they came in.
 async fn sessions(tx: &mut Connection, verdicts: &Verdicts, rows: &[Fact]) -> Result<(), RegistryError> {
     let (mut began, mut ended) = (Vec::new(), Vec::new());
     for row in rows {
         match row {
-            Fact::Session(SessionFact::Began(id, session)) => began.push(beginning(verdicts, *id, session)),
-            Fact::Session(SessionFact::Ended(id, at_ms, why)) => ended.push(end(*id, *at_ms, *why)),
+            Fact::Session(SessionFact::Began(id, session)) => began.push((*id, session)),
+            Fact::Session(SessionFact::Ended(id, at_ms, why)) => ended.push((*id, *at_ms, *why)),
             Fact::Refusal(..) | Fact::Continuity(_) | Fact::Token(..) => {}
         }
     }
-    if !began.is_empty() {
-        // A write that failed after its commit is written again: the second time changes nothing. WHERE tells
-        // the parser that what follows is no part of a join.
-        sqlx::query(
-            "INSERT INTO session (id, device, began_at_ms, remote, protocol, keep_alive_s)
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
-             FROM json_each($1) WHERE true ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(Value::from(began).to_string())
-        .execute(&mut *tx)
-        .await?;
+    for began in began.chunks(SESSIONS) {
+        begin(tx, verdicts, began).await?;
     }
-    if !ended.is_empty() {
-        sqlx::query(
-            "UPDATE session SET ended_at_ms = fact.value ->> 1, reason = fact.value ->> 2
-             FROM json_each($1) AS fact WHERE session.id = fact.value ->> 0 AND ended_at_ms IS NULL",
-        )
-        .bind(Value::from(ended).to_string())
-        .execute(&mut *tx)
-        .await?;
+    for ended in ended.chunks(SESSIONS) {
+        end(tx, ended).await?;
     }
     Ok(())
 }
 
-fn beginning(verdicts: &Verdicts, id: SessionId, session: &Connected) -> Value {
-    let Connected { device, at_ms, remote, protocol, keep_alive_s } = session;
-    json!([int(id.0), verdicts.row(*device), int(*at_ms), remote.to_string(), protocol, keep_alive_s])
+async fn begin(
+    tx: &mut Connection,
+    verdicts: &Verdicts,
+    began: &[(SessionId, &Connected)],
+) -> Result<(), RegistryError> {
+    let mut query =
+        QueryBuilder::new("INSERT INTO session (id, device, began_at_ms, remote, protocol, keep_alive_s) ");
+    query.push_values(began, |mut values, (id, session)| {
+        values
+            .push_bind(int(id.0))
+            .push_bind(verdicts.row(session.device))
+            .push_bind(int(session.at_ms))
+            .push_bind(session.remote.to_string())
+            .push_bind(i64::from(session.protocol))
+            .push_bind(i64::from(session.keep_alive_s));
+    });
+    // A write that failed after its commit is written again: the second time changes nothing.
+    query.push(" ON CONFLICT (id) DO NOTHING");
+    // Only the full one is prepared for the next time.
+    query.build().persistent(began.len() == SESSIONS).execute(tx).await?;
+    Ok(())
 }
 
-fn end(id: SessionId, at_ms: u64, why: DisconnectReason) -> Value {
-    json!([int(id.0), int(at_ms), why.as_str()])
+async fn end(tx: &mut Connection, ended: &[(SessionId, u64, DisconnectReason)]) -> Result<(), RegistryError> {
+    // Both databases name the columns of a list of values so.
+    let mut query =
+        QueryBuilder::new("UPDATE session SET ended_at_ms = fact.column2, reason = fact.column3 FROM (");
+    query.push_values(ended, |mut values, (id, at_ms, why)| {
+        values.push_bind(int(id.0)).push_bind(int(*at_ms)).push_bind(why.as_str());
+    });
+    query.push(") AS fact WHERE session.id = fact.column1 AND session.ended_at_ms IS NULL");
+    query.build().persistent(ended.len() == SESSIONS).execute(tx).await?;
+    Ok(())
 }
 
 async fn refused(

@@ -8,10 +8,9 @@ use super::refused;
 use crate::registry::{
     actor::{Actor, Scope},
     audit::{self, Entry, Stamp},
+    database::{Connection, int, uint},
     error::RegistryError,
-    now_ms,
-    sqlite::{Connection, int, uint},
-    station,
+    now_ms, station,
 };
 
 /// Who a manifest says it is of.

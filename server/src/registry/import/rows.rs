@@ -2,20 +2,17 @@
 
 use std::str::FromStr;
 
-use muster_pki::{
-    DeviceIdentity,
-    manifest::{self, Verified},
-};
-use muster_shared::{BatchId, CertificateId, Code, Tenant};
+use muster_pki::{DeviceIdentity, manifest::Verified};
+use muster_shared::{BatchId, CertificateId, Code};
 
-use super::{RowRefused, Station, refused};
+use super::{RowRefused, Station, bulk, refused};
 use crate::registry::{
     actor::Actor,
+    database::{Connection, int, uint},
     device::DeviceState,
     error::RegistryError,
     group::{Group, KeyId},
-    sqlite::{Connection, int, uint},
-    verdict::{CertificateStatus, DeviceName},
+    verdict::DeviceName,
 };
 
 /// A device that an import made.
@@ -94,19 +91,52 @@ pub(super) async fn put_manifest(
     Ok(())
 }
 
+/// The batch that devices of a list are of: as it is, or new.
+pub(super) async fn open_batch(
+    tx: &mut Connection,
+    station: i64,
+    batch: &BatchId,
+    product: &str,
+    at_ms: u64,
+) -> Result<i64, RegistryError> {
+    sqlx::query(
+        "INSERT INTO batch (station, name, product, opened_at_ms, closed_at_ms) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (station, name) DO NOTHING",
+    )
+    .bind(station)
+    .bind(batch.as_str())
+    .bind(product)
+    .bind(int(at_ms))
+    .bind(int(at_ms))
+    .execute(&mut *tx)
+    .await?;
+    let (id,): (i64,) = sqlx::query_as("SELECT id FROM batch WHERE station = $1 AND name = $2")
+        .bind(station)
+        .bind(batch.as_str())
+        .fetch_one(tx)
+        .await?;
+    Ok(id)
+}
+
+/// Devices a station has made that are registered.
+pub(super) async fn made(tx: &mut Connection, station: i64) -> Result<u64, RegistryError> {
+    let (made,): (i64,) = sqlx::query_as(
+        "SELECT count(*) FROM device JOIN batch ON batch.id = device.batch WHERE batch.station = $1",
+    )
+    .bind(station)
+    .fetch_one(tx)
+    .await?;
+    Ok(uint(made))
+}
+
 /// The root allows a station so many devices over all its manifests, not in each.
 pub(super) async fn check_quota(
     tx: &mut Connection,
     station: &Station,
     batch: &BatchId,
 ) -> Result<(), RegistryError> {
-    let (made,): (i64,) = sqlx::query_as(
-        "SELECT count(*) FROM device JOIN batch ON batch.id = device.batch WHERE batch.station = $1",
-    )
-    .bind(station.id)
-    .fetch_one(tx)
-    .await?;
-    if uint(made) > station.record.quota {
+    let made = made(tx, station.id).await?;
+    if made > station.record.quota {
         let what = format!(
             "manifest {batch} would make it {made} devices of station {}, its quota is {}",
             station.record.station, station.record.quota
@@ -114,6 +144,14 @@ pub(super) async fn check_quota(
         return Err(refused(Code::ManifestQuota, Some(batch), what));
     }
     Ok(())
+}
+
+/// A device that is offered: its certificate, read.
+pub(super) struct Candidate {
+    /// Where it came, from 1.
+    pub(super) line: u64,
+    pub(super) identity: DeviceIdentity,
+    pub(super) der: Vec<u8>,
 }
 
 /// Takes every row that can be taken.
@@ -124,110 +162,72 @@ pub(super) async fn take(
     at_ms: u64,
 ) -> Result<Taken, RegistryError> {
     let mut taken = Taken::default();
-    for (at, row) in verified.rows.iter().enumerate() {
-        // The header is line 1.
-        take_one(tx, &mut taken, batch, verified, at as u64 + 2, row, at_ms).await?;
+    for (chunk, rows) in verified.rows.chunks(bulk::ROWS).enumerate() {
+        let mut candidates = Vec::with_capacity(rows.len());
+        for (at, row) in rows.iter().enumerate() {
+            let identity = DeviceIdentity::from_certificate(&row.certificate).map_err(|error| {
+                refused(Code::CertificateProfile, Some(&verified.header.batch), error.to_string())
+            })?;
+            // The header is line 1.
+            let line = (chunk * bulk::ROWS + at) as u64 + 2;
+            candidates.push(Candidate { line, identity, der: row.certificate.clone() });
+        }
+        take_some(tx, &mut taken, batch, candidates, u64::MAX, at_ms).await?;
     }
     Ok(taken)
 }
 
-/// Takes one row, or says why not.
-async fn take_one(
+/// Takes rows of one tenant, none of which has another's serial, device id or key: at most [`bulk::ROWS`] of
+/// them, and at most `room` that are new. Most are new or known, which a few statements tell of all of them;
+/// what something may stand against is looked at alone.
+pub(super) async fn take_some(
     tx: &mut Connection,
     taken: &mut Taken,
     batch: i64,
-    verified: &Verified,
-    line: u64,
-    row: &manifest::Row,
+    candidates: Vec<Candidate>,
+    mut room: u64,
     at_ms: u64,
 ) -> Result<(), RegistryError> {
-    let tenant = &verified.header.tenant;
-    let identity = DeviceIdentity::from_certificate(&row.certificate).map_err(|error| {
-        refused(Code::CertificateProfile, Some(&verified.header.batch), error.to_string())
-    })?;
-    if known_exactly(tx, tenant, row).await? {
-        taken.already += 1;
+    if candidates.is_empty() {
         return Ok(());
     }
-    if let Some((code, why)) = conflict(tx, tenant, row, &identity).await? {
-        taken.refused.push(RowRefused {
-            line,
-            serial: row.serial.clone(),
-            certificate: row.certificate_id,
-            code,
-            why,
+    let known = bulk::known(tx, &candidates).await?;
+    let suspects = bulk::suspects(tx, &candidates).await?;
+    let mut fresh = Vec::with_capacity(candidates.len());
+    for (at, candidate) in candidates.into_iter().enumerate() {
+        if known.contains(&at) {
+            taken.already += 1;
+            continue;
+        }
+        let against = match suspects.contains(&at) {
+            true => conflict(tx, &candidate.identity).await?,
+            false => None,
+        };
+        let against = against.or_else(|| {
+            (room == 0).then(|| (Code::ManifestQuota, "its station has made all it may make".to_owned()))
         });
-        return Ok(());
+        if let Some((code, why)) = against {
+            taken.refused.push(RowRefused {
+                line: candidate.line,
+                serial: candidate.identity.serial,
+                certificate: candidate.identity.id,
+                code,
+                why,
+            });
+            continue;
+        }
+        room -= 1;
+        fresh.push(candidate);
     }
-    let id = sqlx::query(
-        "INSERT INTO device
-         (tenant, device_id, serial, state, batch, registered_at_ms, changed_at_ms, changed_no)
-         VALUES ($1, $2, $3, $4, $5, $6, $6, 0) RETURNING id",
-    )
-    .bind(tenant.as_str())
-    .bind(row.device_id.as_str())
-    .bind(row.serial.as_str())
-    .bind(DeviceState::Registered.as_str())
-    .bind(batch)
-    .bind(int(at_ms))
-    .fetch_one(&mut *tx)
-    .await?;
-    let id: i64 = sqlx::Row::try_get(&id, 0)?;
-    sqlx::query(
-        "INSERT INTO certificate
-         (id, device, der, key_digest, issuer_key_id, not_before_s, not_after_s, status, added_at_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-    )
-    .bind(row.certificate_id.0.as_slice())
-    .bind(id)
-    .bind(&row.certificate)
-    .bind(identity.key_digest.as_slice())
-    .bind(identity.issuer_key_id.as_slice())
-    .bind(identity.not_before_s)
-    .bind(identity.not_after_s)
-    .bind(CertificateStatus::Active.as_str())
-    .bind(int(at_ms))
-    .execute(tx)
-    .await?;
-    taken.devices.push(NewDevice {
-        row: id,
-        name: DeviceName {
-            tenant: tenant.clone(),
-            device_id: row.device_id.clone(),
-            serial: row.serial.clone(),
-        },
-        certificate: row.certificate_id,
-        issuer_key_id: identity.issuer_key_id,
-        not_after_s: identity.not_after_s,
-    });
-    Ok(())
-}
-
-/// Is this certificate this device's already? Then the row changes nothing, whatever state the device is in.
-async fn known_exactly(
-    tx: &mut Connection,
-    tenant: &Tenant,
-    row: &manifest::Row,
-) -> Result<bool, RegistryError> {
-    let found: Option<(String, String, String)> = sqlx::query_as(
-        "SELECT device.tenant, device.device_id, device.serial
-         FROM certificate JOIN device ON device.id = certificate.device WHERE certificate.id = $1",
-    )
-    .bind(row.certificate_id.0.as_slice())
-    .fetch_optional(tx)
-    .await?;
-    Ok(found.is_some_and(|(t, d, s)| {
-        t == tenant.as_str() && d == row.device_id.as_str() && s == row.serial.as_str()
-    }))
+    bulk::put(tx, taken, batch, fresh, at_ms).await
 }
 
 /// What stands against a row that is not known: a tombstone, or another device with its name or its key.
 async fn conflict(
     tx: &mut Connection,
-    tenant: &Tenant,
-    row: &manifest::Row,
-    identity: &DeviceIdentity,
+    row: &DeviceIdentity,
 ) -> Result<Option<(Code, String)>, RegistryError> {
+    let (tenant, identity) = (&row.tenant, row);
     let key = hex::encode(identity.key_digest);
     let buried: Option<(String, String, String, String)> = sqlx::query_as(
         "SELECT tombstone.kind, device.tenant, device.serial, device.state
@@ -235,7 +235,7 @@ async fn conflict(
          WHERE (kind = 'certificate' AND value = $1) OR (kind = 'key' AND value = $2)
             OR (kind = 'serial' AND value = $3) ORDER BY kind LIMIT 1",
     )
-    .bind(row.certificate_id.to_string())
+    .bind(row.id.to_string())
     .bind(&key)
     .bind(format!("{tenant}/{}", row.serial))
     .fetch_optional(&mut *tx)
@@ -246,7 +246,7 @@ async fn conflict(
         let code = state.refusal().unwrap_or(Code::CertificateRevoked);
         return Ok(Some((code, format!("its {kind} is {of_tenant}/{of_serial}'s, which is {state}"))));
     }
-    let group = Group::Certificate(row.certificate_id);
+    let group = Group::Certificate(row.id);
     let (revoked,): (i64,) =
         sqlx::query_as("SELECT count(*) FROM rule WHERE kind = $1 AND value = $2 AND lifted IS NULL")
             .bind(group.kind())

@@ -4,8 +4,8 @@ use muster_pki::profile::NO_END_S;
 
 use crate::registry::{
     DeviceState, Inner,
+    database::{QueryBuilder, int},
     filter::{Age, Compare, Is, Term},
-    sqlite::{QueryBuilder, int},
 };
 
 /// How a term finds devices.

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 
-use crate::registry::{error::RegistryError, session::words, sqlite::Row};
+use crate::registry::{database::Row, error::RegistryError, session::words};
 
 words!(
     /// What devices are ordered by.

@@ -3,12 +3,13 @@
 use muster_pki::testing;
 use muster_shared::Code;
 
+use super::Fleet;
 use crate::registry::{
     Act, Claimed, Connected, DisconnectReason, Listing, Reason, RegistryError,
     certificates::CertificateFilter,
     label::{Edit, LABELS_MAX},
     now_ms,
-    testing::{Fleet, HIERARCHY, ana, credential},
+    testing::{HIERARCHY, ana, credential},
     timeline::{EventKind, Mark},
     verdict::CertificateStatus,
 };

@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use muster_shared::{Code, Generation, telemetry::Value};
 
+use super::Fleet;
 use crate::registry::{
     Act, Actor, DeviceState, Filter, Reason, RegistryError, RevocationReason, Target,
     changes::What,
-    testing::{Fleet, ana, now_s},
+    testing::{ana, now_s},
 };
 
 #[tokio::test]
@@ -298,12 +299,7 @@ async fn after_a_commit_that_failed_the_verdicts_say_what_the_file_says() {
     let fleet = Fleet::with(2).await;
     let before = fleet.registry.audit_head().await.unwrap();
     // A violation that shows only at the commit: what a full disk does, at the worst moment.
-    fleet
-        .sql(
-            "CREATE TABLE promise (operator INTEGER REFERENCES operator (id) DEFERRABLE INITIALLY DEFERRED);
-             CREATE TRIGGER break_commit AFTER INSERT ON audit BEGIN INSERT INTO promise VALUES (-1); END",
-        )
-        .await;
+    fleet.break_commits().await;
     let error = fleet.act(0, Act::Revoke).await.unwrap_err();
     assert!(matches!(error, RegistryError::Database(_)), "{error}");
     let state = |device: usize| fleet.registry.verdicts().state(fleet.devices[device].key).unwrap();
@@ -312,7 +308,7 @@ async fn after_a_commit_that_failed_the_verdicts_say_what_the_file_says() {
     fleet.sql("UPDATE device SET state = 'suspended' WHERE serial = 'MU-000002'").await;
     assert!(fleet.act(0, Act::Revoke).await.is_err());
     assert_eq!((state(0), state(1)), (DeviceState::Registered, DeviceState::Suspended));
-    fleet.sql("DROP TRIGGER break_commit").await;
+    fleet.mend_commits().await;
     fleet.act(0, Act::Revoke).await.unwrap();
     assert_eq!(state(0), DeviceState::Revoked);
     let report = fleet.registry.audit_verify(None).await.unwrap();

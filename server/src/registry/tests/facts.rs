@@ -2,7 +2,8 @@ use std::net::SocketAddr;
 
 use muster_shared::Code;
 
-use crate::registry::{Claimed, Connected, DisconnectReason, SessionId, now_ms, testing::Fleet};
+use super::Fleet;
+use crate::registry::{Claimed, Connected, DisconnectReason, SessionId, now_ms};
 
 const REMOTE: &str = "10.0.4.17:51522";
 
@@ -76,7 +77,10 @@ async fn names_invented_by_strangers_are_bounded() {
     facts.flush().await;
     let pool = fleet.registry.inner.database.readers();
     let (rows, refused): (i64, i64) =
-        sqlx::query_as("SELECT count(*), sum(count) FROM refusal").fetch_one(pool).await.unwrap();
+        sqlx::query_as("SELECT count(*), CAST(sum(count) AS BIGINT) FROM refusal")
+            .fetch_one(pool)
+            .await
+            .unwrap();
     // Nothing was awaited in between, so it is one write: 1024 names, and nobody for the rest.
     assert_eq!((rows, refused), (1025, 5_000));
     let (nobody,): (i64,) =
@@ -101,4 +105,28 @@ async fn facts_survive_a_write_that_failed() {
     fleet.registry.facts().flush().await;
     let detail = fleet.registry.device(&fleet.devices[0].serial).await.unwrap();
     assert_eq!(detail.sessions[0].ended, Some((2000, DisconnectReason::ClientInitiated)));
+}
+
+#[tokio::test]
+async fn old_facts_go_and_the_newest_session_of_a_device_stays() {
+    use crate::registry::retention::{Before, Forgotten};
+    let fleet = Fleet::with(2).await;
+    let facts = fleet.registry.facts();
+    for at_ms in 1..=1200 {
+        let session = connected(&fleet, 0, at_ms);
+        facts.disconnected(fleet.devices[0].key, session, at_ms, DisconnectReason::ConnectionLost);
+    }
+    connected(&fleet, 1, 5);
+    facts.flush().await;
+    fleet.sql("INSERT INTO refusal (device, claimed, code, minute_ms, count, last_at_ms) VALUES (0, 'a', 'M202', 60000, 1, 60000), (0, 'b', 'M202', 120000, 1, 120000)").await;
+    let gone = fleet.registry.forget_facts(Before::default()).await.unwrap();
+    assert_eq!(gone, Forgotten::default(), "0 keeps all");
+    let before = Before { sessions_ms: 1100, refusals_ms: 120_000 };
+    let gone = fleet.registry.forget_facts(before).await.unwrap();
+    assert_eq!((gone.sessions, gone.refusals), (1099, 1));
+    let before = Before { sessions_ms: u64::MAX, refusals_ms: 0 };
+    let gone = fleet.registry.forget_facts(before).await.unwrap();
+    assert_eq!(gone.sessions, 100, "one stays of each device, and one that has not ended");
+    assert_eq!(fleet.count("SELECT count(*) FROM session").await, 2);
+    assert_eq!(fleet.registry.forget_facts(before).await.unwrap(), Forgotten::default());
 }

@@ -5,9 +5,10 @@ use muster_pki::{
 use muster_shared::Code;
 use rustls_pki_types::CertificateDer;
 
+use super::Fleet;
 use crate::registry::{
-    Act, DeviceState, Filter, ImportReport, Registry, RegistryError, Scope, now_ms,
-    testing::{Fleet, HIERARCHY, ana, credential, now_s},
+    Act, DeviceState, Filter, ImportReport, RegistryError, Scope, now_ms,
+    testing::{HIERARCHY, ana, credential, now_s},
 };
 
 fn first_manifest(credentials: &[Credential]) -> Vec<u8> {
@@ -114,8 +115,7 @@ async fn a_station_nobody_registered_or_another_stations_key_is_unknown() {
     let text = refused(&fleet, &bytes, Code::ManifestSignerUnknown).await;
     assert!(text.contains("S-77") && text.contains("known: S-07"), "{text}");
 
-    let empty = tempfile::TempDir::new().unwrap();
-    let registry = Registry::open(empty.path()).await.unwrap();
+    let Fleet { registry, .. } = &Fleet::nothing().await;
     let error = registry.import_manifest(&ana(), &bytes).await.unwrap_err();
     assert_eq!(error.code(), Code::ManifestSignerUnknown);
     registry.close().await;
@@ -184,8 +184,7 @@ async fn the_quota_is_over_all_manifests_of_a_station() {
     let mut plan = testing::plan();
     plan.stations[0].quota = 3;
     let small = muster_pki::hierarchy::Hierarchy::create(&plan, now_s()).unwrap();
-    let dir = tempfile::TempDir::new().unwrap();
-    let registry = Registry::open(dir.path()).await.unwrap();
+    let Fleet { registry, .. } = &Fleet::nothing().await;
     registry.trust_root(&ana(), &CertificateDer::from(small.root.certificate().der())).await.unwrap();
     registry.trust_station(&ana(), &small.stations[0].record_file).await.unwrap();
     let device = |n: u32| testing::device(&small, &testing::subject(&format!("MU-{n:06}")), now_s());
@@ -334,8 +333,7 @@ async fn an_import_never_raises_a_state_and_honours_tombstones() {
 
 #[tokio::test]
 async fn only_records_of_the_one_root_register_a_station() {
-    let dir = tempfile::TempDir::new().unwrap();
-    let registry = Registry::open(dir.path()).await.unwrap();
+    let Fleet { registry, .. } = &Fleet::nothing().await;
     let record = &HIERARCHY.stations[0].record_file;
     let error = registry.trust_station(&ana(), record).await.unwrap_err();
     assert_eq!(error.code(), Code::StationRecordInvalid, "no root yet: {error}");

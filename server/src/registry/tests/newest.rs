@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use muster_shared::telemetry::{Reading, Value};
 
-use crate::registry::{DeviceKey, Filter, Newest, query::ReadingRow, readings::SENSORS_MAX, testing::Fleet};
+use super::Fleet;
+use crate::registry::{DeviceKey, Filter, Newest, query::ReadingRow, readings::SENSORS_MAX};
 
 async fn readings(fleet: &Fleet, device: usize) -> Vec<ReadingRow> {
     fleet.registry.device(&fleet.devices[device].serial).await.unwrap().readings
@@ -212,7 +213,7 @@ async fn a_damaged_row_is_said_and_then_replaced() {
     let fleet = Fleet::with(1).await;
     fleet.said(0, &[("count", Value::Int(1))], 10, "a1");
     let fleet = fleet.reopened().await;
-    fleet.sql("UPDATE newest SET readings = x'0107'").await;
+    fleet.sql("UPDATE newest SET readings = unhex('0107')").await;
     assert!(fleet.registry.device(&fleet.devices[0].serial).await.is_err());
     fleet.said(0, &[("new", Value::Int(2))], 11, "a2");
     fleet.registry.store_newest().await.unwrap();

@@ -1,9 +1,7 @@
 use muster_shared::Code;
 
-use crate::registry::{
-    Actor, NewToken, Role, Scope, now_ms,
-    testing::{Fleet, ana},
-};
+use super::Fleet;
+use crate::registry::{Actor, NewToken, Role, Scope, now_ms, testing::ana};
 
 fn token(operator: &str, ends_at_ms: Option<u64>) -> NewToken {
     NewToken::of(operator, Role::Operator, ends_at_ms)

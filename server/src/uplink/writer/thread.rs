@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::{OpenError, Shared, Tail, Waiting, tell};
+use super::{Kept, OpenError, Shared, TRIM_PAUSE, Tail, Waiting, tell};
 use crate::{
     registry::{Verdicts, now_ms},
     uplink::{
@@ -78,6 +78,7 @@ pub(super) fn main(files: Files, opened: oneshot::Sender<Result<Arc<Shared>, Ope
         committed: watch::Sender::new(log.last),
         ready: AtomicBool::new(true),
         refused_full: AtomicU64::new(0),
+        kept: Mutex::new(Kept::default()),
         thread: Mutex::new(None),
         done: watch::Sender::new(false),
         node: log.node,
@@ -102,11 +103,12 @@ struct Work<'w> {
 
 impl Work<'_> {
     fn run(&self, mut log: Log, mut state: State) {
-        let mut last = 0;
+        let (mut last, mut trimmed) = (0, Instant::now());
         while let Some(batch) = self.shared.begin(last) {
             last = batch.len();
             let committed = self.commit(&mut log, &mut state, batch);
             self.shared.end();
+            let committed = committed.and_then(|()| self.trim(&mut log, &mut trimmed, last == 0));
             let Err(error) = committed else { continue };
             tracing::error!(%error, "the uplink log cannot be written: nothing is acknowledged");
             drop(log);
@@ -116,6 +118,25 @@ impl Work<'_> {
             }
         }
         self.runtime.block_on(log.close());
+    }
+
+    /// Removes a little of what is beyond what is kept, if that is asked for and it is time again.
+    fn trim(&self, log: &mut Log, before: &mut Instant, idle: bool) -> Result<(), sqlx::Error> {
+        if !idle && before.elapsed() < TRIM_PAUSE {
+            return Ok(());
+        }
+        let Some(keep) = self.shared.queue.lock().keep else { return Ok(()) };
+        let done = self.runtime.block_on(log.trim(keep, now_ms()))?;
+        *before = Instant::now();
+        {
+            let mut kept = self.shared.kept.lock();
+            kept.octets = done.used;
+            kept.removed += done.segments;
+        }
+        if done.segments == 0 {
+            self.shared.queue.lock().keep = None;
+        }
+        Ok(())
     }
 
     /// Plans a batch, commits it, and only then tells who waits.

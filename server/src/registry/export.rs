@@ -1,0 +1,215 @@
+//! Everything the registry knows of its fleet, line by line: what another program reads.
+//!
+//! A line is one JSON object with its `kind`: `station`, `batch`, `device`, `certificate`, `session`, `refusal`,
+//! `audit`, in this order. Names say what belongs together; ids of rows, tokens and keys are not in it. Each
+//! line is whole; what changes while an export runs may be in it as it was or as it is.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use muster_shared::Tenant;
+use serde_json::{Map, Value, json};
+use sqlx::Row as _;
+
+use super::{
+    Inner, RegistryError,
+    database::{Connection, Row},
+};
+
+/// Lines read at once.
+const PAGE: i64 = 1000;
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exporting {
+    tenant: String,
+    kind: usize,
+    after: Vec<Key>,
+}
+
+/// Part of a row's place in its listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Key {
+    Number(i64),
+    Text(String),
+}
+
+/// A kind of line: how its rows are read, and by what they are in order. `$1` is the tenant or empty, then
+/// come the parts of the place after which to read, then how many.
+struct Kind {
+    name: &'static str,
+    sql: &'static str,
+    /// Names of the columns of the place, and whether each is a text. They are not part of the line.
+    key: &'static [(&'static str, bool)],
+    /// Belongs to no tenant, so whoever is bound to one is not told.
+    shared: bool,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "station",
+        sql: "SELECT id AS k1, name AS station, tenant, trusted_at_ms, stopped_at_ms, stopped_why, last_sequence
+              FROM station WHERE ($1 = '' OR tenant = $1) AND id > $2 ORDER BY id LIMIT $3",
+        key: &[("k1", false)],
+        shared: false,
+    },
+    Kind {
+        name: "batch",
+        sql: "SELECT batch.id AS k1, batch.name AS batch, station.name AS station, station.tenant AS tenant,
+                     batch.product AS product, batch.opened_at_ms AS opened_at_ms,
+                     batch.closed_at_ms AS closed_at_ms
+              FROM batch JOIN station ON station.id = batch.station
+              WHERE ($1 = '' OR station.tenant = $1) AND batch.id > $2 ORDER BY batch.id LIMIT $3",
+        key: &[("k1", false)],
+        shared: false,
+    },
+    Kind {
+        name: "device",
+        sql: "SELECT device.id AS k1, device.tenant AS tenant, device.device_id AS device_id,
+                     device.serial AS serial, device.state AS state, batch.name AS batch,
+                     station.name AS station, batch.product AS product,
+                     device.registered_at_ms AS registered_at_ms,
+                     device.first_connected_ms AS first_connected_ms,
+                     device.changed_at_ms AS changed_at_ms, newest.seen_ms AS last_seen_ms
+              FROM device JOIN batch ON batch.id = device.batch JOIN station ON station.id = batch.station
+              LEFT JOIN newest ON newest.device = device.id
+              WHERE ($1 = '' OR device.tenant = $1) AND device.id > $2 ORDER BY device.id LIMIT $3",
+        key: &[("k1", false)],
+        shared: false,
+    },
+    Kind {
+        name: "certificate",
+        sql: "SELECT device.id AS k1, certificate.added_at_ms AS k2, certificate.not_after_s AS k3,
+                     device.tenant AS tenant, device.device_id AS device_id, device.serial AS serial,
+                     certificate.id AS certificate_id, certificate.status AS status,
+                     certificate.not_before_s AS not_before_s, certificate.not_after_s AS not_after_s,
+                     certificate.revoked_at_ms AS revoked_at_ms, certificate.revoked_reason AS revoked_reason,
+                     certificate.der AS certificate
+              FROM certificate JOIN device ON device.id = certificate.device
+              WHERE ($1 = '' OR device.tenant = $1)
+                AND (certificate.device, certificate.added_at_ms, certificate.not_after_s) > ($2, $3, $4)
+              ORDER BY certificate.device, certificate.added_at_ms, certificate.not_after_s LIMIT $5",
+        key: &[("k1", false), ("k2", false), ("k3", false)],
+        shared: false,
+    },
+    Kind {
+        name: "session",
+        sql: "SELECT session.id AS k1, device.tenant AS tenant, device.serial AS serial,
+                     session.began_at_ms AS began_at_ms, session.remote AS remote,
+                     session.protocol AS protocol, session.keep_alive_s AS keep_alive_s,
+                     session.ended_at_ms AS ended_at_ms, session.reason AS reason
+              FROM session JOIN device ON device.id = session.device
+              WHERE ($1 = '' OR device.tenant = $1) AND session.id > $2 ORDER BY session.id LIMIT $3",
+        key: &[("k1", false)],
+        shared: false,
+    },
+    Kind {
+        name: "refusal",
+        sql: "SELECT refusal.minute_ms AS k1, refusal.device AS k2, refusal.claimed AS k3, refusal.code AS k4,
+                     device.tenant AS tenant, device.serial AS serial, refusal.claimed AS claimed,
+                     refusal.code AS code, refusal.minute_ms AS minute_ms, refusal.count AS count,
+                     refusal.last_at_ms AS last_at_ms, refusal.remote AS remote
+              FROM refusal LEFT JOIN device ON device.id = refusal.device
+              WHERE ($1 = '' OR device.tenant = $1)
+                AND (refusal.minute_ms, refusal.device, refusal.claimed, refusal.code) > ($2, $3, $4, $5)
+              ORDER BY refusal.minute_ms, refusal.device, refusal.claimed, refusal.code LIMIT $6",
+        key: &[("k1", false), ("k2", false), ("k3", true), ("k4", true)],
+        shared: false,
+    },
+    Kind {
+        name: "audit",
+        sql: "SELECT no AS k1, no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest
+              FROM audit WHERE $1 = '' AND no > $2 ORDER BY no LIMIT $3",
+        key: &[("k1", false)],
+        shared: true,
+    },
+];
+
+impl Exporting {
+    /// From the beginning; of one tenant alone, when there is one.
+    #[must_use]
+    pub fn begin(tenant: Option<&Tenant>) -> Self {
+        let tenant = tenant.map_or_else(String::new, ToString::to_string);
+        Self { tenant, kind: 0, after: first(&KINDS[0]) }
+    }
+}
+
+/// Before every row.
+fn first(kind: &Kind) -> Vec<Key> {
+    kind.key
+        .iter()
+        .map(|(_, text)| if *text { Key::Text(String::new()) } else { Key::Number(i64::MIN) })
+        .collect()
+}
+
+/// Some lines, and what comes next; `None` after the last.
+pub(super) async fn next(
+    inner: &Inner,
+    mut at: Exporting,
+) -> Result<Option<(String, Exporting)>, RegistryError> {
+    let mut connection = inner.database.readers().acquire().await?;
+    while let Some(kind) = KINDS.get(at.kind) {
+        let lines = match kind.shared && !at.tenant.is_empty() {
+            true => None,
+            false => page(&mut connection, kind, &mut at).await?,
+        };
+        if let Some(lines) = lines {
+            return Ok(Some((lines, at)));
+        }
+        at.kind += 1;
+        at.after = KINDS.get(at.kind).map(first).unwrap_or_default();
+    }
+    Ok(None)
+}
+
+async fn page(
+    connection: &mut Connection,
+    kind: &Kind,
+    at: &mut Exporting,
+) -> Result<Option<String>, RegistryError> {
+    let mut query = sqlx::query(kind.sql).bind(at.tenant.clone());
+    for key in &at.after {
+        query = match key {
+            Key::Number(number) => query.bind(*number),
+            Key::Text(text) => query.bind(text.clone()),
+        };
+    }
+    let rows = query.bind(PAGE).fetch_all(connection).await?;
+    let Some(last) = rows.last() else { return Ok(None) };
+    at.after = kind
+        .key
+        .iter()
+        .map(|(name, text)| {
+            Ok(if *text { Key::Text(last.try_get(*name)?) } else { Key::Number(last.try_get(*name)?) })
+        })
+        .collect::<Result<_, sqlx::Error>>()?;
+    let mut lines = String::new();
+    for row in &rows {
+        lines.push_str(&line(kind, row)?.to_string());
+        lines.push('\n');
+    }
+    Ok(Some(lines))
+}
+
+fn line(kind: &Kind, row: &Row) -> Result<Value, RegistryError> {
+    use sqlx::{Column as _, TypeInfo as _, ValueRef as _, any::AnyTypeInfoKind as Of};
+    let mut object = Map::new();
+    object.insert("kind".to_owned(), kind.name.into());
+    for (at, column) in row.columns().iter().enumerate() {
+        let name = column.name();
+        if kind.key.iter().any(|(key, _)| *key == name) {
+            continue;
+        }
+        let value = row.try_get_raw(at)?;
+        let of = value.type_info();
+        let value = match of.kind() {
+            _ if value.is_null() || of.is_null() => Value::Null,
+            Of::Text => row.try_get::<String, _>(at)?.into(),
+            // What is not a certificate is a digest.
+            Of::Blob if name == "certificate" => STANDARD.encode(row.try_get::<&[u8], _>(at)?).into(),
+            Of::Blob => hex::encode(row.try_get::<&[u8], _>(at)?).into(),
+            Of::Real | Of::Double => json!(row.try_get::<f64, _>(at)?),
+            _ => row.try_get::<i64, _>(at)?.into(),
+        };
+        object.insert(name.to_owned(), value);
+    }
+    Ok(Value::Object(object))
+}

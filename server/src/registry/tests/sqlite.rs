@@ -1,0 +1,24 @@
+//! The suite on SQLite, in a folder of each test's own.
+
+#![allow(clippy::duplicate_mod, reason = "the same files run on the other database")]
+
+use crate::registry::testing::{FleetOn, Sqlite};
+
+type Fleet = FleetOn<Sqlite>;
+
+#[path = "asked.rs"]
+mod asked;
+#[path = "audit.rs"]
+mod audit;
+#[path = "copies.rs"]
+mod copies;
+#[path = "decisions.rs"]
+mod decisions;
+#[path = "facts.rs"]
+mod facts;
+#[path = "import.rs"]
+mod import;
+#[path = "newest.rs"]
+mod newest;
+#[path = "operators.rs"]
+mod operators;
