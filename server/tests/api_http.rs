@@ -87,7 +87,6 @@ fn every_refusal_is_a_problem_document_with_its_code(server: &Server) {
     let token = token(server);
     let of = |line: &str, body: &str| ask(server, &token, line, body);
     is_problem(&of("GET /v1/nothing", ""), 404, "M510");
-    is_problem(&of("GET /", ""), 404, "M510");
     is_problem(&of("DELETE /v1/devices", ""), 405, "M512");
     is_problem(&of("GET /v1/devices?colour=red", ""), 400, "M504");
     is_problem(&of("GET /v1/devices?limit=0", ""), 400, "M504");

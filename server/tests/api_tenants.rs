@@ -28,8 +28,17 @@ fn settled(mut document: Value) -> Value {
     fn strip(value: &mut Value) {
         match value {
             Value::Object(fields) => {
-                for key in ["generation", "request_id", "checked_at", "last_used_at", "last_seen_at", "where"]
-                {
+                for key in [
+                    "generation",
+                    "request_id",
+                    "checked_at",
+                    "last_used_at",
+                    "last_seen_at",
+                    "where",
+                    "from",
+                    "to",
+                    "online_24h",
+                ] {
                     fields.remove(key);
                 }
                 fields.values_mut().for_each(strip);

@@ -5,12 +5,11 @@
 //! script.
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use muster_shared::Code;
 use schemars::JsonSchema;
@@ -34,14 +33,6 @@ use crate::registry::{
 pub(super) const ONCE: &str = "/once/";
 /// Largest form: a token and its name.
 const FORM_MAX: usize = 4096;
-
-/// The pages: for browsers, and no part of what the API describes.
-pub(super) fn pages() -> Router<Doors> {
-    Router::new()
-        .route("/login", get(form).post(sign_in))
-        .route("/logout", post(sign_out))
-        .route("/once/{secret}", get(once).post(redeem))
-}
 
 /// The routes of this file.
 pub(super) fn routes(routes: Routes) -> Routes {

@@ -148,7 +148,6 @@ pub fn router(doors: Doors) -> Router {
     let router = router.layer(Extension(Described { document, index }));
     let asked_within = page::Routes(router.clone().with_state(doors.clone()));
     router
-        .merge(login::pages())
         .merge(page::routes().layer(Extension(asked_within)))
         .fallback(|| async { Problem::new(Code::RouteUnknown) })
         .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed) })

@@ -9,12 +9,15 @@ use axum::{
 use super::{
     acts, assets, audit, batches, certificates, device, devices, jobs, overview, readings, settings,
 };
-use crate::api::Doors;
+use crate::api::{Doors, login};
 
 /// The pages.
 pub(in crate::api) fn routes() -> Router<Doors> {
     Router::new()
         .route("/", get(overview::show))
+        .route("/login", get(login::form).post(login::sign_in))
+        .route("/logout", post(login::sign_out))
+        .route("/once/{secret}", get(login::once).post(login::redeem))
         .route("/devices", get(devices::list))
         .route("/devices.csv", get(devices::csv))
         .route("/acts/all", get(jobs::ask).post(jobs::act))

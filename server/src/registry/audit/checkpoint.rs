@@ -169,7 +169,7 @@ pub(in crate::registry) fn open_key(data_dir: &Path) -> Result<SoftKey, Registry
     let public = data_dir.join(PUBLIC_FILE);
     if !public.exists() {
         let pem = public_key_pem(key.public_key());
-        keyfile::write(&public, pem.as_bytes(), 0o644).map_err(|error| other(&error))?;
+        keyfile::write(&public, pem.as_bytes(), 0o600).map_err(|error| other(&error))?;
     }
     Ok(key)
 }
