@@ -247,10 +247,11 @@ fn der(text: &str) -> Result<Vec<u8>, String> {
 }
 
 async fn export(caller: Caller, State(doors): State<Doors>) -> Result<Response, Problem> {
-    caller.may(Need::Look)?;
+    let actor = caller.may(Need::Look)?;
+    let tenant = actor.tenant().cloned();
     let registry = doors.registry.clone();
     // Page by page, as fast as they are read: nothing waits in memory.
-    let lines = stream::try_unfold(Exporting::begin(None), move |at| {
+    let lines = stream::try_unfold(Exporting::begin(tenant.as_ref()), move |at| {
         let registry = registry.clone();
         async move {
             let next = registry.export(at).await;

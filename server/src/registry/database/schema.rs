@@ -24,8 +24,17 @@ pub(crate) const PAIRS: &[Pair] = &[
     pair!(2, "0002_continuity"),
     pair!(3, "0003_newest"),
     pair!(4, "0004_groups"),
+    pair!(10, "0010_audit_origin"),
+    pair!(11, "0011_access"),
+    pair!(12, "0012_audit_checkpoint"),
+    pair!(20, "0020_standing"),
+    pair!(21, "0021_label"),
+    pair!(30, "0030_follow"),
+    pair!(31, "0031_idempotency"),
+    pair!(32, "0032_jobs"),
     pair!(40, "0040_holder"),
     pair!(50, "0050_overview"),
+    pair!(51, "0051_start"),
 ];
 
 /// Brings the schema up to date. Refuses one that a newer program has upgraded.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::registry::{
     Inner,
-    actor::Actor,
+    actor::{Actor, Scope},
     audit::{self, Entry},
     changes::What,
     database::Connection,
@@ -100,7 +100,7 @@ async fn stations(connection: &mut Connection) -> Result<Vec<Vouching>, Registry
 }
 
 /// Looks at one row, without the database.
-fn judge(row: ListedRow, stations: &[Vouching]) -> Judged {
+fn judge(row: ListedRow, stations: &[Vouching], scope: &Scope) -> Judged {
     let line = row.line;
     let refuse = |of: Option<&DeviceIdentity>, code, why: String| {
         let (serial, certificate) = (of.map(|of| of.serial.clone()), of.map(|of| of.id));
@@ -122,7 +122,11 @@ fn judge(row: ListedRow, stations: &[Vouching]) -> Judged {
         let why = format!("the list says {serial}, the certificate {}", identity.serial);
         return refuse(of, Code::SerialTaken, why);
     }
-    let issuer = |station: &Vouching| station.record.factory.key_id()[..] == identity.issuer_key_id[..];
+    // A station of another tenant does not exist for who may not see it.
+    let issuer = |station: &Vouching| {
+        scope.covers(&station.record.tenant)
+            && station.record.factory.key_id()[..] == identity.issuer_key_id[..]
+    };
     let Some(at) = stations.iter().position(issuer) else {
         let why = format!("no station has the factory CA {}", hex::encode(identity.issuer_key_id));
         return refuse(of, Code::IssuerUnknown, why);
@@ -152,9 +156,10 @@ pub(in crate::registry) async fn import(
     list: Listed,
 ) -> Result<Vec<RowReport>, RegistryError> {
     let known = stations(&mut *inner.database.readers().acquire().await?).await?;
-    let Listed { batch, product, rows } = list;
+    let (Listed { batch, product, rows }, scope) = (list, actor.scope.clone());
     // Signatures take most of the time: off the runtime, before anything is locked.
-    let judged = spawn_blocking(move || rows.into_iter().map(|row| judge(row, &known)).collect::<Vec<_>>());
+    let judged =
+        spawn_blocking(move || rows.into_iter().map(|row| judge(row, &known, &scope)).collect::<Vec<_>>());
     let judged = judged.await.map_err(|_| RegistryError::Closed)?;
     let mut reports = Vec::with_capacity(judged.len());
     let mut by_station: BTreeMap<usize, Vec<Candidate>> = BTreeMap::new();
@@ -191,9 +196,14 @@ pub(in crate::registry) async fn import(
     let already = count(|fate| *fate == Fate::Already);
     let refused = count(|fate| matches!(fate, Fate::Refused(..)));
     let detail = json!({ "registered": registered, "already": already, "refused": refused });
-    let mut tenants = all.iter().map(|(station, ..)| &station.record.tenant);
-    let tenant = tenants.next().filter(|first| tenants.all(|tenant| tenant == *first));
-    let entry = Entry { actor, tenant, action: "device.import", target: batch.as_str(), reason: "", detail };
+    let entry = Entry {
+        actor,
+        tenant: actor.tenant(),
+        action: "device.import",
+        target: batch.as_str(),
+        reason: "",
+        detail,
+    };
     let stamp = audit::append(&mut tx, entry, at_ms).await?;
     for (station, _, taken) in &all {
         number(&mut tx, taken, stamp).await?;
