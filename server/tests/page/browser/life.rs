@@ -172,3 +172,20 @@ fn a_token_lets_in_to_where_one_was_going_and_out_again() {
     browser.go("/devices");
     assert!(browser.place().starts_with("/login"), "{}", browser.place());
 }
+
+#[test]
+fn what_happens_elsewhere_is_seen_without_a_reload_until_it_is_paused() {
+    let (mut fleet, browser) = fleet();
+    browser.go("/devices/MU-000001");
+    browser.until("live", "document.querySelector('#live').dataset.state === 'live'");
+    browser.script("window.same = true", &[]);
+    fleet.live.send("temperature_c", 30.25);
+    browser.until("the reading", "document.querySelector('main').innerText.includes('30.25')");
+    fleet.server.muster(&["device", "suspend", "MU-000001", "--reason", "case 883"]).exits(0);
+    browser.until("the state", "document.querySelector('.head .chip.s-suspended')");
+    assert_eq!(browser.script("return window.same === true", &[]), true, "the page was not loaded again");
+    browser.key(".");
+    browser.until("paused", "document.querySelector('#live').dataset.state === 'paused'");
+    browser.key(".");
+    browser.until("live again", "document.querySelector('#live').dataset.state === 'live'");
+}
