@@ -10,7 +10,7 @@ use super::{
     status::not_ready,
     time, view,
 };
-use crate::registry::now_ms;
+use crate::registry::{AuditFilter, Scope, now_ms};
 
 /// Free space below which a server is not well, octets: an hour of a busy log.
 const FREE_MIN: u64 = 1 << 30;
@@ -31,7 +31,7 @@ pub(super) async fn health(
     State(doors): State<Doors>,
 ) -> Result<Json<view::Health>, Problem> {
     let actor = caller.may(Need::Look)?;
-    let checks = vec![registry(&doors).await, messages(&doors), disk(&doors), broker(&doors)];
+    let checks = vec![registry(&doors, caller.scope()).await, messages(&doors), disk(&doors), broker(&doors)];
     Ok(Json(view::Health {
         schema: "muster.health/1".to_owned(),
         well: checks.iter().all(|check| check.ok),
@@ -47,14 +47,15 @@ fn check(name: &str, ok: bool, said: impl Into<String>, next: &str) -> view::Hea
     view::HealthCheck { check: name.to_owned(), ok, said: said.into(), next }
 }
 
-async fn registry(doors: &Doors) -> view::HealthCheck {
+async fn registry(doors: &Doors, scope: &Scope) -> view::HealthCheck {
     let next = "look at the server's log: it has the database's own words";
-    match doors.registry.audit_head().await {
-        Ok(head) => {
-            let devices = doors.registry.verdicts().devices();
-            check("registry", true, format!("{devices} devices, {} decisions", head.no), next)
+    let all = AuditFilter::default();
+    let read = doors.registry.audit_page(scope, &all, None, 1).await;
+    match (read, doors.registry.device_count(scope).await) {
+        (Ok(log), Ok(devices)) => {
+            check("registry", true, format!("{devices} devices, {} decisions", log.total), next)
         }
-        Err(error) => check("registry", false, error.to_string(), next),
+        (Err(error), _) | (_, Err(error)) => check("registry", false, error.to_string(), next),
     }
 }
 
