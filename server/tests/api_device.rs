@@ -133,8 +133,8 @@ fn life(server: &Server) {
     let batch = server.muster(&["batch", "list", "--json"]).exits(0).json();
     assert_eq!(batch["items"][0]["active"], 1);
 
-    telemetry(&server, &live);
-    command(&server, &live);
+    telemetry(server, &live);
+    command(server, &live);
 
     let suspend = ["device", "suspend", "MU-000001", "--reason", "case 881", "--json"];
     let decision = server.muster(&suspend).exits(0).json();

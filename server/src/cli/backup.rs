@@ -39,7 +39,7 @@ pub(super) fn make(out: &Path, client: &Client, screen: &Screen) -> Result<Done,
     } else {
         let mark = screen.glyph("✓", "ok");
         screen.line(format!("{mark} {} · {octets} octets", out.display()));
-        screen.footer("not in it: the keys of the authorities, their passphrase, muster.toml".to_owned());
+        screen.footer("not in it: the keys of the authorities, their passphrase, muster.toml");
     }
     Ok(Done::Well)
 }
@@ -84,7 +84,7 @@ pub(super) fn restore(args: &Restore, config: &Config, screen: &Screen) -> Resul
     ));
     screen.line(format!("{mark} continuity tokens are of epoch {} from now on", restored.epoch));
     if !config.keys.bundle.is_dir() {
-        screen.warning(&format!(
+        screen.warning(format!(
             "the keys of the authorities are not here: bring {} and muster.toml back before muster serve",
             config.keys.bundle.display()
         ));

@@ -97,7 +97,9 @@ pub(super) struct Writer<'d> {
 pub(super) async fn connect(place: &Place) -> Result<Connection, RegistryError> {
     let mut connection = Connection::connect_with(&place.options(true)?).await?;
     match place.kind() {
-        Kind::Sqlite => drop(sqlx::raw_sql(SQLITE).execute(&mut connection).await?),
+        Kind::Sqlite => {
+            sqlx::raw_sql(SQLITE).execute(&mut connection).await?;
+        }
         Kind::Postgres => postgres::prepare_writer(&mut connection).await?,
     }
     Ok(connection)

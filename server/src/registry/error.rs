@@ -36,7 +36,7 @@ pub enum RegistryError {
     #[error("{group}: {error}")]
     GroupTransition {
         /// The group.
-        group: Group,
+        group: Box<Group>,
         /// Names both states.
         #[source]
         error: TransitionError,
@@ -45,13 +45,13 @@ pub enum RegistryError {
     #[error("{group} cannot be {}", act.participle())]
     GroupAct {
         /// The group.
-        group: Group,
+        group: Box<Group>,
         /// What was asked.
         act: Act,
     },
     /// No such group.
     #[error("no {0}")]
-    GroupUnknown(Group),
+    GroupUnknown(Box<Group>),
     /// No such batch.
     #[error("no batch {0}")]
     BatchUnknown(String),
@@ -194,7 +194,8 @@ impl RegistryError {
     pub fn code(&self) -> Code {
         match self {
             Self::DeviceUnknown(_) | Self::StationUnknown(_) => Code::DeviceUnknown,
-            Self::GroupUnknown(Group::Batch(..)) | Self::BatchUnknown(_) => Code::BatchUnknown,
+            Self::GroupUnknown(group) if matches!(**group, Group::Batch(..)) => Code::BatchUnknown,
+            Self::BatchUnknown(_) => Code::BatchUnknown,
             Self::GroupUnknown(_) => Code::RouteUnknown,
             Self::Transition { .. } | Self::GroupTransition { .. } | Self::GroupAct { .. } => {
                 Code::TransitionNotAllowed

@@ -134,7 +134,7 @@ async fn resolve(
     }
     Err(match &group {
         Group::Batch(station, batch) => RegistryError::BatchUnknown(format!("{station}/{batch}")),
-        _ => RegistryError::GroupUnknown(group),
+        _ => RegistryError::GroupUnknown(Box::new(group)),
     })
 }
 
@@ -165,7 +165,7 @@ async fn named(
     target: &GroupTarget,
     scope: &Scope,
 ) -> Result<Group, RegistryError> {
-    let unknown = |what: &Group| Err(RegistryError::GroupUnknown(what.clone()));
+    let unknown = |what: &Group| Err(RegistryError::GroupUnknown(Box::new(what.clone())));
     let group = match target {
         GroupTarget::Batch(batch) => {
             let rows: Vec<(String,)> = sqlx::query_as(
@@ -295,13 +295,13 @@ pub(super) async fn decide(
     let mut tx = writer.begin().await?;
     let group = resolve(&mut tx, target, &actor.scope).await?;
     if !group.takes(act) {
-        return Err(RegistryError::GroupAct { group, act });
+        return Err(RegistryError::GroupAct { group: Box::new(group), act });
     }
     let before = current(&mut tx, &group).await?;
     let from = before.map_or(DeviceState::Active, |(_, state)| state);
     let to = from
         .step(act, true)
-        .map_err(|error| RegistryError::GroupTransition { group: group.clone(), error })?;
+        .map_err(|error| RegistryError::GroupTransition { group: Box::new(group.clone()), error })?;
     let devices = count(&mut tx, &group).await?;
     let code = (act == Act::Revoke).then(|| reason.code.unwrap_or(RevocationReason::Unspecified));
     let detail = json!({

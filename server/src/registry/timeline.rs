@@ -134,7 +134,7 @@ pub(super) async fn timeline(
     events.extend(sessions(&mut connection, id, before, rows).await?);
     events.extend(refused(&mut connection, id, before).await?);
     events.retain(|event| event.at_ms < before);
-    events.sort_by(|a, b| b.at_ms.cmp(&a.at_ms));
+    events.sort_by_key(|event| std::cmp::Reverse(event.at_ms));
     // What happened in one millisecond stays on one page: the cursor is an instant.
     let cut = events.get(limit).map(|beyond| {
         let at = beyond.at_ms;

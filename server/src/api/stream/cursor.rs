@@ -78,7 +78,8 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, NoCursor> {
         let octets = text.strip_prefix(FORMAT).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-        let whole = |octets: &Vec<u8>| octets.len() % ENTRY == 0 && octets.len() <= ENTRIES_MAX * ENTRY;
+        let whole =
+            |octets: &Vec<u8>| octets.len().is_multiple_of(ENTRY) && octets.len() <= ENTRIES_MAX * ENTRY;
         let octets = octets.filter(whole).ok_or(NoCursor)?;
         let mut cursor = Self::default();
         for entry in octets.chunks_exact(ENTRY) {

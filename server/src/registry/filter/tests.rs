@@ -36,7 +36,7 @@ fn what_the_specification_shows_is_read() {
 #[test]
 fn there_are_two_ways_to_say_not() {
     let not = Term { not: true, is: Is::State(vec![DeviceState::Active]) };
-    assert_eq!(read("state!=active").terms, [not.clone()]);
+    assert_eq!(read("state!=active").terms, std::slice::from_ref(&not));
     assert_eq!(read("-state:active").terms, [not]);
     assert!(!read("-state!=active").terms[0].not, "not unequal is equal");
     assert!(read("-MU-0001").terms[0].not);

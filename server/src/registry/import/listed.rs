@@ -81,7 +81,7 @@ struct Vouching {
 }
 
 /// A row that was looked at: whose, and the device; or why not.
-type Judged = Result<(usize, Candidate), RowReport>;
+type Judged = Result<(usize, Candidate), Box<RowReport>>;
 
 async fn stations(connection: &mut Connection) -> Result<Vec<Vouching>, RegistryError> {
     let Some(root) = station::root(connection).await? else { return Ok(Vec::new()) };
@@ -104,7 +104,7 @@ fn judge(row: ListedRow, stations: &[Vouching], scope: &Scope) -> Judged {
     let line = row.line;
     let refuse = |of: Option<&DeviceIdentity>, code, why: String| {
         let (serial, certificate) = (of.map(|of| of.serial.clone()), of.map(|of| of.id));
-        Err(RowReport { line, serial, certificate, fate: Fate::Refused(code, why) })
+        Err(Box::new(RowReport { line, serial, certificate, fate: Fate::Refused(code, why) }))
     };
     let der = match row.certificate {
         Ok(der) => der,
@@ -166,7 +166,7 @@ pub(in crate::registry) async fn import(
     for row in judged {
         match row {
             Ok((station, candidate)) => by_station.entry(station).or_default().push(candidate),
-            Err(report) => reports.push(report),
+            Err(report) => reports.push(*report),
         }
     }
     let mut writer = inner.writer().await?;

@@ -185,8 +185,9 @@ async fn every_filter_in_every_order_finds_what_it_says_and_each_device_once() {
 
 #[tokio::test]
 async fn every_order_is_the_one_it_is_called() {
+    type Key = fn(&DeviceRow) -> i64;
     let fleet = mixed().await;
-    let keys: [(&str, fn(&DeviceRow) -> i64); 5] = [
+    let keys: [(&str, Key); 5] = [
         ("attention", |row| -(i64::from(row.attention) << 50) - row.changed_at_ms as i64),
         ("seen", |row| -(row.last_seen_ms.unwrap_or(0) as i64)),
         ("changed", |row| -(row.changed_at_ms as i64)),
