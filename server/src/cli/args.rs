@@ -17,12 +17,12 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
   muster batch import B-0042.muster                     take in what a station has made
   muster device suspend MU-000118 --reason \"case 881\"   refuse it for now; its session ends
 
-device    list show import explain label suspend resume quarantine release revoke decommission disconnect command
+device    list show import explain label command disconnect decommission, and the acts of a batch
 batch     list show import export verify suspend resume quarantine release revoke
 ca        list show crl trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
-cert      list show inspect issue revoke    session   list show    token list create revoke
-audit     list verify export checkpoint key operator  list add remove role invite    job list show cancel
-top       init serve login status events doctor config explain backup restore export schema completions man
+cert      list show inspect issue revoke   session list show   token list create revoke
+audit     list verify export checkpoint key   operator list add remove role invite   job list cancel
+top       init serve login status events doctor config explain backup restore export schema man …
 ";
 
 /// The command line, parsed.
