@@ -146,8 +146,8 @@ fn a_batch_is_held_let_go_and_revoked(server: &Server) {
     batch(&[&coded[..], &["--confirm", "B-0002"]].concat()).exits(2).refused("M213");
     batch(&[&coded[..], &["--confirm", "B-0001"]].concat()).exits(0);
     let show = server.muster(&["device", "show", "MU-000002", "--history"]).exits(0);
-    assert!(show.out.contains("batch.revoke by admin, keyCompromise"), "{}", show.out);
-    assert!(show.out.contains("batch.suspend by admin"), "{}", show.out);
+    assert!(show.out.contains("revoked with its batch by admin, keyCompromise"), "{}", show.out);
+    assert!(show.out.contains("suspended with its batch by admin"), "{}", show.out);
     let wanted = ["--confirm", "MU-000003", "--reason-code", "cessationOfOperation"];
     let away = [&["device", "decommission", "MU-000003"], &why[..], &wanted[..]].concat();
     let away = server.muster(&away).exits(0);
@@ -266,8 +266,18 @@ fn many_at_once_go_on_after_a_failure_and_say_which(server: &Server) {
         ["device", "revoke", "MU-010001", "MU-010002", "--reason", "recall", "--reason-code", "superseded"];
     server.muster(&[&revoke[..], &["--confirm", "MU-010001"]].concat()).exits(2).refused("M213");
     server.muster(&[&revoke[..], &["--confirm", "2"]].concat()).exits(0);
-    let left =
-        server.muster(&["device", "list", "--filter", "state:revoked batch:B-0002", "-o", "serial"]).exits(0);
+    let left = server
+        .muster(&[
+            "device",
+            "list",
+            "--filter",
+            "state:revoked batch:B-0002",
+            "--sort",
+            "serial",
+            "-o",
+            "serial",
+        ])
+        .exits(0);
     assert_eq!(left.out, "MU-010001\nMU-010002\n");
 }
 

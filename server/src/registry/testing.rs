@@ -38,6 +38,8 @@ pub(crate) trait Backend: Sized + Send {
     fn place(&self) -> Place;
     /// What would be there had the process ended now, beside another data directory.
     fn after_a_crash(&self, from: &Path, to: &Path) -> Self;
+    /// The same with this data directory.
+    fn moved_to(&self, data_dir: &Path) -> Self;
     /// Of two ways to say something, this backend's.
     fn either<T>(sqlite: T, postgres: T) -> T;
 }
@@ -63,6 +65,10 @@ impl Backend for Sqlite {
             }
         }
         Self::make(to)
+    }
+
+    fn moved_to(&self, data_dir: &Path) -> Self {
+        Self::make(data_dir)
     }
 
     fn either<T>(sqlite: T, _postgres: T) -> T {
@@ -91,6 +97,10 @@ impl Backend for Postgres {
         let key = super::continuity::KEY_FILE;
         std::fs::copy(from.join(key), to.join(key)).unwrap();
         Self { server: self.server.clone(), url: self.server.copy(&self.url) }
+    }
+
+    fn moved_to(&self, _data_dir: &Path) -> Self {
+        Self { server: self.server.clone(), url: self.url.clone() }
     }
 
     fn either<T>(_sqlite: T, postgres: T) -> T {
@@ -250,6 +260,12 @@ impl<B: Backend> FleetOn<B> {
             }
         }
         tx.commit().await.unwrap();
+    }
+
+    /// Its data directory is this one from now on.
+    pub(crate) fn moved_to(&mut self, dir: TempDir) {
+        self.backend = self.backend.moved_to(dir.path());
+        self.dir = dir;
     }
 
     /// Closes the registry and opens it again from its file.

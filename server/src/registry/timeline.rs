@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 
-use muster_shared::Code;
+use muster_shared::{CertificateId, Code};
 use sqlx::Row as _;
 
 use super::{
     Inner, Page,
-    database::{Connection, int, parse, uint},
+    database::{Connection, QueryBuilder, digest, int, parse, uint},
     decide::{Target, find},
     device::Act,
     error::RegistryError,
@@ -130,7 +130,8 @@ pub(super) async fn timeline(
     let id = find(&mut connection, target).await?;
     let mut events = made(&mut connection, id).await?;
     let rows = limit as i64 + 1;
-    events.extend(decided(&mut connection, id, before, rows).await?);
+    let groups = groups(inner, &mut connection, id).await?;
+    events.extend(decided(&mut connection, id, &groups, before, rows).await?);
     events.extend(sessions(&mut connection, id, before, rows).await?);
     events.extend(refused(&mut connection, id, before).await?);
     events.retain(|event| event.at_ms < before);
@@ -202,9 +203,29 @@ type Decision = (i64, i64, String, String, String, String);
 /// What became of its sessions: when decided, when closed, how many.
 type Closed = (i64, Option<i64>, i64);
 
+/// Itself and every group it is in, as the audit log names them: what was decided about a group was decided
+/// about its members.
+async fn groups(inner: &Inner, connection: &mut Connection, id: i64) -> Result<Vec<String>, RegistryError> {
+    let (own, certificate): (String, Option<Vec<u8>>) =
+        sqlx::query_as("SELECT tenant || '/' || serial, certificate FROM device WHERE id = $1")
+            .bind(id)
+            .fetch_one(connection)
+            .await?;
+    let key = inner.verdicts.by_row(id);
+    let mut about = match (key, certificate) {
+        (Some(key), Some(certificate)) => {
+            inner.verdicts.groups(key, &CertificateId(digest(&certificate, "a certificate's id")?))
+        }
+        _ => Vec::new(),
+    };
+    about.push(own);
+    Ok(about)
+}
+
 async fn decided(
     connection: &mut Connection,
     id: i64,
+    about: &[String],
     before: u64,
     limit: i64,
 ) -> Result<Vec<Event>, RegistryError> {
@@ -218,27 +239,30 @@ async fn decided(
     .await?;
     let enforced: HashMap<i64, Closed> =
         enforced.into_iter().map(|(no, decided, at, ended)| (no, (decided, at, ended))).collect();
-    let rows: Vec<Decision> = sqlx::query_as(
+    let mut query = QueryBuilder::new(
         "SELECT audit.no, audit.at_ms, audit.actor, audit.action, audit.reason, audit.detail FROM audit
-         WHERE audit.target = (SELECT device.tenant || '/' || device.serial FROM device WHERE device.id = $1)
-         AND audit.at_ms < $2 ORDER BY audit.no DESC LIMIT $3",
-    )
-    .bind(id)
-    .bind(int(before))
-    .bind(limit)
-    .fetch_all(connection)
-    .await?;
+         WHERE audit.target IN (",
+    );
+    let mut list = query.separated(", ");
+    for target in about {
+        list.push_bind(target.clone());
+    }
+    query.push(") AND audit.at_ms < ").push_bind(int(before));
+    query.push(" ORDER BY audit.no DESC LIMIT ").push_bind(limit);
+    let rows: Vec<Decision> = query.build_query_as().fetch_all(connection).await?;
     Ok(rows.into_iter().map(|row| decision(&row, enforced.get(&row.0))).collect())
 }
 
 /// `suspended by ana "returned for repair", session closed in 9 ms`.
 fn decision((no, at_ms, actor, action, reason, detail): &Decision, closed: Option<&Closed>) -> Event {
-    let verb = action.strip_prefix("device.").unwrap_or(action);
+    let (whom, verb) = action.split_once('.').unwrap_or(("device", action));
     let act: Option<Act> = verb.parse().ok();
+    // Its group's, not its own.
+    let with = if whom == "device" { String::new() } else { format!(" with its {whom}") };
     let detail: serde_json::Value = serde_json::from_str(detail).unwrap_or_default();
     let mut text = match (act, verb) {
         (Some(Act::FirstConnection), _) => "first connection → active".to_owned(),
-        (Some(act), _) => format!("{} by {actor}", act.participle()),
+        (Some(act), _) => format!("{}{with} by {actor}", act.participle()),
         (None, "disconnect") => format!("disconnected by {actor}"),
         (None, "command") => format!("command sent by {actor}"),
         (None, "label") => format!("labelled by {actor}{}", labelled(&detail)),

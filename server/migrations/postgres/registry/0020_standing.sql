@@ -60,7 +60,7 @@ CREATE TABLE tally (
 INSERT INTO tally (batch, state, devices) SELECT batch, state, count(*) FROM device GROUP BY batch, state;
 
 -- A statement at a time: one row of the tally is not written once for each device of an import.
-CREATE FUNCTION device_added() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION device_added() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     INSERT INTO tally (batch, state, devices)
     SELECT batch, state, count(*) FROM added GROUP BY batch, state
@@ -70,7 +70,7 @@ END $body$;
 CREATE TRIGGER device_added AFTER INSERT ON device REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION device_added();
 
-CREATE FUNCTION device_moved() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION device_moved() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     UPDATE tally SET devices = tally.devices - 1 WHERE batch = old.batch AND state = old.state;
     INSERT INTO tally (batch, state, devices) VALUES (new.batch, new.state, 1)
@@ -85,7 +85,7 @@ END $body$;
 CREATE TRIGGER device_moved AFTER UPDATE OF state ON device FOR EACH ROW
     WHEN (old.state IS DISTINCT FROM new.state) EXECUTE FUNCTION device_moved();
 
-CREATE FUNCTION certificate_added() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION certificate_added() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     UPDATE device SET certificate = new.id, expires_s = new.not_after_s,
         ends_soon = CASE WHEN new.not_after_s < new.added_at_ms / 1000 + 2592000 THEN 1 ELSE 0 END
@@ -94,7 +94,7 @@ BEGIN
 END $body$;
 CREATE TRIGGER certificate_added AFTER INSERT ON certificate FOR EACH ROW EXECUTE FUNCTION certificate_added();
 
-CREATE FUNCTION session_began() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION session_began() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     UPDATE device SET session = new.id, online = CASE WHEN new.ended_at_ms IS NULL THEN 1 ELSE 0 END
     WHERE id = new.device AND session < new.id;
@@ -102,7 +102,7 @@ BEGIN
 END $body$;
 CREATE TRIGGER session_began AFTER INSERT ON session FOR EACH ROW EXECUTE FUNCTION session_began();
 
-CREATE FUNCTION session_ended() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION session_ended() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     UPDATE device SET online = 0 WHERE id = new.device AND session = new.id;
     RETURN NULL;
@@ -110,7 +110,7 @@ END $body$;
 CREATE TRIGGER session_ended AFTER UPDATE OF ended_at_ms ON session FOR EACH ROW
     WHEN (old.ended_at_ms IS NULL AND new.ended_at_ms IS NOT NULL) EXECUTE FUNCTION session_ended();
 
-CREATE FUNCTION refusal_first() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION refusal_first() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     UPDATE device SET refused = refused + new.count WHERE id = new.device;
     RETURN NULL;
@@ -118,7 +118,7 @@ END $body$;
 CREATE TRIGGER refusal_first AFTER INSERT ON refusal FOR EACH ROW
     WHEN (new.device > 0) EXECUTE FUNCTION refusal_first();
 
-CREATE FUNCTION refusal_more() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION refusal_more() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     UPDATE device SET refused = refused + new.count - old.count WHERE id = new.device;
     RETURN NULL;
@@ -126,7 +126,7 @@ END $body$;
 CREATE TRIGGER refusal_more AFTER UPDATE OF count ON refusal FOR EACH ROW
     WHEN (new.device > 0) EXECUTE FUNCTION refusal_more();
 
-CREATE FUNCTION newest_heard() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION newest_heard() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     UPDATE device SET heard_ms = new.seen_ms WHERE id = new.device AND heard_ms + 60000 <= new.seen_ms;
     RETURN NULL;

@@ -17,7 +17,7 @@ CREATE TABLE note (
 );
 
 -- Of what is out of use nothing is kept of what was written on it; the record of who wrote it stays.
-CREATE FUNCTION label_gone() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION label_gone() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     DELETE FROM label WHERE device = new.id;
     DELETE FROM note WHERE device = new.id;

@@ -189,7 +189,7 @@ async fn a_restored_registry_lets_every_device_go_on_once() {
     node.uplink.close().await;
     let Node { mut fleet, .. } = node;
     fleet.registry.close().await;
-    fleet.dir = copy;
+    fleet.moved_to(copy);
     let fleet = fleet.reopened().await;
     assert_eq!(fleet.registry.raise_continuity_epoch().await.unwrap(), 2);
     let node = on(fleet.reopened().await, Policy::default()).await;
@@ -211,7 +211,7 @@ async fn a_copy_put_back_in_silence_meets_its_own_tokens() {
     let Node { mut fleet, uplink, .. } = node;
     uplink.close().await;
     fleet.registry.close().await;
-    fleet.dir = copy;
+    fleet.moved_to(copy);
     let node = on(fleet.reopened().await, Policy::default()).await;
     assert_eq!(node.fleet.registry.continuity().epoch(), 1);
     node.connect(0, Some(&token)).unwrap();

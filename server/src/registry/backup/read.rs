@@ -139,7 +139,11 @@ async fn into_place(
     for table in tables.iter().rev() {
         sqlx::raw_sql(AssertSqlSafe(format!("DELETE FROM \"{}\"", table.name))).execute(&mut *tx).await?;
     }
+    let resting = rest(&mut tx, kind, &tables).await?;
     let rows = fill(&mut tx, &tables, lines).await?;
+    for trigger in resting {
+        sqlx::raw_sql(AssertSqlSafe(trigger)).execute(&mut *tx).await?;
+    }
     raise(&mut tx, before).await?;
     if kind == Kind::Postgres {
         count_on(&mut tx).await?;
@@ -147,6 +151,27 @@ async fn into_place(
     tx.commit().await?;
     connection.close().await?;
     Ok(rows)
+}
+
+/// Has triggers rest: what they keep up to date is in the file as it was. Returns the statements that have
+/// them work again.
+async fn rest(tx: &mut Connection, kind: Kind, tables: &[Table]) -> Result<Vec<String>, RegistryError> {
+    if kind == Kind::Postgres {
+        for table in tables {
+            let sql = format!("ALTER TABLE \"{}\" DISABLE TRIGGER USER", table.name);
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await?;
+        }
+        let enable = |table: &Table| format!("ALTER TABLE \"{}\" ENABLE TRIGGER USER", table.name);
+        return Ok(tables.iter().map(enable).collect());
+    }
+    let triggers: Vec<(String, String)> =
+        sqlx::query_as("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name")
+            .fetch_all(&mut *tx)
+            .await?;
+    for (name, _) in &triggers {
+        sqlx::raw_sql(AssertSqlSafe(format!("DROP TRIGGER \"{name}\""))).execute(&mut *tx).await?;
+    }
+    Ok(triggers.into_iter().map(|(_, sql)| sql).collect())
 }
 
 /// Tokens of the registry that is replaced are of an earlier epoch too.

@@ -86,7 +86,7 @@ pub(crate) async fn tables(connection: &mut Connection, kind: Kind) -> Result<Ve
             "SELECT CAST(table_name AS TEXT), CAST(column_name AS TEXT), CAST(data_type AS TEXT)
              FROM information_schema.columns
              WHERE table_schema = current_schema() AND table_name <> '_sqlx_migrations'
-             ORDER BY table_name, ordinal_position",
+             AND is_generated = 'NEVER' ORDER BY table_name, ordinal_position",
             "SELECT CAST(c.relname AS TEXT), CAST(r.relname AS TEXT) FROM pg_constraint k
              JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class r ON r.oid = k.confrelid
              JOIN pg_namespace n ON n.oid = k.connamespace

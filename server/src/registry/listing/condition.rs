@@ -43,7 +43,7 @@ pub(super) fn ways(inner: &Inner, term: &Term, now_ms: u64, most: i64) -> Vec<Qu
     let bounded = |fill: &dyn Fn(&mut QueryBuilder)| {
         let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT 1 AS one FROM ");
         fill(&mut query);
-        query.push(" LIMIT ").push_bind(most).push(") AS some");
+        query.push(" LIMIT ").push_bind(most).push(") AS few");
         query
     };
     match (Way::of(term), &term.is) {

@@ -20,7 +20,8 @@ async fn tables<B: Backend>(fleet: &FleetOn<B>) -> Tables {
         "SELECT CAST(table_name AS TEXT), CAST(column_name AS TEXT),
                 CAST(CASE WHEN is_nullable = 'NO' THEN 1 ELSE 0 END AS BIGINT)
          FROM information_schema.columns
-         WHERE table_schema = current_schema() AND table_name <> '_sqlx_migrations'",
+         WHERE table_schema = current_schema() AND table_name <> '_sqlx_migrations'
+         AND is_generated = 'NEVER'",
     );
     let rows: Vec<(String, String, i64)> = sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
     let mut tables = Tables::new();
