@@ -37,7 +37,8 @@ async fn indices<B: Backend>(fleet: &FleetOn<B>) -> BTreeSet<(String, String)> {
     let sql = B::either(
         "SELECT tbl_name, name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL",
         "SELECT CAST(tablename AS TEXT), CAST(indexname AS TEXT) FROM pg_indexes
-         WHERE schemaname = current_schema() AND indexname NOT LIKE '%\\_pkey' AND indexname NOT LIKE '%\\_key'",
+         WHERE schemaname = current_schema()
+         AND NOT EXISTS (SELECT 1 FROM pg_constraint WHERE conname = indexname)",
     );
     sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap().into_iter().collect()
 }
