@@ -167,6 +167,8 @@ fn a_tenant_s_operator_gets_what_they_would_get_if_nobody_else_were_here() {
             let of = |name: &str| {
                 let answers = ask_all(&admin.with(token), &named, &[name]).into_iter();
                 let said = answers.map(|(asked, (status, document))| format!("{asked} {status} {document}"));
+                // The other tenant's name stands in this word by chance.
+                let said = said.map(|said| said.replace("another", "any"));
                 said.map(|said| said.replace(name, "NAME").replace(&name.replace('/', "%2F"), "NAME"))
                     .collect::<BTreeSet<_>>()
             };

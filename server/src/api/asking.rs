@@ -75,7 +75,7 @@ impl Asking {
     /// Counts a request of this credential.
     ///
     /// # Errors
-    /// M508 when there were too many; with [`Problem::retry_s`].
+    /// M508 when there were too many; with when to come back.
     pub(super) fn request(&self, credential: &str, now: Instant) -> Result<(), Problem> {
         let mut buckets = self.buckets.lock();
         if buckets.len() >= KEPT && !buckets.contains_key(credential) {
