@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::{
     admission::Visit,
-    connection,
+    connection::{self, Connection},
     proxy::{self, Origin},
     shard::Shard,
 };
@@ -21,24 +21,24 @@ pub(super) struct Permit {
     _visit: Visit,
 }
 
-/// Serves a connection that was just accepted, until it is closed.
+/// Takes in a connection that was just accepted, up to where it is known whose it is. `None`: it is closed.
 pub(super) async fn receive(
     shard: &Rc<Shard>,
     mut stream: TcpStream,
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
-) {
-    let Ok(client) = client(shard, &mut stream, peer).await else { return };
+) -> Option<Connection> {
+    let client = client(shard, &mut stream, peer).await.ok()?;
     let node = &shard.node;
     let Some(visit) = node.admission.arrive(client.ip()) else {
         node.tally.addresses_busy.add();
         node.facts.refused(&Claimed::Nobody, Code::AddressBusy, now_ms(), Some(client));
-        return;
+        return None;
     };
     if !visit.turn(&shard.line, || has_gone(&stream)).await {
-        return;
+        return None;
     }
-    connection::serve(shard, stream, client, Permit { _place: place, _visit: visit }).await;
+    connection::open(shard, stream, client, Permit { _place: place, _visit: visit }).await
 }
 
 /// Who is at the other end: behind a balancer, whom it names.

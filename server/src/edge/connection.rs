@@ -55,8 +55,13 @@ use crate::{
     uplink::{Message, Publisher, Ticket},
 };
 
-/// Serves one connection until it is closed.
-pub(super) async fn serve(shard: &Rc<Shard>, mut stream: TcpStream, peer: SocketAddr, permit: Permit) {
+/// Opens a connection: the handshake, and who it is. `None`: nobody who is spoken to, and it is closed.
+pub(super) async fn open(
+    shard: &Rc<Shard>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+) -> Option<Connection> {
     // Without it a CONNACK waits for the client's delayed acknowledgement; keep-alive finds dead peers of
     // clients that asked for none in MQTT.
     let _ = stream.set_nodelay(true);
@@ -70,7 +75,7 @@ pub(super) async fn serve(shard: &Rc<Shard>, mut stream: TcpStream, peer: Socket
     match outcome {
         Ok((tls, visitor, early)) => {
             let session = Session::new(visitor.principal.clone(), limits, shard.now_ms());
-            Box::pin(Connection::new(shard, stream, peer, tls, visitor, session, early).run()).await;
+            Some(Connection::new(shard, stream, peer, tls, visitor, session, early))
         }
         Err(Failed { code, certificate }) => {
             if let Some(code) = code {
@@ -80,6 +85,7 @@ pub(super) async fn serve(shard: &Rc<Shard>, mut stream: TcpStream, peer: Socket
                 shard.node.facts.refused(&who, code, now_ms(), Some(peer));
             }
             linger(shard, stream).await;
+            None
         }
     }
 }
@@ -176,7 +182,7 @@ async fn linger(shard: &Rc<Shard>, mut stream: TcpStream) {
 }
 
 /// A connection whose client has proved who it is.
-struct Connection {
+pub(super) struct Connection {
     shard: Rc<Shard>,
     stream: TcpStream,
     peer: SocketAddr,
@@ -269,11 +275,13 @@ impl Connection {
         }
     }
 
-    async fn run(mut self) {
+    /// Serves it until it is closed. What happens once, at its begin and at its end, is on the heap for as long
+    /// as it takes: an idle connection carries no room for it.
+    pub(super) async fn run(mut self) {
         let farewell = loop {
             match poll_fn(|cx| self.turn(cx)).await {
                 Event::Close(farewell) => break farewell,
-                Event::Connect(request) => match self.enter(request).await {
+                Event::Connect(request) => match Box::pin(self.enter(request)).await {
                     Ok(()) => {}
                     Err(refusal) => {
                         self.refuse(&refusal);
@@ -282,7 +290,7 @@ impl Connection {
                 },
             }
         };
-        self.finish(farewell).await;
+        Box::pin(self.finish(farewell)).await;
     }
 
     fn refuse(&mut self, refusal: &Refusal) {

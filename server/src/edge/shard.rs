@@ -176,7 +176,11 @@ impl Shard {
         let guest = Guest(Rc::clone(self));
         spawn_local(async move {
             let guest = guest;
-            arrival::receive(&guest.0, stream, peer, permit).await;
+            // Each phase has its room for itself: a served connection carries none for its handshake.
+            let connection = Box::pin(arrival::receive(&guest.0, stream, peer, permit)).await;
+            if let Some(connection) = connection {
+                Box::pin(connection.run()).await;
+            }
         });
     }
 }
