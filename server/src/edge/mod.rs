@@ -166,7 +166,7 @@ impl Edge {
         let addr = listeners[0].local_addr().map_err(listen)?;
         let limits = listener::within_descriptors(doors.limits);
         let tally = Arc::<Tally>::default();
-        let presences = Arc::new(Presences::new(doors.uplink.clone()));
+        let presences = Arc::new(Presences::new(doors.uplink.clone(), Arc::clone(&verdicts)));
         let roster = Arc::clone(&doors.roster);
         let node = Arc::new(Node {
             admission: Admission::new(&limits, listeners.len()),

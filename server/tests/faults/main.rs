@@ -92,6 +92,24 @@ fn stored(place: &Place, device: &str) -> Vec<String> {
     })
 }
 
+/// What services are told of devices, oldest first.
+fn presences(place: &Place) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let reader = Reader::open(&place.data()).await.unwrap();
+        let read = reader.read(&Cursor::default(), 100_000).await.unwrap();
+        reader.close().await;
+        let said = read.messages.into_iter().filter_map(|(_, message)| {
+            let topic = String::from_utf8(message.topic.to_vec()).unwrap();
+            let device = topic.strip_prefix("acme/")?.strip_suffix("/presence")?.to_owned();
+            let said: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+            let why = said["reason"].as_str().unwrap_or("online");
+            Some(format!("{device} {why}"))
+        });
+        said.collect()
+    })
+}
+
 /// Stops it in order; nothing has panicked.
 fn stop(server: Server) -> Place {
     server.signal("TERM");
@@ -220,4 +238,34 @@ fn without_descriptors_who_is_here_goes_on_and_who_comes_waits() {
     let place = stop(server);
     let messages: Vec<_> = (0..200).map(|n| n.to_string()).collect();
     assert_eq!(stored(&place, "MU-000001")[1..], messages);
+}
+
+#[test]
+fn whom_a_killed_server_left_behind_is_said_to_be_gone_unless_they_came_back() {
+    let (server, devices) = started();
+    let here: Vec<_> = devices.iter().map(|device| Client::connected(&server, device)).collect();
+    let last = |server: &Server, wanted: [&str; 3]| {
+        soon("what services are told is not what is so", || {
+            let said = presences(server.place());
+            let newest = ["MU-000001", "MU-000002", "MU-000003"].map(|name| {
+                said.iter().rev().find(|said| said.starts_with(name)).cloned().unwrap_or_default()
+            });
+            (newest == wanted).then_some(said)
+        })
+    };
+    last(&server, ["MU-000001 online", "MU-000002 online", "MU-000003 online"]);
+    let place = server.killed();
+    drop(here);
+    let server = Server::start_on(place);
+    let _back = Client::connected(&server, &devices[1]);
+    let gone = last(&server, ["MU-000001 server_shutdown", "MU-000002 online", "MU-000003 server_shutdown"]);
+    // Said once, and not again at the next start.
+    let server = Server::start_on(server.killed());
+    let said = last(
+        &server,
+        ["MU-000001 server_shutdown", "MU-000002 server_shutdown", "MU-000003 server_shutdown"],
+    );
+    assert_eq!(said[..gone.len()], gone);
+    assert_eq!(said[gone.len()..], ["MU-000002 server_shutdown"]);
+    stop(server);
 }
