@@ -19,7 +19,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aws_lc_rs::rand;
 use muster_pki::{
     Passphrase, SerialRange,
     bundle::ServerBundle,
@@ -27,6 +26,7 @@ use muster_pki::{
 };
 use muster_shared::{Code, Tenant};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::{
     api::error::Problem,
@@ -240,11 +240,10 @@ fn develop(dir: &Path, tenant: &Tenant) -> Result<ServerBundle, Box<dyn std::err
 }
 
 fn new_passphrase(file: &Path) -> Result<Passphrase, Box<dyn std::error::Error>> {
-    let mut octets = [0; 24];
-    rand::fill(&mut octets)?;
-    let text = hex::encode(octets);
-    write(file, format!("{text}\n").as_bytes())?;
-    Passphrase::new(&text).ok_or_else(|| "the passphrase is empty".into())
+    let passphrase = Passphrase::generate()?;
+    let line = Zeroizing::new(format!("{}\n", passphrase.expose_secret()));
+    write(file, line.as_bytes())?;
+    Ok(passphrase)
 }
 
 /// Opens a server's bundle with the passphrase in a file.

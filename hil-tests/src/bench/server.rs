@@ -41,8 +41,8 @@ impl Fleet {
     /// Makes a data directory whose registry knows all devices.
     pub(super) fn register(&self, dir: &Path, runtime: &Runtime) -> Result<()> {
         let (bundle, passphrase_file) = (dir.join("ceremony"), dir.join("passphrase"));
-        std::fs::write(&passphrase_file, "bench\n")?;
-        let passphrase = Passphrase::new("bench").expect("it is not empty");
+        let passphrase = Passphrase::generate()?;
+        std::fs::write(&passphrase_file, passphrase.expose_secret())?;
         self.hierarchy.server_bundle().write(&bundle, &passphrase)?;
         let (data_dir, operator) = (dir.join("data"), "bench".to_owned());
         let keys = KeySource::Ceremony { bundle, passphrase_file };

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::{rand, signature};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use muster_shared::limits::SPKI_P256;
 use p256::{
     ecdsa::{SigningKey, signature::Signer as _},
@@ -188,12 +189,34 @@ pub fn fill(out: &mut [u8]) -> Result<(), KeyError> {
 #[derive(Clone)]
 pub struct Passphrase(Zeroizing<String>);
 
+/// What a passphrase starts with that [`Passphrase::generate`] made; 32 octets in base64 follow.
+const RANDOM: &str = "random-256:";
+
 impl Passphrase {
     /// Takes a passphrase; line ends at its end do not belong to it. `None` when nothing is left.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim_end_matches(['\r', '\n']);
         (!text.is_empty()).then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// Makes one of 256 random bits. Nobody guesses it, so a file is written under it without a derivation
+    /// that takes its time.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the system gives no random octets.
+    pub fn generate() -> Result<Self, KeyError> {
+        let mut octets = Zeroizing::new([0; 32]);
+        fill(octets.as_mut())?;
+        let mut text = Zeroizing::new(RANDOM.to_owned());
+        BASE64.encode_string(octets, &mut text);
+        Ok(Self(text))
+    }
+
+    /// Whether it says of itself that it was made by [`Passphrase::generate`].
+    pub(crate) fn is_random(&self) -> bool {
+        let octets = self.0.strip_prefix(RANDOM).and_then(|digits| BASE64.decode(digits).ok());
+        octets.is_some_and(|octets| Zeroizing::new(octets).len() == 32)
     }
 
     /// The passphrase itself.

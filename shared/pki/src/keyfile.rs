@@ -16,6 +16,8 @@ use crate::key::{self, KeyError, Passphrase, SoftKey};
 
 /// scrypt's cost: N = 2^14, r = 8, p = 1 (RFC 7914 §2). 16 MiB: what `openssl pkcs8` writes and still reads.
 const SCRYPT_LOG_N: u8 = 14;
+/// The same for a passphrase of 256 random bits, which stretching makes no harder to guess: the least there is.
+const SCRYPT_LOG_N_RANDOM: u8 = 1;
 /// Longest file read here, octets: a station record is the longest.
 const FILE_MAX: u64 = 64 * 1024;
 const KEY_LABEL: &str = "ENCRYPTED PRIVATE KEY";
@@ -76,7 +78,8 @@ pub fn write_key(path: &Path, key: &SoftKey, passphrase: &Passphrase) -> Result<
     key::fill(&mut salt_iv)?;
     let (salt, iv) = salt_iv.split_at(16);
     let iv = iv.try_into().expect("16 of 32 octets");
-    let cost = scrypt::Params::new(SCRYPT_LOG_N, 8, 1, 32).expect("parameters scrypt allows");
+    let log_n = if passphrase.is_random() { SCRYPT_LOG_N_RANDOM } else { SCRYPT_LOG_N };
+    let cost = scrypt::Params::new(log_n, 8, 1, 32).expect("parameters scrypt allows");
     let scheme = pbes2::Parameters::scrypt_aes256cbc(cost, salt, iv).map_err(|_| KeyError::NotPkcs8)?;
     let plain = key.expose_secret()?;
     let document = PrivateKeyInfo::try_from(plain.as_slice())

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use muster_pki::{
-    Passphrase, Signer,
+    Passphrase, Signer, SoftKey,
     bundle::{BundleError, RootBundle, ServerBundle, StationBundle},
     keyfile::{self, FileError},
     testing,
@@ -139,4 +139,33 @@ fn passphrases() {
     fs::write(&path, "\n").unwrap();
     assert!(matches!(keyfile::read_passphrase(&path), Err(FileError::Malformed { .. })));
     assert!(Passphrase::new("").is_none());
+}
+
+/// How long it takes to try one passphrase on a file is what its scrypt says: much for words, nothing to speak
+/// of for one that cannot be guessed. Both are read by their own, and neither by the other.
+#[test]
+fn words_are_stretched_and_random_bits_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = SoftKey::generate().unwrap();
+    let (made, other) = (Passphrase::generate().unwrap(), Passphrase::generate().unwrap());
+    assert!(made.expose_secret() != other.expose_secret());
+    let words = [
+        (made.expose_secret().to_owned(), 2),
+        ("correct horse".to_owned(), 1 << 14),
+        // Says it is random, and is too short to be.
+        ("random-256:aG9yc2U=".to_owned(), 1 << 14),
+    ];
+    for (at, (text, n)) in words.iter().enumerate() {
+        let path = folder.path().join(format!("{at}.key"));
+        let passphrase = Passphrase::new(&format!("{text}\n")).unwrap();
+        keyfile::write_key(&path, &key, &passphrase).unwrap();
+        let (_, document) = pkcs8::SecretDocument::from_pem(&fs::read_to_string(&path).unwrap()).unwrap();
+        let info = document.decode_msg::<pkcs8::EncryptedPrivateKeyInfo<'_>>().unwrap();
+        let pkcs8::pkcs5::pbes2::Kdf::Scrypt(scrypt) = &info.encryption_algorithm.pbes2().unwrap().kdf else {
+            panic!("another derivation than scrypt")
+        };
+        assert_eq!((scrypt.cost_parameter, scrypt.block_size), (*n, 8), "{text}");
+        assert_eq!(keyfile::read_key(&path, &passphrase).unwrap().public_key(), key.public_key());
+        assert!(matches!(keyfile::read_key(&path, &other), Err(FileError::WrongPassphrase(_))));
+    }
 }
