@@ -36,12 +36,12 @@ async fn make(caller: Caller, State(doors): State<Doors>) -> Result<Response, Pr
     let actor = caller.may_everywhere(Need::Access)?.clone();
     let made = async move {
         let made = backup::make(&doors.registry, &doors.facts.data_dir, &actor).await;
-        made.map(pieces).map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "a backup cannot be made");
-            io::Error::other(error)
-        })
+        made.map(pieces).map_err(io::Error::other)
     };
-    let body = Body::from_stream(stream::once(made).try_flatten().boxed());
+    let pieces = stream::once(made).try_flatten().inspect_err(|error| {
+        tracing::error!(error = error as &dyn std::error::Error, "a backup cannot be made");
+    });
+    let body = Body::from_stream(pieces.boxed());
     let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
     Ok(([kind], body).into_response())
 }

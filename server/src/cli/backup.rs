@@ -1,10 +1,12 @@
 //! `muster backup` and `muster restore`.
 
-use std::{io, path::Path};
+use std::{
+    io::{self, Read},
+    path::Path,
+};
 
 use muster_shared::Code;
 use serde_json::json;
-use ureq::http::Method;
 
 use super::{Done, args::Restore, client::Client, screen::Screen};
 use crate::{
@@ -15,6 +17,26 @@ use crate::{
     registry::{Actor, RegistryError},
 };
 
+/// What the server sends. Where it is cut it ends, so that it is found not to be whole, not that a file is at
+/// fault.
+struct Answer<R> {
+    from: R,
+    /// Why it ended before its end.
+    cut: Option<String>,
+}
+
+impl<R: Read> Read for Answer<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.from.read(buf) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                self.cut = Some(error.to_string());
+                Ok(0)
+            }
+            read => read,
+        }
+    }
+}
+
 /// Asks the server for a backup and keeps it when it is whole.
 pub(super) fn make(out: &Path, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     if out.exists() {
@@ -23,13 +45,14 @@ pub(super) fn make(out: &Path, client: &Client, screen: &Screen) -> Result<Done,
             .at(out.display().to_string())
             .next("give another name with --out"));
     }
-    let mut answer = client.stream(Method::GET, "/v1/backup", None, &mut io::empty())?;
-    let octets = backup::keep(&mut answer, out).map_err(|error| match error {
+    let mut answer = Answer { from: client.stream("/v1/backup")?, cut: None };
+    let kept = backup::keep(&mut answer, out);
+    let octets = kept.map_err(|error| match error {
         // What arrives cut short was cut by the server, which says why where it says everything.
         BackupError::Archive(why) => Problem::new(Code::BackupDamaged)
             .what("the server did not send a whole backup; nothing was kept")
             .at(client.base().to_owned())
-            .because(why)
+            .because(answer.cut.take().unwrap_or(why))
             .next("look at the server's log, then repeat"),
         other => problem(other, out),
     })?;

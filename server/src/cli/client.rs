@@ -170,25 +170,14 @@ impl Client {
         })
     }
 
-    /// A request whose answer is read as it comes. `body` is sent as it is read.
-    pub(super) fn stream(
-        &self,
-        method: Method,
-        path: &str,
-        content: Option<&str>,
-        body: &mut dyn Read,
-    ) -> Result<impl Read + use<>, Problem> {
+    /// GET; the answer is read as it comes, however long it is.
+    pub(super) fn stream(&self, path: &str) -> Result<impl Read + use<>, Problem> {
         let url = format!("{}{path}", self.base);
-        let mut request = Request::builder()
-            .method(&method)
-            .uri(&url)
+        let request = Request::get(&url)
             .header("authorization", &self.authorization)
             .header("accept", format!("*/*, {MEDIA_TYPE}"));
-        if let Some(content) = content {
-            request = request.header("content-type", content);
-        }
         let began = Instant::now();
-        let sent = match request.body(ureq::SendBody::from_reader(body)) {
+        let sent = match request.body(()) {
             Ok(request) => self.agent.run(request),
             Err(error) => Err(error.into()),
         };
@@ -203,7 +192,7 @@ impl Client {
         Err(Problem::from_document(&bytes).unwrap_or_else(|| {
             Problem::new(Code::Fault)
                 .what(format!("the server answered {status} without saying why"))
-                .at(format!("{method} {url}"))
+                .at(format!("GET {url}"))
                 .next("is --server a Muster server? something between may have answered")
         }))
     }

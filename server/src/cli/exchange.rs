@@ -8,7 +8,6 @@ use std::{
 
 use muster_shared::Code;
 use serde_json::json;
-use ureq::http::Method;
 
 use super::{
     Done,
@@ -134,7 +133,7 @@ impl Pieces {
 
 /// Writes everything the registry knows, as it comes.
 pub(super) fn export(out: Option<&Path>, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let mut answer = client.stream(Method::GET, "/v1/export", None, &mut io::empty())?;
+    let mut answer = client.stream("/v1/export")?;
     let place = out.map_or("standard output".to_owned(), |path| path.display().to_string());
     let failed = |error: io::Error| {
         Problem::new(Code::Fault)
