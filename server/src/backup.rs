@@ -7,6 +7,7 @@
 //! | `registry.ndjson` | every table, as of one moment ([`crate::registry::backup`]) |
 //! | `uplink.sqlite` | the uplink log, as of a moment after that |
 //! | `continuity.key` | the key continuity tokens are made with |
+//! | `audit.key` | the key the audit log's checkpoints are signed with |
 //! | `SHA256SUMS` | digests of the others; the archive was cut short where it is not |
 //!
 //! The keys of the authorities, their passphrase and the configuration are not in it: they do not change
@@ -26,14 +27,16 @@ use std::{
 };
 
 use crate::{
-    registry::{Actor, Place, Registry, RegistryError, backup::Restored, continuity::KEY_FILE},
+    registry::{Actor, Place, Registry, RegistryError, audit::checkpoint, backup::Restored, continuity},
     uplink,
 };
 
 mod tar;
 
 const REGISTRY: &str = "registry.ndjson";
-const MEMBERS: [&str; 3] = [REGISTRY, uplink::FILE, KEY_FILE];
+/// Keys that were made with the registry, and say nothing beside another.
+const KEYS: [&str; 2] = [continuity::KEY_FILE, checkpoint::KEY_FILE];
+const MEMBERS: [&str; 4] = [REGISTRY, uplink::FILE, KEYS[0], KEYS[1]];
 
 /// Why there is no backup, or nothing was restored.
 #[derive(Debug, thiserror::Error)]
@@ -84,9 +87,11 @@ pub async fn make(registry: &Registry, data_dir: &Path, actor: &Actor) -> Result
     registry.back_up(actor, &folder.0.join(REGISTRY)).await?;
     // After the registry: what the log's messages are about is known to it, or came later.
     uplink::snapshot::write(data_dir, &folder.0.join(uplink::FILE)).await?;
-    let key = data_dir.join(KEY_FILE);
+    let keys = KEYS.map(|name| data_dir.join(name));
     let packed = tokio::task::spawn_blocking(move || {
-        fs::copy(key, folder.0.join(KEY_FILE))?;
+        for (name, key) in KEYS.iter().zip(keys) {
+            fs::copy(key, folder.0.join(name))?;
+        }
         let path = folder.0.join("backup.tar");
         let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         let mut archive = tar::Writer::new(&mut file);
@@ -162,7 +167,12 @@ pub async fn restore(
     let folder = Folder::new(data_dir, ".restore")?;
     unpack(&mut File::open(archive)?, &folder.0)?;
     uplink::snapshot::adopt(&folder.0.join(uplink::FILE)).await?;
-    for file in [KEY_FILE, uplink::FILE] {
+    // The public half is made again from the key that comes.
+    match fs::remove_file(data_dir.join(checkpoint::PUBLIC_FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    for file in [KEYS[0], KEYS[1], uplink::FILE] {
         for end in ["-wal", "-shm"] {
             let old = data_dir.join(format!("{file}{end}"));
             if old.exists() {

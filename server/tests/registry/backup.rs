@@ -13,6 +13,15 @@ fn state(server: &Server, serial: &str) -> String {
     server.muster(&["device", "show", serial, "--json"]).exits(0).json()["state"].as_str().unwrap().to_owned()
 }
 
+/// Ends whoever works beside a test that fails, for whom it would wait.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Decides while a backup is made, loses everything, brings the backup back: what was answered before it
 /// began is there, the audit log is whole, and says what happened.
 fn there_and_back(server: Server) {
@@ -22,7 +31,9 @@ fn there_and_back(server: Server) {
     let stop = AtomicBool::new(false);
     server.muster(&["device", "suspend", "MU-000005", "--reason", "before the backup"]).exits(0);
     let data = server.place().data();
+    let key = server.muster(&["audit", "key"]).exits(0).out;
     thread::scope(|scope| {
+        let _stops = Stop(&stop);
         let deciding = scope.spawn(|| decide(&data, &stop));
         let made = server.muster(&["backup", "--out", &name, "--json"]).exits(0).json();
         assert_eq!(made["octets"].as_u64().unwrap(), file.metadata().unwrap().len());
@@ -41,6 +52,7 @@ fn there_and_back(server: Server) {
     let restored = place.muster(&["restore", &name, "--force", "--json"]).exits(0).json();
     assert_eq!(restored["continuity_epoch"], 2);
     let server = Server::start_on(place);
+    assert_eq!(server.muster(&["audit", "key"]).exits(0).out, key);
     let at_least = restored["audit_no"].as_u64().unwrap();
     let verified = server.muster(&["audit", "verify", "--json"]).exits(0).json();
     assert!(verified["rows"].as_u64().unwrap() > at_least, "{verified}");
@@ -52,6 +64,28 @@ fn there_and_back(server: Server) {
     assert_eq!(state(&server, "MU-000005"), "suspended", "decided before the backup began");
     assert_eq!(state(&server, "MU-000006"), "registered", "decided after it");
     server.muster(&["device", "quarantine", SERIALS[0], "--reason", "life goes on"]).exits(0);
+}
+
+/// A data directory that was lost with its keys: what an auditor keeps is still checked with the key they have.
+#[test]
+fn checkpoints_are_signed_with_the_same_key_after_a_restore_elsewhere() {
+    let server = Server::start();
+    server.with_devices("B-0001", &SERIALS);
+    let key = server.muster(&["audit", "key"]).exits(0).out;
+    let file = server.place().dir.path().join("copy.tar");
+    server.muster(&["backup", "--out", file.to_str().unwrap()]).exits(0);
+    let place = server.killed();
+    for name in ["audit.key", "audit.pub", "continuity.key", "registry.sqlite", "uplink.sqlite"] {
+        std::fs::remove_file(place.data().join(name)).unwrap();
+    }
+    place.muster(&["restore", file.to_str().unwrap(), "--force"]).exits(0);
+    let server = Server::start_on(place);
+    assert_eq!(server.muster(&["audit", "key"]).exits(0).out, key);
+    let export = server.place().dir.path().join("audit.ndjson");
+    server.muster(&["audit", "export", "--out", export.to_str().unwrap()]).exits(0);
+    let key = server.place().file("audit.pem", key);
+    let names = [&export, &key].map(|path| path.to_str().unwrap().to_owned());
+    server.muster(&["audit", "verify", "--file", &names[0], "--key", &names[1]]).exits(0);
 }
 
 #[test]
