@@ -210,11 +210,12 @@ impl Client {
     }
 
     /// Every message that is on its way, answered: all there is before a message of our own, which is
-    /// behind everything that was acknowledged to anybody before.
+    /// behind everything that was acknowledged to anybody before. It takes the longest way there is: one of
+    /// QoS 0 or 1 may come before one of QoS 2, whose identifier is stored first.
     pub(crate) async fn drain(&mut self) -> Vec<Message> {
         let mark = self.mark.clone();
         let (subscribe_id, publish_id) = (self.fresh_id(), self.fresh_id());
-        self.send(packets::subscribe(self.version, subscribe_id, &[], &[(&mark, 0)])).await;
+        self.send(packets::subscribe(self.version, subscribe_id, &[], &[(&mark, 2)])).await;
         let mark_payload = publish_id.to_be_bytes();
         let mut all = Vec::new();
         let (mut subscribed, mut published, mut marked, mut released) = (false, false, false, Vec::new());
@@ -224,13 +225,14 @@ impl Client {
                 SUBACK => {
                     assert!(packet.codes()[0] < 0x80, "no mark is to be had: {packet:02x?}");
                     subscribed = true;
-                    let publish = Publish::new(&mark, mark_payload).qos(1).id(publish_id);
+                    let publish = Publish::new(&mark, mark_payload).qos(2).id(publish_id);
                     self.send(publish.bytes(self.version)).await;
                 }
-                PUBACK => {
+                PUBREC => {
                     assert!(packet.reason() < 0x80, "no mark is to be had: {packet:02x?}");
-                    published = true;
+                    self.send(ack(PUBREL, publish_id)).await;
                 }
+                PUBCOMP => published = true,
                 PUBLISH => {
                     let message = packet.message();
                     match message.qos {

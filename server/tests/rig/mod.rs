@@ -297,7 +297,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.kill();
+        let log = self.kill();
+        if thread::panicking() {
+            eprintln!("the server said:\n{log}");
+        }
     }
 }
 
