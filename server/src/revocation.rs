@@ -230,7 +230,7 @@ pub async fn enforce(
     // Not needed for what the device may do, which the flip decided; but a message accepted before the flip
     // is acknowledged before its session is closed.
     uplink.barrier().await;
-    let closing = sessions.roster().close(decided.device, farewell(decided.act));
+    let closing = sessions.roster().close_decided(decided.device, farewell(decided.act));
     let closed = timeout(CLOSE_MAX, closing).await.map_err(|_| NotEnforced::Slow)?;
     // Of a device that was away, too. On disk before the decision counts as enforced: nobody would purge
     // it after a crash that came between.

@@ -77,7 +77,13 @@ fn ask_all(http: &Http, routes: &[(String, String)], names: &[&str]) -> BTreeMap
             });
             for body in [json!({}), json!({ "dry_run": true }), reason, revoke] {
                 let text = if method == "GET" { Vec::new() } else { body.to_string().into_bytes() };
-                let answer = http.ask(method, &path, "content-type: application/json\r\n", &text);
+                let ask = || http.ask(method, &path, "content-type: application/json\r\n", &text);
+                // How fast one may ask is everybody's own affair.
+                let mut answer = ask();
+                while answer.status == 429 {
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                    answer = ask();
+                }
                 let document = match serde_json::from_slice(&answer.body) {
                     Ok(document) => settled(document),
                     Err(_) => json!(String::from_utf8_lossy(&answer.body)),

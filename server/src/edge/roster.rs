@@ -6,12 +6,14 @@
 //! close, the first wins, and a bounded queue of messages to the device.
 //!
 //! The roster decides nothing. Who enters asks the registry again afterwards; a decision that fell in
-//! between therefore finds either a seat to close or a session that refuses itself.
+//! between therefore finds either a seat to close or a session that refuses itself. A session whose message is
+//! refused for what was just decided ends before anybody tells it to: it is remembered for a while, and whoever
+//! comes to see the decision through finds it, closed already.
 
 mod seat;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::Future,
     net::SocketAddr,
     pin::Pin,
@@ -20,7 +22,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -41,7 +43,12 @@ use crate::{
 pub struct Roster {
     seats: Mutex<HashMap<Owner, Arc<Shared>>>,
     numbers: AtomicU64,
+    /// Sessions that ended by themselves for what was decided, and when; oldest first.
+    refused: Mutex<VecDeque<(Instant, Arc<Shared>)>>,
 }
+
+/// Longest from a decision to when its sessions are told to close: a commit's wait for the log, many times over.
+const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Whose session it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -266,6 +273,13 @@ impl Chosen {
     }
 }
 
+/// Nobody comes any more for these.
+fn forget_old(refused: &mut VecDeque<(Instant, Arc<Shared>)>) {
+    while refused.front().is_some_and(|(ended, _)| ended.elapsed() >= REMEMBERED) {
+        refused.pop_front();
+    }
+}
+
 impl Roster {
     /// A roster with nobody on it.
     #[must_use]
@@ -293,6 +307,29 @@ impl Roster {
         seat.map_or(CloseWait(None), |seat| seat.close(farewell.into()))
     }
 
+    /// The same for a decision about the owner, which the session may have met already.
+    pub fn close_decided(&self, owner: impl Into<Owner>, farewell: impl Into<Farewell>) -> CloseWait {
+        let owner = owner.into();
+        let seat = self.seats.lock().get(&owner).cloned();
+        let seat = seat.or_else(|| self.take_refused(|seat| seat.arrival().owner == owner).pop());
+        seat.map_or(CloseWait(None), |seat| seat.close(farewell.into()))
+    }
+
+    /// Those of the remembered that are wanted; they are remembered no more.
+    fn take_refused(&self, wanted: impl Fn(&Shared) -> bool) -> Vec<Arc<Shared>> {
+        let mut refused = self.refused.lock();
+        forget_old(&mut refused);
+        let mut found = Vec::new();
+        refused.retain(|(_, seat)| {
+            let wanted = wanted(seat);
+            if wanted {
+                found.push(Arc::clone(seat));
+            }
+            !wanted
+        });
+        found
+    }
+
     /// Tells every session to close; the waits resolve one by one.
     pub fn close_all(&self, farewell: impl Into<Farewell>) -> Vec<CloseWait> {
         let farewell = farewell.into();
@@ -303,11 +340,19 @@ impl Roster {
     /// The sessions there is a farewell for, as they are now; [`Chosen::close`] tells them.
     pub fn choose(&self, farewell: impl Fn(&Arrival) -> Option<Farewell>) -> Chosen {
         let seats: Vec<_> = self.seats.lock().values().cloned().collect();
-        let chosen = seats.into_iter().filter_map(|seat| {
-            let farewell = farewell(seat.arrival())?;
-            Some((seat, farewell))
-        });
-        Chosen(chosen.collect())
+        // After the seats: who leaves one is remembered first.
+        let refused = self.take_refused(|seat| farewell(seat.arrival()).is_some());
+        let mut chosen: Vec<_> = seats
+            .into_iter()
+            .chain(refused)
+            .filter_map(|seat| {
+                let farewell = farewell(seat.arrival())?;
+                Some((seat, farewell))
+            })
+            .collect();
+        chosen.sort_by_key(|(seat, _)| seat.number);
+        chosen.dedup_by_key(|(seat, _)| seat.number);
+        Chosen(chosen)
     }
 
     /// Hands a message to the device's live session. At QoS 1 the future resolves when the device has

@@ -29,6 +29,9 @@ impl Connection {
         // From here on nothing that arrives is looked at, and nothing more is sent.
         let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
         if let Some(seated) = self.seated.take() {
+            if farewell.purges() && farewell.why != DisconnectReason::CertificateExpired {
+                seated.seat.refused();
+            }
             // Dropped when its session is where the next connection finds it: then the seat is free.
             self.keep(*seated, farewell).await;
         }

@@ -121,6 +121,11 @@ impl Seat {
         self.shared.mail.lock().close
     }
 
+    /// Says that the session ends by itself for what was decided about its owner. Call it before the drop.
+    pub fn refused(&self) {
+        self.shared.refused.store(true, Ordering::Relaxed);
+    }
+
     /// Notes how many subscriptions the session holds.
     pub fn set_subscriptions(&self, count: usize) {
         self.shared.subscriptions.store(count as u64, Ordering::Relaxed);
@@ -140,6 +145,11 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(roster) = self.roster.upgrade() {
+            if self.shared.refused.load(Ordering::Relaxed) && self.ordered_to_close().is_none() {
+                let mut refused = roster.refused.lock();
+                super::forget_old(&mut refused);
+                refused.push_back((Instant::now(), Arc::clone(&self.shared)));
+            }
             let mut seats = roster.seats.lock();
             if let Entry::Occupied(seat) = seats.entry(self.shared.arrival.owner.clone()) {
                 // A successor may sit there already.
@@ -161,6 +171,7 @@ pub(super) struct Shared {
     subscriptions: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
+    refused: AtomicBool,
     /// There is mail. Set and cleared under the lock of `mail`; read without it.
     waiting: AtomicBool,
     waker: AtomicWaker,
@@ -185,6 +196,7 @@ impl Shared {
             subscriptions: AtomicU64::new(0),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             mail: Mutex::default(),

@@ -163,3 +163,35 @@ fn mail_posted_from_other_threads_is_never_missed() {
     });
     assert!(mail(&seat).is_pending());
 }
+
+/// A message was refused for what was decided, and the session ended, before anybody came to close it.
+#[test]
+fn a_session_that_met_a_decision_first_is_found_once() {
+    let roster = Roster::new();
+    let why = DisconnectReason::CertificateRevoked;
+    let (seat, _) = roster.enter(arrival(1));
+    let number = seat.info().number;
+    seat.refused();
+    drop(seat);
+    assert_eq!(roster.count(), 0);
+    assert!(roster.close(DeviceKey(1), why).is_none(), "there is no session");
+    let found = poll(pin!(roster.close_decided(DeviceKey(1), why)));
+    assert!(matches!(found, Poll::Ready(Some(closed)) if closed.number == number));
+    assert!(roster.close_decided(DeviceKey(1), why).is_none(), "by one decision");
+    // Of many, with those that are there; one that was told to close was found then.
+    let (here, _) = roster.enter(arrival(1));
+    let (met, _) = roster.enter(arrival(2));
+    let (told, _) = roster.enter(arrival(3));
+    met.refused();
+    told.refused();
+    let _wait = roster.close(DeviceKey(3), why);
+    drop((met, told));
+    let waits = roster.choose(|_| Some(why.into())).close();
+    assert_eq!(waits.len(), 2);
+    assert!(
+        roster
+            .choose(|arrival| (arrival.owner != here.owner().clone()).then(|| why.into()))
+            .close()
+            .is_empty()
+    );
+}
