@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use muster_pki::testing;
 use muster_server::registry::{
     Actor, Registry,
-    import::{Listed, ListedRow},
+    import::{Listed, ListedRow, Offered},
 };
 
 use super::{Bench, Row, folder, median, server::Fleet};
@@ -46,8 +46,12 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
                     certificate: Ok(device.chain[0].clone()),
                     serial: None,
                 });
-                let list =
-                    Listed { batch: "B-0001".parse()?, product: "bench".to_owned(), rows: rows.collect() };
+                let list = Listed {
+                    batch: "B-0001".parse()?,
+                    product: "bench".to_owned(),
+                    rows: rows.collect(),
+                    offered: Offered::ByList,
+                };
                 registry.import_listed(&Actor::server(), list).await?;
             }
             let took = began.elapsed();

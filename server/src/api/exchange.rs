@@ -27,7 +27,7 @@ use super::{
 };
 use crate::registry::{
     export::Exporting,
-    import::{Fate, Listed, ListedRow, RowReport},
+    import::{Fate, Listed, ListedRow, Offered, RowReport},
 };
 
 /// Lines of JSON.
@@ -119,7 +119,7 @@ async fn import(
         NDJSON | "application/jsonl" => ndjson(text)?,
         other => return Err(unreadable(format!("{other} is neither {CSV} nor {NDJSON}"))),
     };
-    let list = Listed { batch, product: into.product, rows };
+    let list = Listed { batch, product: into.product, rows, offered: Offered::ByList };
     Ok(Json(report(&doors.registry.import_listed(actor, list).await?)))
 }
 

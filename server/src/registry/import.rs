@@ -38,7 +38,7 @@ mod listed;
 mod rows;
 
 pub(super) use listed::import as import_listed;
-pub use listed::{Fate, Listed, ListedRow, RowReport};
+pub use listed::{Fate, Listed, ListedRow, Offered, RowReport};
 
 /// What became of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -154,7 +154,8 @@ async fn made(connection: &mut Connection, id: i64) -> Result<Vec<Event>, Regist
     let row = sqlx::query(
         "SELECT device.registered_at_ms, batch.name AS batch, station.name AS station,
          (SELECT manifest.imported_by FROM manifest WHERE manifest.batch = device.batch
-          AND manifest.imported_at_ms = device.registered_at_ms ORDER BY manifest.id LIMIT 1) AS imported_by
+          AND manifest.imported_at_ms = device.registered_at_ms ORDER BY manifest.id LIMIT 1) AS imported_by,
+         (SELECT count(*) FROM manifest WHERE manifest.batch = device.batch) AS manifests
          FROM device JOIN batch ON batch.id = device.batch JOIN station ON station.id = batch.station
          WHERE device.id = $1",
     )
@@ -164,11 +165,14 @@ async fn made(connection: &mut Connection, id: i64) -> Result<Vec<Event>, Regist
     let (batch, station): (String, String) = (row.try_get("batch")?, row.try_get("station")?);
     let by: Option<String> = row.try_get("imported_by")?;
     let said = by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let manifests: i64 = row.try_get("manifests")?;
+    // A batch without one has come by a list, or device by device.
+    let from = if manifests > 0 { "from manifest" } else { "in batch" };
     let mut events = vec![Event {
         at_ms: uint(row.try_get("registered_at_ms")?),
         kind: EventKind::Made,
         mark: Mark::Registered,
-        text: format!("registered from manifest {batch}{said}"),
+        text: format!("registered {from} {batch}{said}"),
         actor: by,
         audit_no: None,
         code: None,

@@ -1,12 +1,15 @@
 //! Devices from a list of their certificates, which no manifest speaks for: what an operator brings over from
-//! elsewhere.
+//! elsewhere, and devices that ask to be registered by their first connection.
 //!
 //! A certificate still has to be a birth certificate that a registered station's factory CA has signed, of
 //! its tenant and within its serials and its quota: a list brings devices in, it vouches for none. Each row
 //! is judged alone and told so; the same list again changes nothing; a tombstone stands against a row as it
 //! does in a manifest.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+};
 
 use muster_pki::{DeviceIdentity, StationRecord, profile::Profile};
 use muster_shared::{BatchId, CertificateId, Code, SerialNumber};
@@ -20,7 +23,7 @@ use super::{
 use crate::registry::{
     Inner,
     actor::{Actor, Scope},
-    audit::{self, Entry},
+    audit::{self, Entry, Stamp},
     changes::What,
     database::Connection,
     error::RegistryError,
@@ -36,6 +39,17 @@ pub struct Listed {
     pub product: String,
     /// The list.
     pub rows: Vec<ListedRow>,
+    /// Who offers them.
+    pub offered: Offered,
+}
+
+/// Who offers the devices of a list: the audit log says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offered {
+    /// Whoever imports them.
+    ByList,
+    /// They themselves, each by its first connection: by its line, from which address.
+    ByConnecting(BTreeMap<u64, IpAddr>),
 }
 
 /// One of them.
@@ -156,7 +170,7 @@ pub(in crate::registry) async fn import(
     list: Listed,
 ) -> Result<Vec<RowReport>, RegistryError> {
     let known = stations(&mut *inner.database.readers().acquire().await?).await?;
-    let (Listed { batch, product, rows }, scope) = (list, actor.scope.clone());
+    let (Listed { batch, product, rows, offered: by }, scope) = (list, actor.scope.clone());
     // Signatures take most of the time: off the runtime, before anything is locked.
     let judged =
         spawn_blocking(move || rows.into_iter().map(|row| judge(row, &known, &scope)).collect::<Vec<_>>());
@@ -187,24 +201,12 @@ pub(in crate::registry) async fn import(
         all.push((station, row, taken));
     }
     reports.sort_by_key(|report| report.line);
-    let count = |fate: fn(&Fate) -> bool| reports.iter().filter(|report| fate(&report.fate)).count() as u64;
-    let registered = count(|fate| *fate == Fate::Registered);
+    let registered = count(&reports, |fate| *fate == Fate::Registered);
     if registered == 0 {
         // Not even the batch is made for nothing.
         return Ok(reports);
     }
-    let already = count(|fate| *fate == Fate::Already);
-    let refused = count(|fate| matches!(fate, Fate::Refused(..)));
-    let detail = json!({ "registered": registered, "already": already, "refused": refused });
-    let entry = Entry {
-        actor,
-        tenant: actor.tenant(),
-        action: "device.import",
-        target: batch.as_str(),
-        reason: "",
-        detail,
-    };
-    let stamp = audit::append(&mut tx, entry, at_ms).await?;
+    let stamp = record(&mut tx, actor, &batch, &by, &reports, at_ms).await?;
     for (station, _, taken) in &all {
         number(&mut tx, taken, stamp).await?;
         if !taken.devices.is_empty() {
@@ -217,6 +219,45 @@ pub(in crate::registry) async fn import(
     }
     inner.announce(stamp, What::Imported { batch, registered });
     Ok(reports)
+}
+
+fn count(reports: &[RowReport], fate: fn(&Fate) -> bool) -> u64 {
+    reports.iter().filter(|report| fate(&report.fate)).count() as u64
+}
+
+/// The audit row.
+async fn record(
+    tx: &mut Connection,
+    actor: &Actor,
+    batch: &BatchId,
+    by: &Offered,
+    reports: &[RowReport],
+    at_ms: u64,
+) -> Result<Stamp, RegistryError> {
+    let mut detail = json!({
+        "registered": count(reports, |fate| *fate == Fate::Registered),
+        "already": count(reports, |fate| *fate == Fate::Already),
+        "refused": count(reports, |fate| matches!(fate, Fate::Refused(..))),
+    });
+    let action = match by {
+        Offered::ByList => "device.import",
+        Offered::ByConnecting(addresses) => {
+            // Nobody has the list beside it: the row itself says who came in, and from where.
+            let new = reports.iter().filter(|report| report.fate == Fate::Registered);
+            let devices = new.map(|report| {
+                json!({
+                    "serial": report.serial.as_ref().map(ToString::to_string),
+                    "certificate": report.certificate.map(|id| id.to_string()),
+                    "address": addresses.get(&report.line).map(ToString::to_string),
+                })
+            });
+            detail["devices"] = devices.collect();
+            "device.zero-touch"
+        }
+    };
+    let target = batch.as_str();
+    let entry = Entry { actor, tenant: actor.tenant(), action, target, reason: "", detail };
+    audit::append(tx, entry, at_ms).await
 }
 
 /// Takes one station's rows, as many at once as do not meet one another.
