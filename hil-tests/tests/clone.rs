@@ -103,6 +103,7 @@ impl Site {
                 key: PrivatePkcs8KeyDer::from(server.key_pkcs8()).into(),
             },
             trust: Arc::new(Trust::default()),
+            zero_touch: None,
             limits: Limits::default(),
         };
         let edge = Edge::start(doors, ([127, 0, 0, 1], 0).into(), 1).unwrap();

@@ -47,6 +47,7 @@ use crate::{
     registry::{Actor, Registry, RegistryError, now_ms},
     retention,
     revocation::{Reconciler, Revocation},
+    zero_touch::ZeroTouch,
 };
 
 /// How long answers under way may take when the server stops.
@@ -411,6 +412,12 @@ fn edge(
     revocation: &Revocation,
     broker: &Renewing,
 ) -> Result<Edge, Problem> {
+    let zero_touch = ZeroTouch::start(&config.zero_touch, registry).map_err(|unusable| {
+        Problem::new(Code::ConfigInvalid)
+            .what("what a [[zero_touch]] section names cannot be used")
+            .at(format!("{} = {}", unusable.key, unusable.path.display()))
+            .because(unusable.why)
+    })?;
     let doors = Doors {
         registry: registry.clone(),
         uplink: messages.uplink.clone(),
@@ -420,6 +427,7 @@ fn edge(
         revocation: revocation.clone(),
         broker: broker_credential(&broker.current()),
         trust: Arc::clone(trust),
+        zero_touch,
         limits: Limits {
             connections: config.limits.connections_max,
             handshake: config.limits.handshake,

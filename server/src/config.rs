@@ -9,6 +9,7 @@
 mod layers;
 mod services;
 mod values;
+mod zero_touch;
 
 use std::{
     net::SocketAddr,
@@ -31,6 +32,7 @@ use layers::Layers;
 pub use layers::{ConfigFault, Setting, Source};
 pub use services::ServiceEntry;
 use values::{address, choice, count, duration, hosts, networks, optional_path, path, server, switch, text};
+pub use zero_touch::{ApprovalEntry, ZeroTouchEntry};
 
 /// Every key with its default and what it is for.
 pub const SAMPLE: &str = include_str!("../muster.sample.toml");
@@ -58,6 +60,8 @@ pub struct Config {
     pub retention: Retention,
     /// The programs that take part in the fleet's messages.
     pub services: Vec<ServiceEntry>,
+    /// The tenants whose devices may be registered by their first connection.
+    pub zero_touch: Vec<ZeroTouchEntry>,
     /// The keys of the authorities this server holds.
     pub keys: Keys,
     /// What is written about the server's own doings.
@@ -300,6 +304,7 @@ impl Config {
         let clones = clones(&mut layers);
         let retention = Retention::take(&mut layers);
         let services = services::take(&mut layers, limits.service_topic_max);
+        let zero_touch = zero_touch::take(&mut layers, &base);
         let keys = Keys {
             bundle: path(&mut layers, "keys.bundle", &base, data_dir.join("pki")),
             passphrase_file: path(
@@ -329,6 +334,7 @@ impl Config {
             clones,
             retention,
             services,
+            zero_touch,
             keys,
             log,
             client,

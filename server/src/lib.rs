@@ -36,6 +36,7 @@
 //! | [`certificate`] | what this server shows of itself: issued by itself, renewed by itself |
 //! | [`edge`] | MQTT over mutual TLS: devices, and nobody else |
 //! | [`registry`] | what every device is, may do and did; who decided it |
+//! | [`zero_touch`] | devices that are registered by their own first connection, where a tenant allows it |
 //! | [`revocation`] | the order in which a decision ends what a device may do |
 //! | [`bus`] | carries the fresh tail of the log to who reads it |
 //! | [`uplink`] | the durable log that PUBACK waits for |
@@ -57,3 +58,4 @@ pub mod registry;
 mod retention;
 pub mod revocation;
 pub mod uplink;
+pub mod zero_touch;

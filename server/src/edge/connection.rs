@@ -53,6 +53,7 @@ use super::{
 use crate::{
     registry::{Claimed, DisconnectReason, SessionId, now_ms},
     uplink::{Message, Publisher, Ticket},
+    zero_touch,
 };
 
 /// Opens a connection: the handshake, and who it is. `None`: nobody who is spoken to, and it is closed.
@@ -299,7 +300,7 @@ impl Connection {
         info!(who = self.visitor.principal.label(), peer = %self.peer, code = %refusal.code, "refused");
         let shard = Rc::clone(&self.shard);
         let mut scratch = shard.scratch.borrow_mut();
-        self.session.refuse(refusal.code, &mut scratch.out);
+        self.session.refuse(zero_touch::told(refusal.code), &mut scratch.out);
         scratch.out.commands.clear();
         self.transmit(&mut scratch, &mut Context::from_waker(Waker::noop()));
     }

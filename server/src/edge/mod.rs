@@ -94,6 +94,7 @@ use crate::{
     registry::{DisconnectReason, Registry, Verdicts, now_ms},
     revocation::Revocation,
     uplink::Writer,
+    zero_touch::ZeroTouch,
 };
 
 /// What the edge is given.
@@ -114,6 +115,8 @@ pub struct Doors {
     pub broker: BrokerCredential,
     /// Whom it believes beyond the registry.
     pub trust: Arc<Trust>,
+    /// How a device is registered that nobody has registered; `None`: not here.
+    pub zero_touch: Option<Arc<ZeroTouch>>,
     /// What an operator has set.
     pub limits: Limits,
 }
@@ -182,6 +185,7 @@ impl Edge {
             presences: Arc::clone(&presences),
             roster: Arc::clone(&doors.roster),
             trust: Arc::clone(&trust),
+            zero_touch: doors.zero_touch,
             limits,
             connections: AtomicUsize::new(0),
             phase: phase_seen,

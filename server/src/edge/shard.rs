@@ -39,6 +39,7 @@ use super::{
 use crate::{
     registry::{Claimed, Facts, Registry, Verdicts, now_ms},
     uplink::Writer,
+    zero_touch::ZeroTouch,
 };
 
 /// How far a stop has come.
@@ -63,6 +64,7 @@ pub(super) struct Node {
     pub(super) presences: Arc<Presences>,
     pub(super) roster: Arc<Roster>,
     pub(super) trust: Arc<Trust>,
+    pub(super) zero_touch: Option<Arc<ZeroTouch>>,
     pub(super) limits: Limits,
     pub(super) admission: Arc<Admission>,
     pub(super) guard: Guard,

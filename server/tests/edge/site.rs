@@ -152,6 +152,7 @@ impl Site {
             revocation: revocation.clone(),
             broker: broker(),
             trust: Arc::new(trust),
+            zero_touch: None,
             limits,
         };
         let edge = Edge::start(doors, ([127, 0, 0, 1], 0).into(), 2).unwrap();

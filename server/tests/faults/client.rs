@@ -70,12 +70,12 @@ impl Client {
         client
     }
 
-    fn send(&mut self, octets: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, octets: &[u8]) -> io::Result<()> {
         self.0.write_all(octets)?;
         self.0.flush()
     }
 
-    fn packet(&mut self) -> io::Result<Vec<u8>> {
+    pub(crate) fn packet(&mut self) -> io::Result<Vec<u8>> {
         let mut head = [0; 2];
         self.0.read_exact(&mut head)?;
         let (mut len, mut packet) = (usize::from(head[1] & 0x7f), head.to_vec());

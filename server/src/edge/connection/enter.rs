@@ -15,13 +15,15 @@ use crate::{
         feed::Feed,
         gate::{self, Pass, Refusal},
         guard::Newcomer,
+        identity::Visitor,
         limits::{SESSION_EXPIRY_MAX_S, TAKEOVER_WAIT},
         mqtt::session::{Admission, Kept, Request},
-        principal::Service,
+        principal::{Principal, Service},
         roster::{Arrival, Owner, Protocol, Seat, ServiceClient},
     },
     registry::{Claimed, Connected, DeviceKey, DeviceName, DeviceState, SessionId, now_ms},
     uplink::{Position, Publisher, Shown, StoredMessage},
+    zero_touch::Knock,
 };
 
 /// A session of a device, or of a service, as it comes in.
@@ -44,12 +46,42 @@ struct Before {
 impl Connection {
     /// Lets the client in, or says why not.
     pub(super) async fn enter(&mut self, request: Box<Request>) -> Result<(), Box<Refusal>> {
-        match self.verdict()? {
+        let pass = match self.verdict() {
+            // On the heap: hardly any connection is its device's first.
+            Err(refusal) if refusal.code == Code::DeviceNotRegistered => {
+                Box::pin(self.unregistered(&request, refusal)).await?
+            }
+            verdict => verdict?,
+        };
+        match pass {
             Pass::Device { device, name, state, not_after_s } => {
                 self.device(&request, device, &name, state, not_after_s).await
             }
             Pass::Service { service, not_after_s } => self.service(&request, &service, not_after_s).await,
         }
+    }
+
+    /// A device that nobody has registered: where its tenant allows it, it is registered by this connection,
+    /// and the gate is asked again.
+    async fn unregistered(&self, request: &Request, refusal: Box<Refusal>) -> Result<Pass, Box<Refusal>> {
+        let node = &self.shard.node;
+        let (Some(zero_touch), Principal::Device(name), Some(leaf)) =
+            (&node.zero_touch, &self.visitor.principal, self.tls.leaf())
+        else {
+            return Err(refusal);
+        };
+        let Visitor { certificate, issuer_key_id, .. } = &self.visitor;
+        if !zero_touch.is_open_to(name, issuer_key_id) {
+            return Err(refusal);
+        }
+        let refused = |code| Box::new(Refusal { code, who: refusal.who.clone() });
+        // What would be refused anyway registers nobody.
+        if let Some(code) = request.objection {
+            return Err(refused(code));
+        }
+        let knock = Knock { name, certificate: *certificate, issuer_key_id, leaf, peer: self.peer };
+        zero_touch.admit(&knock).await.map_err(refused)?;
+        self.verdict()
     }
 
     pub(super) fn verdict(&self) -> Result<Pass, Box<Refusal>> {

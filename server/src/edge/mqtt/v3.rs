@@ -15,7 +15,7 @@ pub(super) fn refuse(out: &mut Vec<u8>, code: Code) {
     let return_code = match code {
         Code::ProtocolUnsupported => 1,
         Code::ClientIdForeign => 2,
-        Code::ServerBusy | Code::ServerStopping | Code::NotStored => 3,
+        Code::ServerBusy | Code::ServerStopping | Code::NotStored | Code::ApprovalUnavailable => 3,
         _ => 5,
     };
     out.extend_from_slice(&[0x20, 2, 0, return_code]);
