@@ -1,5 +1,9 @@
 //! Statements that are put together, with the placeholders both databases read. sqlx's own builder writes
 //! them as `?` where the database is known only at run time, which PostgreSQL does not take.
+//!
+//! SQLite takes `$1` for a name, and looks names up one by one, for each value anew: a statement of thousands
+//! of values spends most of its time there. One that has many is made for its connection
+//! ([`QueryBuilder::on`]), and on SQLite has placeholders without names.
 
 use std::fmt::{Display, Write as _};
 
@@ -9,18 +13,26 @@ use sqlx::{
     query::{Query, QueryAs},
 };
 
+use super::{Connection, Kind, kind_of};
+
 /// A statement and its values, while they are put together. Text is the program's own; whatever comes from
 /// outside is bound.
 pub(crate) struct QueryBuilder {
     sql: String,
     arguments: AnyArguments,
     bound: usize,
+    numbered: bool,
 }
 
 impl QueryBuilder {
     /// Begins with this text.
     pub(crate) fn new(sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), arguments: AnyArguments::default(), bound: 0 }
+        Self { sql: sql.into(), arguments: AnyArguments::default(), bound: 0, numbered: true }
+    }
+
+    /// The same for a statement of many values, which will run on this connection.
+    pub(crate) fn on(connection: &Connection, sql: impl Into<String>) -> Self {
+        Self { numbered: kind_of(connection) == Kind::Postgres, ..Self::new(sql) }
     }
 
     /// Adds text.
@@ -34,6 +46,9 @@ impl QueryBuilder {
     pub(crate) fn push_bind<'t, T: Encode<'t, Any> + Type<Any>>(&mut self, value: T) -> &mut Self {
         self.bound += 1;
         self.arguments.add(value).expect("a value for either database is only copied");
+        if !self.numbered {
+            return self.push("?");
+        }
         let bound = self.bound;
         self.push(format_args!("${bound}"))
     }
@@ -118,5 +133,19 @@ mod tests {
              SELECT a FROM t WHERE a IN ($5, $6) AND b = $7"
         );
         assert_eq!(query.arguments.len(), 7);
+    }
+
+    #[tokio::test]
+    async fn many_values_have_no_names_in_sqlite() {
+        sqlx::any::install_default_drivers();
+        let mut connection = <Connection as sqlx::Connection>::connect("sqlite::memory:").await.unwrap();
+        let mut query = QueryBuilder::on(&connection, "SELECT column1 + column2 FROM (");
+        query.push_values([(1_i64, 20_i64), (2, 30)], |mut values, (a, b)| {
+            values.push_bind(a).push_bind(b);
+        });
+        query.push(")");
+        assert_eq!(query.sql, "SELECT column1 + column2 FROM (VALUES (?, ?), (?, ?))");
+        let sums: Vec<(i64,)> = query.build_query_as().fetch_all(&mut connection).await.unwrap();
+        assert_eq!(sums, [(21,), (32,)]);
     }
 }

@@ -68,8 +68,10 @@ async fn begin(
     verdicts: &Verdicts,
     began: &[(SessionId, &Connected)],
 ) -> Result<(), RegistryError> {
-    let mut query =
-        QueryBuilder::new("INSERT INTO session (id, device, began_at_ms, remote, protocol, keep_alive_s) ");
+    let mut query = QueryBuilder::on(
+        tx,
+        "INSERT INTO session (id, device, began_at_ms, remote, protocol, keep_alive_s) ",
+    );
     query.push_values(began, |mut values, (id, session)| {
         values
             .push_bind(int(id.0))
@@ -89,7 +91,7 @@ async fn begin(
 async fn end(tx: &mut Connection, ended: &[(SessionId, u64, DisconnectReason)]) -> Result<(), RegistryError> {
     // Both databases name the columns of a list of values so.
     let mut query =
-        QueryBuilder::new("UPDATE session SET ended_at_ms = fact.column2, reason = fact.column3 FROM (");
+        QueryBuilder::on(tx, "UPDATE session SET ended_at_ms = fact.column2, reason = fact.column3 FROM (");
     query.push_values(ended, |mut values, (id, at_ms, why)| {
         values.push_bind(int(id.0)).push_bind(int(*at_ms)).push_bind(why.as_str());
     });

@@ -35,7 +35,8 @@ pub(super) async fn known(
     tx: &mut Connection,
     candidates: &[Candidate],
 ) -> Result<HashSet<usize>, RegistryError> {
-    let mut query = QueryBuilder::new(
+    let mut query = QueryBuilder::on(
+        tx,
         "SELECT certificate.id, device.tenant, device.device_id, device.serial
          FROM certificate JOIN device ON device.id = certificate.device WHERE certificate.id IN ",
     );
@@ -65,7 +66,8 @@ pub(super) async fn suspects(
         let of = &row.identity;
         [of.id.to_string(), hex::encode(of.key_digest), format!("{tenant}/{}", of.serial)]
     };
-    let mut query = QueryBuilder::new(
+    let mut query = QueryBuilder::on(
+        tx,
         "SELECT value FROM tombstone WHERE kind IN ('certificate', 'key', 'serial') AND value IN ",
     );
     list(&mut query, candidates.iter().flat_map(buried));
@@ -73,13 +75,13 @@ pub(super) async fn suspects(
     let mut stones: HashSet<_> = stones.into_iter().map(|(value,)| value).collect();
 
     // A certificate that was revoked before it came.
-    let mut query = QueryBuilder::new("SELECT value FROM rule WHERE kind = ");
+    let mut query = QueryBuilder::on(tx, "SELECT value FROM rule WHERE kind = ");
     query.push_bind("certificate").push(" AND lifted IS NULL AND value IN ");
     list(&mut query, candidates.iter().map(|row| row.identity.id.to_string()));
     let rules: Vec<(String,)> = query.build_query_as().persistent(full).fetch_all(&mut *tx).await?;
     stones.extend(rules.into_iter().map(|(value,)| value));
 
-    let mut query = QueryBuilder::new("SELECT serial, device_id FROM device WHERE tenant = ");
+    let mut query = QueryBuilder::on(tx, "SELECT serial, device_id FROM device WHERE tenant = ");
     query.push_bind(tenant.to_owned()).push(" AND serial IN ");
     list(&mut query, candidates.iter().map(|row| row.identity.serial.to_string()));
     query.push(" UNION ALL SELECT serial, device_id FROM device WHERE tenant = ");
@@ -88,7 +90,7 @@ pub(super) async fn suspects(
     let named: Vec<(String, String)> = query.build_query_as().persistent(full).fetch_all(&mut *tx).await?;
     let (serials, device_ids): (HashSet<_>, HashSet<_>) = named.into_iter().unzip();
 
-    let mut query = QueryBuilder::new("SELECT key_digest FROM certificate WHERE key_digest IN ");
+    let mut query = QueryBuilder::on(tx, "SELECT key_digest FROM certificate WHERE key_digest IN ");
     list(&mut query, candidates.iter().map(|row| row.identity.key_digest.to_vec()));
     let keys: Vec<(Vec<u8>,)> = query.build_query_as().persistent(full).fetch_all(tx).await?;
     let keys: HashSet<_> = keys.into_iter().map(|(key,)| key).collect();
@@ -115,7 +117,8 @@ pub(super) async fn put(
         return Ok(());
     }
     let full = fresh.len() == ROWS;
-    let mut query = QueryBuilder::new(
+    let mut query = QueryBuilder::on(
+        tx,
         "INSERT INTO device
          (tenant, device_id, serial, state, batch, registered_at_ms, changed_at_ms, changed_no) ",
     );
@@ -161,7 +164,8 @@ async fn certificates(
     ids: &[i64],
     at_ms: u64,
 ) -> Result<(), RegistryError> {
-    let mut query = QueryBuilder::new(
+    let mut query = QueryBuilder::on(
+        tx,
         "INSERT INTO certificate
          (id, device, der, key_digest, issuer_key_id, not_before_s, not_after_s, status, added_at_ms) ",
     );

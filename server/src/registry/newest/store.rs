@@ -149,7 +149,8 @@ async fn complete(inner: &Inner, tx: &mut Connection, chunk: &[DeviceKey]) -> Re
         rows.filter_map(|device| Some((*device, inner.verdicts.row(*device)?))).collect()
     };
     for asked in asked.chunks(ROWS) {
-        let mut query = QueryBuilder::new(
+        let mut query = QueryBuilder::on(
+            tx,
             "SELECT device, readings FROM newest WHERE readings IS NOT NULL AND device IN (",
         );
         let mut list = query.separated(", ");
@@ -199,7 +200,7 @@ fn rows(inner: &Inner, chunk: &[DeviceKey]) -> Vec<Row> {
 }
 
 async fn put(tx: &mut Connection, rows: &[Row]) -> Result<(), RegistryError> {
-    let mut query = QueryBuilder::new("INSERT INTO newest (device, seen_ms, readings) ");
+    let mut query = QueryBuilder::on(tx, "INSERT INTO newest (device, seen_ms, readings) ");
     query.push_values(rows, |mut values, (device, seen_ms, readings)| {
         values.push_bind(device).push_bind(int(*seen_ms)).push_bind(readings.as_deref());
     });
