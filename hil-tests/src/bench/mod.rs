@@ -103,7 +103,7 @@ const ROWS: [Measure; 13] = [
     (&["ingest_max_cpu_us", "ingest_max_per_s", "ack_ms_p99"], saturate::measure),
     (&["fanin_cpu_us"], fanin::measure),
     (&["idle_bytes"], idle::measure),
-    (&["revoke_close_ms_p99", "revoke_call_ms_p99", "revoke_all_ms"], revoke::measure),
+    (&["revoke_close_ms_p99", "revoke_call_ms_p99", "revoke_all_ms", "revoke_all_call_ms"], revoke::measure),
     (&["start_ms"], start::measure),
     (&["device_connect_minsn"], device::measure),
     (&["lookup_us"], verdict::lookup),

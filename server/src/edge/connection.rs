@@ -63,10 +63,6 @@ pub(super) async fn open(
     peer: SocketAddr,
     permit: Permit,
 ) -> Option<Connection> {
-    // Without it a CONNACK waits for the client's delayed acknowledgement; keep-alive finds dead peers of
-    // clients that asked for none in MQTT.
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_keepalive(true);
     let limits = &shard.node.limits;
     let outcome = match timeout(limits.handshake, handshake(shard, &mut stream)).await {
         Ok(outcome) => outcome,
@@ -85,10 +81,17 @@ pub(super) async fn open(
                 let who = known.map_or(Claimed::Nobody, |known| Claimed::Device(known.device));
                 shard.node.facts.refused(&who, code, now_ms(), Some(peer));
             }
+            shut(&stream);
             linger(shard, stream).await;
             None
         }
     }
+}
+
+/// Nothing more is sent.
+fn shut(stream: &TcpStream) {
+    // One that is closed already is what was wanted.
+    let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
 }
 
 /// A handshake that came to nothing.
@@ -165,10 +168,9 @@ async fn flush(stream: &mut TcpStream, unsent: &mut Vec<u8>) -> std::io::Result<
     Ok(())
 }
 
-/// Ends a connection so that its last octets arrive: a socket closed over unread data resets the
+/// Ends a connection that was [`shut`] so that its last octets arrive: a socket closed over unread data resets the
 /// connection, and takes with it what the peer has not read yet. Nothing read here is looked at.
 async fn linger(shard: &Rc<Shard>, mut stream: TcpStream) {
-    let _ = SockRef::from(&stream).shutdown(std::net::Shutdown::Write);
     let drained = poll_fn(|cx| {
         let mut scratch = shard.scratch.borrow_mut();
         loop {

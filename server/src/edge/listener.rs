@@ -31,6 +31,11 @@ fn socket(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     if shared {
+        // What is accepted has both from its listener (tcp(7), socket(7)). Without the one a CONNACK waits for
+        // the client's delayed acknowledgement; the other finds dead peers of clients that asked for no
+        // keep-alive in MQTT.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_keepalive(true)?;
         socket.listen(ACCEPT_BACKLOG)?;
     }
     Ok(socket.into())
@@ -80,6 +85,16 @@ mod tests {
         let all = listen(([127, 0, 0, 1], 0).into(), 3).unwrap();
         let ports: Vec<_> = all.iter().map(|one| one.local_addr().unwrap().port()).collect();
         assert!(ports[0] != 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
+    }
+
+    #[test]
+    fn a_connection_sends_at_once_and_finds_a_dead_peer() {
+        let listener = listen(([127, 0, 0, 1], 0).into(), 1).unwrap().remove(0);
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let accepted = socket2::SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
     }
 
     #[test]

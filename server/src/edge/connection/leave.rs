@@ -1,11 +1,10 @@
 //! The end of a connection: who is told, in which order, and what stays of its session.
 
 use muster_shared::Code;
-use socket2::SockRef;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::{Connection, Seated, flush, linger};
+use super::{Connection, Seated, flush, linger, shut};
 use crate::{
     edge::{
         farewell::Farewell,
@@ -27,7 +26,7 @@ impl Connection {
             let _ = timeout(LINGER, flush(&mut self.stream, &mut unsent)).await;
         }
         // From here on nothing that arrives is looked at, and nothing more is sent.
-        let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+        shut(&self.stream);
         if let Some(seated) = self.seated.take() {
             if farewell.purges() && farewell.why != DisconnectReason::CertificateExpired {
                 seated.seat.refused();
