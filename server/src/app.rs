@@ -231,6 +231,7 @@ impl Node {
                     .filter_map(|of| Some((of.service.name().to_owned(), of.service.tenant()?.clone())))
                     .collect(),
                 tally: edge.tally(),
+                config: api::config::told(config),
             }),
         };
         let tls = api::serve::tls(resolver, bundle.operator.certificate())
@@ -298,8 +299,8 @@ pub enum FirstLink {
     File(PathBuf),
 }
 
-/// The first link's file in the data directory.
-const LINK_FILE: &str = "first-link";
+/// The first link's file in the data directory, until somebody has signed in.
+pub const LINK_FILE: &str = "first-link";
 
 /// Makes a link for the first operator at each start, until somebody has signed in.
 async fn first_link(

@@ -6,8 +6,14 @@ mod rig;
 
 use std::time::Duration;
 
-use rig::{Server, http::Http};
+use rig::{
+    Server,
+    http::{Events, Http},
+};
 use serde_json::json;
+
+/// The connection ends with its answer, so that the stream's end is seen at once.
+const CLOSE: &str = "connection: close\r\n";
 
 fn act(http: &Http, serial: &str, verb: &str) -> u64 {
     let answer = http.post(&format!("/v1/devices/{serial}/{verb}"), &json!({ "reason": "a reason of ten" }));
@@ -133,10 +139,9 @@ fn what_is_wrong_is_refused(http: &Http) {
 
 fn a_stream_ends_with_its_token(server: &Server, http: &Http) {
     let made = server.muster(&["token", "create", "eve", "--role", "viewer", "--json"]).exits(0).json();
-    let mut events = http.with(made["token"].as_str().unwrap()).events("/v1/stream", "");
+    let mut events = http.with(made["token"].as_str().unwrap()).events("/v1/stream", CLOSE);
     let open = events.next_of("open").id;
     http.post(&format!("/v1/tokens/{}/revoke", made["id"].as_str().unwrap()), &json!({})).is(200);
-    // Within a beat of fifteen seconds.
     let end = events.next_of("end").json();
     assert_eq!(end["problem"]["code"], "M502", "{end}");
     assert!(events.next().is_none());
@@ -150,4 +155,69 @@ fn streams_end_when_the_server_stops(server: Server, http: &Http) {
     assert!(events.next().is_none(), "it ends, and keeps nobody waiting");
     let (status, log, _) = server.wait();
     assert_eq!(status, Some(0), "{log}");
+}
+
+/// A session of the web page that a token opened: its cookie's header line, and that a page of ours asks.
+fn session(http: &Http, token: &str) -> String {
+    const OURS: &str = "sec-fetch-site: same-origin\r\n";
+    let answer = http.with("").ask("POST", "/login", OURS, format!("token={token}").as_bytes());
+    assert_eq!(answer.status, 303, "{}", answer.head);
+    let cookie = answer.header("set-cookie").unwrap().split(';').next().unwrap();
+    format!("cookie: {cookie}\r\n{OURS}")
+}
+
+/// The end is told, with this code, and nothing about the device before it; its id.
+#[track_caller]
+fn ends(mut events: Events, code: &str) -> Option<String> {
+    loop {
+        let event = events.next().expect("the stream says why it ends");
+        if event.kind == "end" {
+            assert_eq!(event.json()["problem"]["code"], code, "{}", event.data);
+            assert!(events.next().is_none(), "and nothing comes after it");
+            return event.id;
+        }
+        assert!(!event.data.contains("MU-000001"), "told too late: {}", event.data);
+    }
+}
+
+/// Each is ended in its own way; then something happens at once, which it must not be told.
+#[test]
+fn who_may_not_listen_any_more_is_told_nothing_that_comes_after() {
+    let server = Server::start();
+    let http = Http::new(&server);
+    server.with_devices("B-1", &["MU-000001"]);
+    let body = json!({ "operator": "eve", "role": "viewer", "days": 1 });
+    let eve = http.post("/v1/tokens", &body).is(200);
+    let (token, id) = (eve["token"].as_str().unwrap(), eve["id"].as_str().unwrap());
+    let nobody = http.with("");
+    let (own, theirs) = (session(&http, &http.token), session(&http, token));
+    let follow = |headers: &str, filter: &str| {
+        let mut events = nobody.events(&format!("/v1/stream{filter}"), &format!("{CLOSE}{headers}"));
+        assert_eq!(events.status(), 200, "{}", events.head);
+        events.next_of("open");
+        events
+    };
+
+    // Signed out.
+    let events = follow(&own, "");
+    assert_eq!(nobody.ask("POST", "/logout", &own, b"").status, 303);
+    let no = act(&http, "MU-000001", "suspend");
+    let last = ends(events, "M525").unwrap();
+    // Who signs in again goes on where the other was cut, and misses nothing.
+    let mut resumed = http.events(&format!("/v1/stream?after={last}&filter=kind%3Achange%20MU-000001"), "");
+    assert_eq!(resumed.next_of("change").json()["change"]["no"], no);
+
+    // The token a session was opened with is revoked; one that listens to messages alone hears of it too.
+    let (all, messages) = (follow(&theirs, ""), follow(&theirs, "?filter=kind%3Amessage"));
+    http.post(&format!("/v1/tokens/{id}/revoke"), &json!({})).is(200);
+    act(&http, "MU-000001", "resume");
+    ends(all, "M525");
+    ends(messages, "M525");
+
+    // The operator is removed.
+    let bob = http.post("/v1/tokens", &json!({ "operator": "bob", "role": "viewer", "days": 1 })).is(200);
+    let events = follow(&session(&http, bob["token"].as_str().unwrap()), "");
+    http.post("/v1/operators/bob/remove", &json!({ "reason": "left" })).is(200);
+    act(&http, "MU-000001", "suspend");
+    ends(events, "M525");
 }

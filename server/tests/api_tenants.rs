@@ -200,9 +200,12 @@ fn a_tenant_s_operator_gets_what_they_would_get_if_nobody_else_were_here() {
     let rows = rows["items"].as_array().unwrap();
     assert!(rows.len() >= 6 && rows.iter().all(|row| row["tenant"] == "other"), "{rows:?}");
     // What no tenant has a part of is for those who see every tenant.
-    for (method, path) in
-        [("GET", "/v1/audit/verify"), ("GET", "/v1/audit/export"), ("POST", "/v1/audit/checkpoint")]
-    {
+    for (method, path) in [
+        ("GET", "/v1/audit/verify"),
+        ("GET", "/v1/audit/export"),
+        ("POST", "/v1/audit/checkpoint"),
+        ("GET", "/v1/config"),
+    ] {
         admin.with(&security).ask(method, path, "", b"").refused(403, "M503");
         let whole = admin.ask(method, path, "", b"");
         assert_eq!(whole.status, 200);

@@ -4,7 +4,7 @@
 
 mod rig;
 
-use rig::{Server, http::Http};
+use rig::{Place, Server, http::Http};
 
 const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
 
@@ -148,4 +148,77 @@ fn the_overview_counts_what_there_is() {
     assert!((96..=97).contains(&online.len()) && online.iter().all(|of| of["max"] == 0), "{told}");
     let page = String::from_utf8(http.get("/").body).unwrap();
     assert!(page.contains("1 device quarantined"), "{page}");
+}
+
+#[test]
+fn limits_and_periods_in_force_are_told_and_where_keys_lie_is_not() {
+    let place = Place::new();
+    let file = place.data().join("muster.toml");
+    let mut text = rig::read(&file);
+    for (default, said) in [
+        ("# messages_per_s = 100\n", "messages_per_s = 7\n"),
+        ("# refusals_days = 365\n", "refusals_days = 1\n"),
+    ] {
+        assert!(text.contains(default), "{text}");
+        text = text.replace(default, said);
+    }
+    std::fs::write(&file, text).unwrap();
+    let server = Server::start_on(place);
+    let http = Http::new(&server);
+    let told = http.get("/v1/config").is(200);
+    assert_eq!(told["schema"], "muster.config/1");
+    let in_force = server.muster(&["config", "--json"]).exits(0).json();
+    let of = |document: &serde_json::Value, key: &str| {
+        let items = document["items"].as_array().unwrap();
+        items.iter().find(|item| item["key"] == key).cloned().unwrap_or_else(|| panic!("no {key}"))
+    };
+    for key in ["limits.messages_per_s", "limits.packet_max", "retention.refusals_days", "mqtt.names"] {
+        assert_eq!(of(&told, key), of(&in_force, key));
+    }
+    assert_eq!(of(&told, "https.listen")["source"], "flag --listen-https");
+    for key in ["keys.bundle", "keys.passphrase_file", "data_dir", "https.key"] {
+        assert!(of(&told, key)["value"].is_null(), "{key}");
+    }
+    let passphrase = of(&in_force, "keys.passphrase_file");
+    assert!(!told.to_string().contains(passphrase["value"].as_str().unwrap()), "{told}");
+    let page = |path: &str| String::from_utf8(http.get(path).body).unwrap();
+    let (limits, keep) = (page("/settings/limits"), page("/settings/keep"));
+    assert!(limits.contains("Messages of a device") && limits.contains(">7 a second<"), "{limits}");
+    assert!(keep.contains("Refusals") && keep.contains(">1 day<"), "{keep}");
+    // A tenant's own operator is told that it is not for them, and where else to go.
+    let body = serde_json::json!({ "operator": "acme/ana", "role": "security", "days": 1 });
+    let made = http.post("/v1/tokens", &body).is(200);
+    let ana = http.with(made["token"].as_str().unwrap());
+    ana.get("/v1/config").refused(403, "M503");
+    let page = ana.get("/settings/limits");
+    let html = String::from_utf8(page.body).unwrap();
+    assert!(page.status == 403 && html.contains("M503") && html.contains("/settings/about"), "{html}");
+    assert!(!html.contains("limits.packet_max"), "{html}");
+}
+
+#[test]
+fn who_signs_in_goes_on_where_they_were_going_and_nowhere_else() {
+    const OURS: &str = "sec-fetch-site: same-origin\r\n";
+    let server = Server::start();
+    let http = Http::new(&server);
+    let nobody = http.with("");
+    let asked = "/login?then=%2Fdevices%2FMU-000001%3Ftab%3Dsessions";
+    let wrong = nobody.ask("POST", asked, OURS, b"token=muster_wrong");
+    assert_eq!(wrong.status, 401, "{}", wrong.head);
+    for page in [nobody.get(asked), wrong] {
+        let html = String::from_utf8(page.body).unwrap();
+        assert!(html.contains("value=\"/devices/MU-000001?tab=sessions\""), "{html}");
+        assert!(html.contains(&format!("action=\"{asked}\"")), "{html}");
+    }
+    let sign_in = |then: &str| {
+        let form = format!("token={}&then={then}", http.token);
+        let answer = nobody.ask("POST", "/login", OURS, form.as_bytes());
+        assert_eq!(answer.status, 303, "{}", answer.head);
+        answer.header("location").unwrap().to_owned()
+    };
+    let there = sign_in("%2Fdevices%2FMU-000001%3Ftab%3Dsessions");
+    assert_eq!(there, "/devices/MU-000001?tab=sessions");
+    for away in ["https%3A%2F%2Fevil.example%2F", "%2F%2Fevil.example", "%2F%5Cevil.example", "%2Fa%0D%0Ab"] {
+        assert_eq!(sign_in(away), "/", "{away}");
+    }
 }

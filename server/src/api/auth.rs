@@ -63,6 +63,15 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// Who asked before and is asked about again: no request of theirs, so none is counted.
+    ///
+    /// # Errors
+    /// What they would be refused with.
+    pub(super) async fn again(parts: &mut Parts, doors: &Doors) -> Result<Self, Problem> {
+        parts.extensions.insert(Counted);
+        Self::from_request_parts(parts, doors).await
+    }
+
     /// The one tenant they see; `None` for every.
     pub(super) fn tenant(&self) -> Option<&Tenant> {
         self.actor.tenant()

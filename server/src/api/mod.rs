@@ -10,7 +10,7 @@
 //! | `routes`, [`openapi`] | the one list of routes; the document made of it |
 //! | `page` | the web page: a client of these routes |
 //! | `devices`, `acts`, `groups`, `readings`, `batches`, [`certificates`], [`audit`],
-//! `operators`, `tokens`, `status` | the routes |
+//! `operators`, `tokens`, `status`, [`config`] | the routes |
 //! | `status_list` | the signed status list |
 //! | `stream`, [`jobs`], `explain`, `health` | what happens, told; one act on many; why, and why not; how it is |
 //! | [`asking`], `idempotency` | how much may be asked; what is asked twice |
@@ -41,6 +41,7 @@ mod auth;
 mod backup;
 mod batches;
 pub mod certificates;
+pub mod config;
 mod devices;
 pub mod error;
 pub mod exchange;
@@ -135,6 +136,8 @@ pub struct Facts {
     pub services: BTreeMap<String, Tenant>,
     /// What the guards at the devices' door see.
     pub tally: Arc<Tally>,
+    /// What is told of the configuration in force.
+    pub config: view::Config,
 }
 
 /// Every route, and the web page beside them.
@@ -183,6 +186,7 @@ fn described(routes: Routes) -> Routes {
     let routes = jobs::routes(routes);
     let routes = explain::routes(routes);
     let routes = health::routes(routes);
+    let routes = config::routes(routes);
     let routes = backup::routes(routes);
     let routes = exchange::routes(routes);
     stream::routes(routes)

@@ -19,14 +19,15 @@
 //!   has named.
 //! - A client holds at most [`FRAMES`] frames of [`FRAME_BYTES`] and a message; one that takes nothing for
 //!   [`SLOW`] is let go.
-//! - Who is no longer allowed to look hears nothing more after the next beat.
+//! - Who is no longer allowed to look hears nothing of what came after that: not what was decided, and from no
+//!   source more than what was on its way. What ends by the clock, or at another node, ends with the next beat.
 
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{FromRequestParts as _, State},
-    http::{HeaderMap, HeaderValue, header, request::Parts},
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -48,10 +49,13 @@ mod asked;
 mod cursor;
 mod events;
 mod follow;
+mod news;
+mod who;
 
 use asked::Asked;
 use cursor::Cursor;
 use follow::Follower;
+use who::Guest;
 
 /// How often a silent stream says that it is there.
 const BEAT: Duration = Duration::from_secs(15);
@@ -83,10 +87,10 @@ pub(super) struct Listen {
     after: Option<String>,
 }
 
-pub(super) async fn stream(
+async fn stream(
     State(doors): State<Doors>,
     Query(listen): Query<Listen>,
-    Guest { caller, headers }: Guest,
+    Guest { caller, listener }: Guest,
 ) -> Result<Response, Problem> {
     let actor = caller.may(Need::Look)?;
     let mut asked = Asked::read(listen.filter.as_deref().unwrap_or_default()).map_err(|wrong| {
@@ -95,11 +99,11 @@ pub(super) async fn stream(
             .because(wrong.why)
             .next("a filter has words such as kind:change topic:acme/+/telemetry/# MU-000118")
     })?;
-    let after = after(&headers, listen.after.as_deref())?;
+    let after = after(&listener.headers, listen.after.as_deref())?;
     let place = doors.asking.stream(&credential(actor))?;
     let only = device(&doors, &caller, &mut asked).await?;
     let (out, waiting) = mpsc::channel::<Bytes>(FRAMES);
-    let follower = Follower::begin(doors, headers, asked, only, after, out).await?;
+    let follower = Follower::begin(doors, listener, asked, only, after, out).await?;
     tokio::spawn(held(follower, place));
     let frames = futures_util::stream::unfold(waiting, |mut waiting| async {
         waiting.recv().await.map(|frame| (Ok::<_, Infallible>(frame), waiting))
@@ -150,27 +154,4 @@ fn after(headers: &HeaderMap, query: Option<&str>) -> Result<Option<Cursor>, Pro
             .because(format!("{text:?}: {error}"))
             .next("leave it out to hear what happens from now on")
     })
-}
-
-/// A caller, and the headers to ask again with whether they still may.
-pub(super) struct Guest {
-    caller: Caller,
-    headers: HeaderMap,
-}
-
-impl axum::extract::FromRequestParts<Doors> for Guest {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<Self, Problem> {
-        let caller = Caller::from_request_parts(parts, doors).await?;
-        Ok(Self { caller, headers: parts.headers.clone() })
-    }
-}
-
-/// Whether who began to listen may still look.
-async fn still_allowed(doors: &Doors, headers: &HeaderMap) -> Result<(), Problem> {
-    let mut request = axum::http::Request::new(());
-    *request.headers_mut() = headers.clone();
-    let (mut parts, ()) = request.into_parts();
-    Caller::from_request_parts(&mut parts, doors).await?.may(Need::Look).map(drop)
 }

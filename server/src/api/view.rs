@@ -103,6 +103,30 @@ pub struct Health {
     pub checks: Vec<HealthCheck>,
 }
 
+/// Each value of the configuration in force: `muster.config/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The schema's name.
+    pub schema: String,
+    /// The file that was read; `null` when there is none.
+    pub file: Option<String>,
+    /// Each key, in the order of the sample.
+    pub items: Vec<Setting>,
+    /// Always `null`: all are on this page.
+    pub next: Option<String>,
+}
+
+/// A key of the configuration.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Setting {
+    /// `limits.packet_max`.
+    pub key: String,
+    /// As it would be written; `null` where it says where secrets lie.
+    pub value: Option<String>,
+    /// Who said so: a flag, a variable, a file and its line, or `default`.
+    pub source: String,
+}
+
 /// A check of the server.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct HealthCheck {

@@ -78,9 +78,18 @@ impl Http {
         Self { address: server.https.clone(), config: Arc::new(config), token }
     }
 
-    /// The same server, another token.
+    /// The same server, another token; none when it is empty.
     pub fn with(&self, token: &str) -> Self {
         Self { address: self.address.clone(), config: self.config.clone(), token: token.to_owned() }
+    }
+
+    /// The header line that shows the token.
+    fn authorization(&self) -> String {
+        if self.token.is_empty() {
+            String::new()
+        } else {
+            format!("authorization: Bearer {}\r\n", self.token)
+        }
     }
 
     /// A new connection.
@@ -116,9 +125,9 @@ impl Http {
     pub fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
         let mut stream = self.connect();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nconnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{}connection: close\r\n\
              {headers}content-length: {}\r\n\r\n",
-            self.token,
+            self.authorization(),
             body.len()
         );
         // A server that has answered already may have closed its end.
@@ -137,9 +146,8 @@ impl Http {
     pub fn events(&self, path: &str, headers: &str) -> Events {
         let mut stream = self.connect();
         let head = format!(
-            "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\naccept: text/event-stream\r\n\
-             {headers}\r\n",
-            self.token
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\n{}accept: text/event-stream\r\n{headers}\r\n",
+            self.authorization()
         );
         stream.write_all(head.as_bytes()).unwrap();
         let mut lines = BufReader::new(stream);

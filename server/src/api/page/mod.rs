@@ -16,7 +16,7 @@
 //! | `routes` | which page is where |
 //! | `data` | the API, asked within the process |
 //! | `assets` | style sheet, script, icon: in the binary, named by digest |
-//! | `parts`, `chart`, `events` | chips, instants, icons; charts in SVG; one line for what happened |
+//! | `parts`, `chart`, `events`, `bounds` | chips, instants, icons; charts in SVG; one line for what happened; limits |
 //! | `overview`, `devices`, `device`, `readings`, `acts`, `jobs`, `batches`, `certificates`, `audit`, `settings`, `signin` | the pages |
 
 use askama::Template;
@@ -30,6 +30,7 @@ mod acts;
 mod assets;
 mod audit;
 mod batches;
+mod bounds;
 mod certificates;
 mod chart;
 #[cfg(test)]
@@ -206,7 +207,7 @@ struct ProblemPage<'a> {
 pub(super) fn refused(problem: &Problem, uri: &Uri) -> Response {
     let path = uri.path();
     if path == "/login" || path.starts_with("/once/") {
-        return door(&Door::Refused(problem), "/");
+        return signin::shut(problem, uri);
     }
     if matches!(problem.code, Code::NotSignedIn | Code::TokenEnded | Code::SessionEnded) {
         let then = uri.path_and_query().map_or("/", |whole| whole.as_str());

@@ -9,7 +9,8 @@ use muster_shared::Code;
 use serde_json::{Value, json};
 
 use super::{
-    Section, Shell,
+    Section, Shell, bounds,
+    bounds::Bound,
     data::{Api, encoded},
     form::Fields,
     may, page_with,
@@ -75,6 +76,7 @@ struct Settings {
     tokens: Vec<Token>,
     stations: Vec<Station>,
     values: Vec<Setting>,
+    bounds: Vec<Bound>,
     started: Option<When>,
     broker_ends: Option<When>,
     roles: Vec<&'static str>,
@@ -105,6 +107,7 @@ async fn read(api: &Api, status: &view::Status, tab: &str) -> Result<Settings, P
         tokens: Vec::new(),
         stations: Vec::new(),
         values: Vec::new(),
+        bounds: Vec::new(),
         started: None,
         broker_ends: None,
         roles: Role::ALL.iter().map(|role| role.as_str()).collect(),
@@ -120,18 +123,18 @@ async fn read(api: &Api, status: &view::Status, tab: &str) -> Result<Settings, P
                     page.operators = operators(&found.items);
                     page.tokens = found.items.iter().rev().map(token).collect();
                 }
-                Err(problem) if problem.code == Code::RoleMissing => page.problem = Some(problem),
-                Err(problem) => return Err(problem),
+                Err(problem) => page.problem = Some(withheld(problem)?),
             }
         }
         "trust" => {
             let found: view::Page<view::Station> = api.get("/v1/stations").await?;
             page.stations = found.items.iter().map(station).collect();
         }
-        "limits" | "keep" => {
-            let found: Option<Value> = api.find("/v1/config").await?;
-            page.values = found.map(|of| values(&of, tab)).unwrap_or_default();
-        }
+        "limits" | "keep" => match api.get::<view::Config>("/v1/config").await {
+            Ok(config) if tab == "keep" => page.bounds = bounds::periods(&config),
+            Ok(config) => page.bounds = bounds::limits(&config),
+            Err(problem) => page.problem = Some(withheld(problem)?),
+        },
         _ => {
             page.started = Some(When::ago(&status.started_at));
             page.broker_ends = Some(When::ends(&status.broker_certificate_ends_at));
@@ -139,6 +142,11 @@ async fn read(api: &Api, status: &view::Status, tab: &str) -> Result<Settings, P
         }
     }
     Ok(page)
+}
+
+/// What is not for this role stands on the page in place of what it asks for; any other refusal is its answer.
+fn withheld(problem: Problem) -> Result<Problem, Problem> {
+    if problem.code == Code::RoleMissing { Ok(problem) } else { Err(problem) }
 }
 
 /// Those who have a token, each with what is seen of them.
@@ -186,21 +194,6 @@ fn station(row: &view::Station) -> Station {
             .as_ref()
             .map(|at| (When::ago(at), row.stopped_why.clone().unwrap_or_default())),
     }
-}
-
-/// The configuration in force, this tab's part of it.
-fn values(config: &Value, tab: &str) -> Vec<Setting> {
-    let wanted =
-        |key: &str| if tab == "keep" { key.starts_with("keep.") } else { key.starts_with("limits.") };
-    let items = config["items"].as_array().into_iter().flatten();
-    items
-        .filter_map(|item| Some((item["key"].as_str()?, &item["value"])))
-        .filter(|(key, _)| wanted(key))
-        .map(|(key, value)| Setting {
-            key: key.to_owned(),
-            said: value.as_str().map_or_else(|| value.to_string(), str::to_owned),
-        })
-        .collect()
 }
 
 fn about(status: &view::Status) -> Vec<Setting> {

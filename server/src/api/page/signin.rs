@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 
-use super::{Shell, page_with};
+use super::{Shell, data::encoded, form::Fields, page_with};
 use crate::api::error::Problem;
 
 /// What stands at the door.
@@ -32,6 +32,13 @@ struct SignIn<'a> {
     problem: Option<&'a Problem>,
 }
 
+impl SignIn<'_> {
+    /// Where the form goes. It says itself where to go on: so does the page that refuses it.
+    fn action(&self) -> String {
+        if self.then == "/" { "/login".to_owned() } else { format!("/login?then={}", encoded(self.then)) }
+    }
+}
+
 /// The page at the door. `then` is where to go on afterwards.
 pub(in crate::api) fn door(door: &Door<'_>, then: &str) -> Response {
     let (link, problem, ended) = match door {
@@ -46,13 +53,23 @@ pub(in crate::api) fn door(door: &Door<'_>, then: &str) -> Response {
 
 /// The page that asks for a token, as its address says: where to go on, and whether a session was over.
 pub(in crate::api) fn asked(uri: &Uri) -> Response {
-    let fields = super::form::Fields::read(uri.query().unwrap_or_default()).unwrap_or_default();
+    let fields = fields(uri);
     door(&Door::Token { ended: fields.one("ended").is_some() }, fields.one("then").unwrap_or("/"))
+}
+
+/// The page that stayed shut, and asks once more. `uri` is the form's, and says where to go on.
+pub(super) fn shut(problem: &Problem, uri: &Uri) -> Response {
+    door(&Door::Refused(problem), fields(uri).one("then").unwrap_or("/"))
+}
+
+fn fields(uri: &Uri) -> Fields {
+    Fields::read(uri.query().unwrap_or_default()).unwrap_or_default()
 }
 
 /// Where to go on: within this site, whatever the address says.
 pub(in crate::api) fn within(then: &str) -> &str {
-    let odd = |c: char| c == '\\' || c.is_control();
+    // What a header cannot hold, an address has encoded (RFC 3986 §2).
+    let odd = |c: char| c == '\\' || !c.is_ascii_graphic();
     let inside = then.starts_with('/') && !then.starts_with("//") && !then.contains(odd);
     if inside { then } else { "/" }
 }
@@ -65,9 +82,16 @@ mod tests {
     fn nobody_is_sent_elsewhere_after_signing_in() {
         let here = "/devices?filter=state%3Aactive";
         assert_eq!(within(here), here);
-        for away in
-            ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "", "/a\nb"]
-        {
+        for away in [
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil.example",
+            "javascript:alert(1)",
+            "",
+            "/a\nb",
+            "/a b",
+            "/ü",
+        ] {
             assert_eq!(within(away), "/", "{away:?}");
         }
     }

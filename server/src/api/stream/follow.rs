@@ -2,12 +2,11 @@
 
 use std::{future::poll_fn, task::Poll};
 
-use axum::http::HeaderMap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use muster_shared::{DeviceId, Tenant};
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{mpsc, watch},
     time::{Instant, Interval, MissedTickBehavior, interval, interval_at, timeout},
 };
 
@@ -16,11 +15,13 @@ use super::{
     BEAT, FRAME_BYTES, SLOW,
     asked::Asked,
     cursor::{Cursor, Source},
-    events, still_allowed,
+    events,
+    news::News,
+    who::Listener,
 };
 use crate::{
     edge::feed::{Entry, Feed, FeedError},
-    registry::{AuditRow, Change, now_ms},
+    registry::{AuditRow, now_ms},
     uplink::Position,
 };
 
@@ -46,15 +47,17 @@ enum Happened {
 /// One client's place.
 pub(super) struct Follower {
     doors: Doors,
-    headers: HeaderMap,
+    listener: Listener,
     asked: Asked,
     only: Option<(Tenant, DeviceId)>,
     /// The registry's number, and the log's.
     node: u64,
     log: u64,
     at: Cursor,
+    /// Up to where the client has it.
+    handed: Cursor,
     feed: Option<Feed>,
-    changes: broadcast::Receiver<Change>,
+    news: News,
     stop: watch::Receiver<bool>,
     out: mpsc::Sender<Bytes>,
     frame: Vec<u8>,
@@ -65,14 +68,14 @@ impl Follower {
     /// told as a gap first.
     pub(super) async fn begin(
         doors: Doors,
-        headers: HeaderMap,
+        listener: Listener,
         asked: Asked,
         only: Option<(Tenant, DeviceId)>,
         after: Option<Cursor>,
         out: mpsc::Sender<Bytes>,
     ) -> Result<Self, Problem> {
         // Heard from before the end is looked up: nothing falls between.
-        let changes = doors.registry.changes();
+        let news = News::new(doors.registry.changes());
         let node = doors.registry.node().await?;
         let log = doors.tail.node();
         let end = doors.tail.end().await.map_err(|error| {
@@ -85,15 +88,16 @@ impl Follower {
             (Source::Refusals, node, doors.registry.refusals_end().await?),
         ];
         let stop = doors.asking.stopped();
-        let (at, frame) = (Cursor::default(), Vec::new());
+        let (at, handed, feed, frame) = (Cursor::default(), Cursor::default(), None, Vec::new());
         let mut this =
-            Self { doors, headers, asked, only, node, log, at, feed: None, changes, stop, out, frame };
+            Self { doors, listener, asked, only, node, log, at, handed, feed, news, stop, out, frame };
         let mut gaps = Vec::new();
         for (source, node, last) in ends {
             let (from, gap) = place(after.as_ref(), source, node, last);
             this.at.set(source, node, from);
             gaps.extend(gap.filter(|_| this.listens(source)));
         }
+        this.handed.clone_from(&this.at);
         if this.asked.reads_log() {
             let from = this.at.of(Source::Messages, log).unwrap_or_default();
             this.feed = Some(this.doors.tail.feed(Position(from)));
@@ -146,15 +150,11 @@ impl Follower {
         beat: &mut Interval,
         refusals: &mut Interval,
     ) -> Happened {
-        let Self { feed, asked, only, changes, stop, .. } = self;
+        let Self { feed, asked, only, news, stop, .. } = self;
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => Happened::Ended,
             () = out.closed() => Happened::Ended,
-            changed = changes.recv(), if asked.changes => match changed {
-                Err(broadcast::error::RecvError::Closed) => Happened::Ended,
-                // One that lagged reads the log all the same.
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => Happened::Decided,
-            },
+            heard = news.wait() => if heard.is_ok() { Happened::Decided } else { Happened::Ended },
             _ = refusals.tick(), if asked.refusals => Happened::Refused,
             read = next(feed, asked, only.as_ref()) => Happened::Read(read),
             _ = beat.tick() => Happened::Beat,
@@ -262,12 +262,8 @@ impl Follower {
     }
 
     async fn beat(&mut self) -> Result<(), Gone> {
-        if let Err(problem) = still_allowed(&self.doors, &self.headers).await {
-            let said = serde_json::from_str(&problem.to_document()).unwrap_or_default();
-            self.event(&view::StreamEvent { problem: Some(said), ..events::blank("end", now_ms()) });
-            self.hand_over().await?;
-            return Err(Gone);
-        }
+        // What ends by the clock is announced by nobody.
+        self.ask_again().await?;
         self.decisions().await?;
         self.log_read();
         // A block without data is no event, and moves the client's last id all the same.
@@ -283,10 +279,30 @@ impl Follower {
         if self.frame.len() < FRAME_BYTES { Ok(()) } else { self.hand_over().await }
     }
 
+    /// Ends the stream when its listener may not listen any more: what was gathered is not told, and the last
+    /// id is of what was.
+    async fn ask_again(&mut self) -> Result<(), Gone> {
+        let Err(problem) = self.listener.still_may(&self.doors).await else { return Ok(()) };
+        let said = serde_json::from_str(&problem.to_document()).unwrap_or_default();
+        let end = view::StreamEvent { problem: Some(said), ..events::blank("end", now_ms()) };
+        self.frame.clear();
+        events::write(&mut self.frame, &end, &self.handed);
+        self.send().await?;
+        Err(Gone)
+    }
+
     async fn hand_over(&mut self) -> Result<(), Gone> {
+        if self.news.access_changed() {
+            self.ask_again().await?;
+        }
+        self.send().await
+    }
+
+    async fn send(&mut self) -> Result<(), Gone> {
         if self.frame.is_empty() {
             return Ok(());
         }
+        self.handed.clone_from(&self.at);
         let frame = std::mem::take(&mut self.frame).into();
         match timeout(SLOW, self.out.send(frame)).await {
             Ok(Ok(())) => Ok(()),
