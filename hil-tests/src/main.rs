@@ -69,7 +69,7 @@ struct Demo {
     /// Wait for Enter before each step
     #[arg(long, conflicts_with = "json")]
     step: bool,
-    /// Leave the temporary folder where it is
+    /// Leave the temporary folder where it is, after the server has ended too
     #[arg(long)]
     keep: bool,
     #[command(flatten)]

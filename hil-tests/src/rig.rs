@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 pub use factory::{Factory, Unit, unit_of};
-pub use server::{Ports, Server, Taken};
+pub use server::{OPERATOR, Ports, Server, Taken};
 
 use crate::{
     flash::Flash,

@@ -67,6 +67,10 @@ mod qemu {
             let names: Vec<&str> = steps.iter().map(|step| step.step.as_str()).collect();
             assert_eq!(names, STEPS);
             assert!(steps.iter().all(|step| step.ok), "{steps:?}");
+            assert!(
+                !detail(&steps, "server").contains("/once/"),
+                "a program is not told what lets somebody in"
+            );
             assert!(detail(&steps, "factory").contains(serial));
             assert!(detail(&steps, "too early").contains("muster mqtt M202 not registered yet"));
             assert!(detail(&steps, "first use").contains(&format!("as acme/{serial}")));

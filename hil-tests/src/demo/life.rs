@@ -16,7 +16,7 @@ use super::{Show, Told};
 use crate::{
     process,
     qemu::{BOARD_PATIENCE, Board},
-    rig::{Ports, Rig, Server, TENANT, Unit, batch, serial},
+    rig::{OPERATOR, Ports, Rig, Server, TENANT, Unit, batch, serial},
     screen::seconds,
 };
 
@@ -93,8 +93,12 @@ impl<'a> Life<'a> {
             server.mqtt.port()
         ));
         let told = told.took(server.took);
+        let link = self.rig.sign_in_link(&server)?;
         self.server = Some(server);
-        Ok(told)
+        // The server's own authority is new with this folder: no browser knows it.
+        Ok(told
+            .in_private(format!("watch along: {link}"))
+            .in_private("the browser warns of its certificate: it is of this folder's own authority"))
     }
 
     fn power_on(&mut self) -> Result<Told> {
@@ -306,6 +310,7 @@ impl<'a> Life<'a> {
             "\nrunning until Ctrl-C\n\
              \x20 devices    mqtts://localhost:{}\n\
              \x20 people     https://localhost:{}\n\
+             \x20 sign in    {muster} operator invite {OPERATOR}\n\
              \x20 token      {}\n\
              \x20 next       {muster} device show {}\n\
              \x20            {muster} device suspend {} --reason \"…\"\n\

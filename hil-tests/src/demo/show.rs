@@ -22,6 +22,8 @@ pub struct Told {
 #[derive(Debug)]
 struct Line {
     text: String,
+    /// For a person's eyes: no program that keeps what it is told gets it.
+    private: bool,
     mark: Option<(Mark, Option<Duration>)>,
 }
 
@@ -39,20 +41,27 @@ impl Told {
     }
 
     fn marked(text: impl Into<String>, mark: Mark) -> Self {
-        Self { lines: vec![Line { text: text.into(), mark: Some((mark, None)) }] }
+        Self { lines: vec![Line { text: text.into(), private: false, mark: Some((mark, None)) }] }
     }
 
     /// A line below the first.
     #[must_use]
     pub fn and(mut self, text: impl Into<String>) -> Self {
-        self.lines.push(Line { text: text.into(), mark: None });
+        self.lines.push(Line { text: text.into(), private: false, mark: None });
+        self
+    }
+
+    /// A line below the first that only a person is told: it lets in whoever has it.
+    #[must_use]
+    pub fn in_private(mut self, text: impl Into<String>) -> Self {
+        self.lines.push(Line { text: text.into(), private: true, mark: None });
         self
     }
 
     /// A line of the device's serial log.
     #[must_use]
     pub fn device(mut self, line: &str) -> Self {
-        self.lines.push(Line { text: format!("{DEVICE}{line}"), mark: None });
+        self.lines.push(Line { text: format!("{DEVICE}{line}"), private: false, mark: None });
         self
     }
 
@@ -65,9 +74,10 @@ impl Told {
         self
     }
 
-    /// All of it in one line.
+    /// All of it in one line, but what is private.
     fn detail(&self) -> String {
-        let texts: Vec<&str> = self.lines.iter().map(|line| line.text.trim()).collect();
+        let told = self.lines.iter().filter(|line| !line.private);
+        let texts: Vec<&str> = told.map(|line| line.text.trim()).collect();
         texts.join("; ")
     }
 }
@@ -198,5 +208,16 @@ impl Show {
         let read = std::io::stdin().lock().read_line(&mut line)?;
         anyhow::ensure!(read > 0, ProcessError::Interrupted);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_not_told_what_lets_somebody_in() {
+        let told = Told::done("listens").in_private("watch along: https://localhost/once/secret").and("well");
+        assert_eq!(told.detail(), "listens; well");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use muster_server::app::Addresses;
+use muster_server::app::{Addresses, LINK_FILE};
 use muster_shared::Code;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +17,8 @@ use crate::process::{self, Running, Said};
 
 /// How long the server may take to listen, and a command to be answered.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The operator whom `muster init` makes, unless it is told otherwise.
+pub const OPERATOR: &str = "admin";
 /// How long an orderly stop may take: open sessions are told, what is acknowledged is on disk.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -141,6 +143,25 @@ impl Rig {
         expect_success(&format!("muster {}", arguments.join(" ")), &said)?;
         serde_json::from_str(&said.out)
             .with_context(|| format!("not the document of {arguments:?}: {}", said.out))
+    }
+
+    /// The address that lets this rig's operator into the page, once and within 15 minutes: the first one, which
+    /// the server wrote as it started; another one where somebody has signed in since the rig was made.
+    ///
+    /// # Errors
+    /// When there is none and the server makes none.
+    pub fn sign_in_link(&self, server: &Server) -> Result<String> {
+        let link = match std::fs::read_to_string(self.data_dir().join(LINK_FILE)) {
+            Ok(first) => first,
+            Err(_) => {
+                let said = self.muster(&["operator", "invite", OPERATOR])?;
+                expect_success("muster operator invite", &said)?;
+                said.out
+            }
+        };
+        // The server's name for a person, where the link has the address it listens on.
+        let (_, secret) = link.trim().split_once("/once/").context("the link is none")?;
+        Ok(format!("https://localhost:{}/once/{secret}", server.https.port()))
     }
 
     fn muster_command(&self) -> Command {
