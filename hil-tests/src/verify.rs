@@ -230,7 +230,8 @@ pub fn board_tests_named(screen: Screen, name: Option<&str>) -> Result<bool> {
 }
 
 fn board_tests_matching(run: &mut Run<'_>, name: Option<&str>) -> Result<Counts> {
-    packages::ensure(&[packages::QEMU], &mut |text| run.say(text))?;
+    // One of them looks at its boards through the web page.
+    packages::ensure(&[&[packages::QEMU][..], &packages::BROWSER].concat(), &mut |text| run.say(text))?;
     let image = toolchain::image(run.workspace, &mut |text| run.say(text))?;
     let programs = run.workspace.programs()?;
     let dir = programs.muster.parent().context("a program has a folder")?.to_owned();

@@ -1,10 +1,12 @@
 //! Every page, wide and narrow, light and dark: nothing from elsewhere, no complaint, no sideways scroll, and
 //! what axe-core looks for. A picture of each is kept.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::Value;
 
 use super::{clean, fleet};
-use crate::driver::{Browser, pictures};
+use crate::driver::Browser;
 
 /// Every page there is, and what its picture is called.
 const PAGES: &[(&str, &str)] = &[
@@ -39,6 +41,12 @@ const PAGES: &[(&str, &str)] = &[
     ("no-such-device", "/devices/MU-999999"),
     ("no-such-page", "/nothing"),
 ];
+
+/// Where pictures are kept: under the target directory.
+fn pictures() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_muster"));
+    program.parent().unwrap().parent().unwrap().join("page")
+}
 
 /// What axe-core found that is serious or worse, as rule and places.
 fn serious(browser: &Browser, axe: &str) -> Vec<String> {
