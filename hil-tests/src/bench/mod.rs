@@ -18,6 +18,7 @@
 //! | `lookup_bytes` | memory in use for each of them |
 //! | `start_1m_ms` | a registry of a million devices, from its file to its verdicts |
 //! | `import_rows_per_s` | rows of a manifest that are on disk in a second, their signatures checked |
+//! | `devices_page_ms` | the slowest page of a list of 100 000 devices, from request to answer; at most 100 is wanted |
 //!
 //! Everything a row compares is measured in the same run, in turns (A B A B), and a value is the median of
 //! its turns. Processor time is the kernel's account of the server's process, not wall time, so a busy
@@ -25,6 +26,7 @@
 //! what a connect costs, not how many are let in. Programs are release builds; this one starts itself again as
 //! one.
 
+mod api;
 mod client;
 mod clock;
 mod connect;
@@ -34,6 +36,7 @@ mod idle;
 mod import;
 mod ingest;
 mod load;
+mod page;
 mod peer;
 mod revoke;
 mod rig;
@@ -96,7 +99,7 @@ struct Bench {
 /// Rows that one measurement gives, and the measurement.
 type Measure = (&'static [&'static str], fn(&Bench) -> Result<Vec<Row>>);
 
-const ROWS: [Measure; 13] = [
+const ROWS: [Measure; 14] = [
     (&["connect_cpu_us"], connect::pinned),
     (&["connect_chain_cpu_us"], connect::chain),
     (&["ingest_cpu_us"], ingest::measure),
@@ -110,6 +113,7 @@ const ROWS: [Measure; 13] = [
     (&["lookup_bytes"], verdict::bytes),
     (&["start_1m_ms"], verdict::start),
     (&["import_rows_per_s"], import::measure),
+    (&["devices_page_ms"], page::measure),
 ];
 
 /// The names of all rows.

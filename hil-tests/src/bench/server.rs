@@ -6,6 +6,8 @@ use anyhow::{Result, ensure};
 use muster_pki::{
     Passphrase,
     hierarchy::Hierarchy,
+    manifest,
+    station::SerialRange,
     testing::{self, Credential},
 };
 use muster_server::{
@@ -14,11 +16,16 @@ use muster_server::{
     init::{self, KeySource, Plan},
     registry::{Actor, Registry, now_ms},
 };
+use muster_shared::SerialNumber;
 use tokio::runtime::Runtime;
 
 use super::Bench;
 use crate::process::{Running, pause};
 
+/// Devices of one manifest.
+pub(super) const BATCH_MAX: usize = 10_000;
+/// Devices the one station may make: as many as serials of six digits.
+const STATION_MAX: u64 = 999_999;
 /// How long the server may take to open both doors: it derives the keys of its key files.
 const START: Duration = Duration::from_secs(120);
 
@@ -31,11 +38,35 @@ pub(super) struct Fleet {
 impl Fleet {
     pub(super) fn new(count: usize) -> Self {
         let now_s = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
-        let hierarchy = testing::hierarchy(now_s);
+        // The first station makes them all, whatever the plan of the tests allows it.
+        let mut plan = testing::plan();
+        plan.stations.truncate(1);
+        plan.stations[0].quota = STATION_MAX;
+        plan.stations[0].serials = SerialRange::new(&serial(1), &serial(STATION_MAX)).expect("a range");
+        let hierarchy = Hierarchy::create(&plan, now_s).expect("the plan is sound");
         let devices = (1..=count)
             .map(|n| testing::device(&hierarchy, &testing::subject(&format!("MU-{n:06}")), now_s))
             .collect();
         Self { hierarchy, devices }
+    }
+
+    /// What the batch with this number is called, from 1.
+    pub(super) fn batch(number: usize) -> String {
+        format!("B-{number:04}")
+    }
+
+    /// The station's manifests of all devices, each chained to the one before.
+    fn manifests(&self) -> Result<Vec<Vec<u8>>> {
+        let station = &self.hierarchy.stations[0];
+        let (mut all, mut last) = (Vec::new(), None);
+        for (number, devices) in (1..).zip(self.devices.chunks(BATCH_MAX)) {
+            let batch = Self::batch(number);
+            let manifest = testing::manifest_of(station, &batch, last, devices, now_ms());
+            let verified = manifest::read(&manifest)?.verify(&station.record)?;
+            last = Some((verified.header.sequence, verified.digest));
+            all.push(manifest);
+        }
+        Ok(all)
     }
 
     /// Makes a data directory whose registry knows all devices.
@@ -52,15 +83,22 @@ impl Fleet {
             format!("\n[[service]]\nname = \"{SERVICE}\"\nfleet = true\npublish = []\nsubscribe = [\"#\"]\n");
         let mut config = File::options().append(true).open(plan.data_dir.join(config::FILE_NAME))?;
         config.write_all(service.as_bytes())?;
-        let manifest = testing::manifest(&self.hierarchy, BATCH, &self.devices, now_ms());
+        let manifests = self.manifests()?;
         runtime.block_on(async {
             let registry = Registry::open(&plan.data_dir).await?;
-            let report = registry.import_manifest(&Actor::server(), &manifest).await?;
-            ensure!(report.registered == self.devices.len() as u64, "not every device was registered");
+            let mut registered = 0;
+            for manifest in &manifests {
+                registered += registry.import_manifest(&Actor::server(), manifest).await?.registered;
+            }
+            ensure!(registered == self.devices.len() as u64, "not every device was registered");
             registry.close().await;
             Ok(())
         })
     }
+}
+
+fn serial(number: u64) -> SerialNumber {
+    format!("MU-{number:06}").parse().expect("a serial")
 }
 
 /// The pace at the door and each device's own, out of the way.
@@ -70,7 +108,7 @@ const UNPACED: [(&str, &str); 4] = [
     ("MUSTER_LIMITS_HANDSHAKES_PER_ADDRESS", "1000000"),
     ("MUSTER_LIMITS_MESSAGES_PER_S", "1000000"),
 ];
-/// The one batch, of all devices.
+/// The first batch; the only one of a fleet of at most [`BATCH_MAX`].
 pub(super) const BATCH: &str = "B-0001";
 /// The one service, which sees everything.
 pub(super) const SERVICE: &str = "bench";
