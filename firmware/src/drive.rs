@@ -45,6 +45,7 @@ use crate::{
     log::{Cause, Line, line},
     mqtt, outbox,
     platform::{Clock, Layout, Parts, Platform, Sensors},
+    report::Report,
     store::{self, Record, Slot, Store, StoreError},
     tls, x509,
 };
@@ -122,7 +123,7 @@ pub async fn run<P: Platform>(platform: P, resources: &mut Resources) -> ! {
     let Subject { tenant, device_id, .. } = &config.subject;
     log.line(format_args!("muster boot {} {tenant}/{device_id} | connecting to {host}:{tcp}", about.version));
     let life = pin!(async {
-        match Life::<P>::start(clock.clone(), store, log, rng, sensors, config).await {
+        match Life::<P>::start(clock.clone(), store, log, rng, sensors, config, about.version).await {
             Ok(mut life) => life.run(&mut network, &mut resources.session).await,
             Err(mut log) => {
                 log.refuse(&Cause::of(Code::StoreDamaged));
@@ -234,6 +235,7 @@ struct Life<'a, P: Platform> {
     agent: Agent,
     boot: Boot,
     seq: u64,
+    report: Report,
 }
 
 impl<'a, P: Platform> Life<'a, P> {
@@ -244,6 +246,7 @@ impl<'a, P: Platform> Life<'a, P> {
         mut rng: ChaCha20Rng,
         sensors: P::Sensors,
         config: Config<'a>,
+        version: &'static str,
     ) -> Result<Self, Log<P::Log>> {
         let begun = async {
             Ok((next_boot(&mut store, &mut rng).await?, credentials::slots(&mut store).await?.len()))
@@ -254,7 +257,8 @@ impl<'a, P: Platform> Life<'a, P> {
         };
         let Endpoint { retry_s_max, telemetry_s, .. } = config.endpoint;
         let agent = Agent::new(Pace { retry_s_max, telemetry_s }, slots, clock.now_ms());
-        let mut life = Self { clock, store, log, rng, sensors, config, agent, boot, seq: 0 };
+        let report = Report::new(version);
+        let mut life = Self { clock, store, log, rng, sensors, config, agent, boot, seq: 0, report };
         life.log.refuse(&Cause::of(Code::TlsClockUnset));
         Ok(life)
     }

@@ -13,7 +13,8 @@
 //! | [`credentials`], [`store`] | birth and two operational slots; records on flash, with their specification |
 //! | [`entropy`] | a seed and a counter committed before use |
 //! | [`tls`], [`verify`] | the checked connection, and whom it believes |
-//! | [`mqtt`], [`outbox`], [`command`] | MQTT 5, telemetry until its PUBACK, commands from the fleet |
+//! | [`mqtt`], [`outbox`] | MQTT 5, telemetry until its PUBACK |
+//! | [`command`], [`report`] | commands from the fleet; what the device says of itself |
 //! | [`nor`] | NOR flash made of memory, for emulated boards and hosts |
 //!
 //! # Invariants
@@ -53,6 +54,7 @@ pub mod mqtt;
 pub mod nor;
 pub mod outbox;
 pub mod platform;
+pub mod report;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -17,6 +17,7 @@
 //! muster factory frame dropped | <why>
 //! muster mqtt connected <host>:<port> as <tenant>/<device>
 //! muster telemetry <seq> acked
+//! muster twin reported
 //! muster outbox full | <n> oldest dropped
 //! muster store failed | continuity token not kept
 //! muster command <id> publish <topic>

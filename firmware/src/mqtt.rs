@@ -26,6 +26,8 @@ const RECEIVE_MAXIMUM: u16 = 4;
 /// Octets of properties in CONNECT: with the longest token, and so few that their length takes one octet.
 const PROPERTIES_MAX: u8 = 8 + 5 + (continuity::PROPERTY.len() + CONTINUITY_MAX) as u8;
 const _: () = assert!(8 + 5 + continuity::PROPERTY.len() + CONTINUITY_MAX < 0x80);
+/// Properties of a JSON document, with their length: Content Type (§3.3.2.3.9).
+const JSON: &[u8] = b"\x13\x03\x00\x10application/json";
 /// The server must answer CONNECT within this.
 const CONNACK_MS: u64 = 15_000;
 /// And a PINGREQ within this.
@@ -194,6 +196,32 @@ impl Client {
         now_ms: u64,
         out: &'b mut [u8],
     ) -> Result<(u16, &'b [u8]), MqttError> {
+        self.publish_as((0x32, &[0]), topic, payload, now_ms, out)
+    }
+
+    /// The same with a JSON document, for the server to keep for who subscribes later (§3.3.1.3).
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub fn publish_kept<'b>(
+        &mut self,
+        topic: &str,
+        document: &[u8],
+        now_ms: u64,
+        out: &'b mut [u8],
+    ) -> Result<(u16, &'b [u8]), MqttError> {
+        self.publish_as((0x33, JSON), topic, document, now_ms, out)
+    }
+
+    /// Under this first octet and with these properties.
+    fn publish_as<'b>(
+        &mut self,
+        (first, properties): (u8, &[u8]),
+        topic: &str,
+        payload: &[u8],
+        now_ms: u64,
+        out: &'b mut [u8],
+    ) -> Result<(u16, &'b [u8]), MqttError> {
         if !self.has_room() {
             return Err(MqttError::OutOfPlace);
         }
@@ -201,9 +229,9 @@ impl Client {
         let mut packet = Encoder::new(out);
         packet.string(topic)?;
         packet.u16(id)?;
-        packet.octets(&[0])?;
+        packet.octets(properties)?;
         packet.octets(payload)?;
-        let octets = packet.finish(0x32)?;
+        let octets = packet.finish(first)?;
         if self.server.qos_max < 1 {
             return Err(MqttError::OutOfPlace);
         }

@@ -15,6 +15,9 @@ use muster_pki::{hierarchy::Hierarchy, testing};
 use muster_shared::telemetry::{Boot, TelemetryBatch};
 use rustls::ServerConfig;
 
+/// Where the device says what it is.
+const REPORTED: &str = "acme/MU-000001/twin/reported";
+
 /// What a board's world consists of.
 struct World {
     hierarchy: Hierarchy,
@@ -79,7 +82,7 @@ impl Board {
     /// The device's next connection, as a broker sees it after the handshake.
     async fn accept(&self) -> Broker {
         let pipe = self.until("a connection", 500, || self.network.accept()).await;
-        Broker { server: Server::new(Arc::clone(&self.config), pipe), came: Vec::new() }
+        Broker { server: Server::new(Arc::clone(&self.config), pipe), came: Vec::new(), takes_reports: true }
     }
 
     /// The same, with CONNECT and SUBSCRIBE answered.
@@ -105,6 +108,33 @@ impl Board {
 struct Broker {
     server: Server,
     came: Vec<u8>,
+    /// Whether what the device reports of itself is acknowledged, and passed over.
+    takes_reports: bool,
+}
+
+/// A PUBLISH, as [`Broker::packet`] gives it.
+struct Publish {
+    retain: bool,
+    topic: String,
+    id: [u8; 2],
+    properties: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl Publish {
+    fn read(packet: &[u8]) -> Self {
+        assert_eq!(packet[0] & 0xfe, 0x32, "at QoS 1, for the first time: {packet:?}");
+        let len = usize::from(packet[2]) << 8 | usize::from(packet[3]);
+        let rest = &packet[4 + len..];
+        let (properties, payload) = rest[3..].split_at(usize::from(rest[2]));
+        Self {
+            retain: packet[0] & 1 == 1,
+            topic: String::from_utf8(packet[4..4 + len].to_vec()).unwrap(),
+            id: [rest[0], rest[1]],
+            properties: properties.to_vec(),
+            payload: payload.to_vec(),
+        }
+    }
 }
 
 impl Broker {
@@ -129,21 +159,24 @@ impl Broker {
         }
     }
 
-    /// The next publish: topic, packet id, payload. Pings are answered.
+    /// The next publish that is not passed over: topic, packet id, payload. Pings are answered.
     async fn publish(&mut self) -> Result<(String, [u8; 2], Vec<u8>), String> {
-        let packet = loop {
+        let publish = loop {
             let packet = self.packet().await?;
-            if packet[0] != 0xc0 {
-                break packet;
+            if packet[0] == 0xc0 {
+                self.server.write(&[0xd0, 0]).await;
+                continue;
             }
-            self.server.write(&[0xd0, 0]).await;
+            let publish = Publish::read(&packet);
+            if publish.topic != REPORTED {
+                break publish;
+            }
+            if self.takes_reports {
+                self.ack(publish.id).await;
+            }
         };
-        assert_eq!(packet[0], 0x32, "{packet:?}");
-        let len = usize::from(packet[2]) << 8 | usize::from(packet[3]);
-        let topic = String::from_utf8(packet[4..4 + len].to_vec()).unwrap();
-        let rest = &packet[4 + len..];
-        assert_eq!(rest[2], 0, "no properties");
-        Ok((topic, [rest[0], rest[1]], rest[3..].to_vec()))
+        assert!(!publish.retain && publish.properties.is_empty());
+        Ok((publish.topic, publish.id, publish.payload))
     }
 
     /// The next publish that is no telemetry, and the packets before it; telemetry is acknowledged.
@@ -266,12 +299,6 @@ fn refusals_are_told_and_lead_to_what_the_table_says() {
     });
 }
 
-fn telemetry_id(publish: &[u8]) -> [u8; 2] {
-    assert_eq!(publish[0], 0x32);
-    let at = 4 + (usize::from(publish[2]) << 8 | usize::from(publish[3]));
-    [publish[at], publish[at + 1]]
-}
-
 #[test]
 fn a_command_makes_it_try_another_devices_topic_and_report() {
     let world = World::new();
@@ -290,7 +317,7 @@ fn a_command_makes_it_try_another_devices_topic_and_report() {
                     assert_eq!(packet, [0x40, 0, 0, 9], "the command is acknowledged");
                     break broker.reply().await;
                 }
-                _ => broker.ack(telemetry_id(&packet)).await,
+                _ => broker.ack(Publish::read(&packet).id).await,
             }
         };
         assert_eq!((topic.as_str(), &payload[..]), ("acme/MU-000007/app/x", &b"diagnostic"[..]));
@@ -480,5 +507,89 @@ fn the_continuity_token_is_in_flash_before_the_next_packet_and_shown_in_the_next
         board.line("muster store failed | continuity token not kept").await;
         broker.server.close().await;
         shows(&board.session_giving(&[]).await.1, "second");
+    });
+}
+
+/// The next report of the device on this session; telemetry is acknowledged on the way, and counted.
+async fn report(board: &Board, broker: &mut Broker) -> (Publish, usize) {
+    let mut measured = 0;
+    let came = board_side(board, async {
+        loop {
+            let packet = broker.packet().await.unwrap();
+            if packet[0] == 0xc0 {
+                broker.server.write(&[0xd0, 0]).await;
+                continue;
+            }
+            let publish = Publish::read(&packet);
+            if publish.topic == REPORTED {
+                break publish;
+            }
+            measured += 1;
+            broker.ack(publish.id).await;
+        }
+    });
+    let came = came.await;
+    (came, measured)
+}
+
+#[test]
+fn it_says_what_it_runs_once_a_start_and_again_until_the_server_has_it() {
+    let world = World::new();
+    world.power_on(async |board| {
+        // The connection ends before the acknowledgement.
+        let mut broker = board.session().await;
+        let (said, measured) = report(board, &mut broker).await;
+        assert_eq!((said.retain, &said.payload[..]), (true, &b"{\"firmware\":\"0.0.0\"}"[..]));
+        assert_eq!(said.properties, b"\x03\x00\x10application/json");
+        assert!(measured > 0, "telemetry goes first");
+        broker.server.close().await;
+        // The server refuses it: telemetry goes on, and it is not tried again in this session.
+        let mut broker = board.session().await;
+        let (said, _) = report(board, &mut broker).await;
+        broker.refuse(&said.id, 0x87, "M210 topic is not the device's").await;
+        board.line("M210").await;
+        broker.takes_reports = false;
+        for _ in 0..3 {
+            let (_, id, _) = board_side(board, broker.publish()).await.unwrap();
+            broker.ack(id).await;
+        }
+        broker.server.close().await;
+        // It has it.
+        let mut broker = board.session().await;
+        let (said, _) = report(board, &mut broker).await;
+        broker.ack(said.id).await;
+        board.line("muster twin reported").await;
+        broker.server.close().await;
+        let mut broker = board.session().await;
+        for _ in 0..3 {
+            let packet = board_side(board, broker.packet()).await.unwrap();
+            let publish = Publish::read(&packet);
+            assert_ne!(publish.topic, REPORTED, "once a start");
+            broker.ack(publish.id).await;
+        }
+        // Suspended, and back: the server has kept nothing of it meanwhile.
+        broker.refuse(&[], 0x98, "M201 device is suspended").await;
+        board.line("M201").await;
+        let mut broker = board.session().await;
+        let (said, _) = report(board, &mut broker).await;
+        assert_eq!(said.payload, b"{\"firmware\":\"0.0.0\"}");
+    });
+    world.power_on(async |board| {
+        let mut broker = board.session().await;
+        report(board, &mut broker).await;
+    });
+}
+
+#[test]
+fn a_server_that_never_acknowledges_the_report_gets_telemetry_all_the_same() {
+    let world = World::new();
+    world.power_on(async |board| {
+        let mut broker = board.session().await;
+        broker.takes_reports = false;
+        for _ in 0..6 {
+            let (topic, id, _) = board_side(board, broker.publish()).await.unwrap();
+            assert_eq!(topic, "acme/MU-000001/telemetry/board");
+            broker.ack(id).await;
+        }
     });
 }

@@ -163,6 +163,17 @@ fn the_servers_limits_are_kept() {
     assert_eq!(client.receive(&[0x40, 2, high, low]), Err(MqttError::OutOfPlace), "acknowledged twice");
 }
 
+/// What every server of ours reads: do not change this test.
+#[test]
+fn a_document_for_the_server_to_keep() {
+    let (mut client, mut out) = opened();
+    let (id, packet) = client.publish_kept("a/b/twin/reported", b"{}", 0, &mut out).unwrap();
+    let head = [0x33, 43, 0, 17];
+    let [high, low] = id.to_be_bytes();
+    let properties = [&[high, low, 19, 0x03, 0, 16][..], b"application/json"].concat();
+    assert_eq!(packet, [&head[..], b"a/b/twin/reported", &properties, b"{}"].concat());
+}
+
 #[test]
 fn it_pings_in_time_and_gives_up_on_silence() {
     let (mut client, mut out) = opened();

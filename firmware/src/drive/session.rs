@@ -128,6 +128,7 @@ impl<P: Platform> Life<'_, P> {
         let (reader, writer) = checked.split();
         let Rooms { chunk, packets, out, message, .. } = rooms;
         packets.clear();
+        self.report.begin();
         let mut session = Session {
             life: self,
             writer,
@@ -274,7 +275,10 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
                         self.subscribe().await?;
                         continue;
                     }
-                    Event::Closed(refusal) => return Err(refusal.into()),
+                    Event::Closed(refusal) => {
+                        self.life.report.again();
+                        return Err(refusal.into());
+                    }
                     Event::Subscribed(Err(refusal)) => {
                         let lines = self.life.agent.note(&refusal.into());
                         self.life.log.all(lines);
@@ -333,6 +337,16 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
             let lines = self.life.agent.note(&Cause::of(code).during("acl").detail(format_args!("{topic}")));
             self.life.log.all(lines);
         }
+        if self.life.report.settled(id, outcome.is_ok()) {
+            match outcome {
+                Ok(()) => self.life.log.line(format_args!("muster twin reported")),
+                Err(refusal) => {
+                    let lines = self.life.agent.note(&refusal.into());
+                    self.life.log.all(lines);
+                }
+            }
+            return;
+        }
         let Some((_, seq)) = self.telemetry.take_if(|(ours, _)| *ours == id) else { return };
         match outcome {
             Ok(()) => {
@@ -371,7 +385,8 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
             send(&self.life.clock, &mut self.writer, octets).await?;
         }
         self.send_command().await?;
-        self.send_telemetry().await
+        self.send_telemetry().await?;
+        self.send_report().await
     }
 
     async fn send_command(&mut self) -> Result<(), Cause> {
@@ -413,6 +428,26 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
         let seq = TelemetryBatch::name(message).map_or(0, |(_, seq)| seq);
         let (id, octets) = client.publish(&topic, message, now, self.out)?;
         self.telemetry = Some((id, seq));
+        send(&self.life.clock, &mut self.writer, octets).await
+    }
+
+    /// What the device says of itself. After telemetry, and beside it: neither waits for the other.
+    async fn send_report(&mut self) -> Result<(), Cause> {
+        let now = self.now_ms();
+        let client = self.client.as_mut().ok_or(MqttError::OutOfPlace)?;
+        if now < self.hold_until_ms || !client.has_room() {
+            return Ok(());
+        }
+        let Some(document) = self.life.report.take() else { return Ok(()) };
+        let subject = &self.life.config.subject;
+        let topic = Topic::of(&subject.tenant, &subject.device_id, Kind::TwinReported);
+        let Ok(topic) = topic.text() else { return Ok(()) };
+        let (id, octets) = match client.publish_kept(&topic, document.as_bytes(), now, self.out) {
+            // What so small a server cannot take is not worth the session.
+            Err(MqttError::TooLong) => return Ok(()),
+            sent => sent?,
+        };
+        self.life.report.sent(id);
         send(&self.life.clock, &mut self.writer, octets).await
     }
 }
