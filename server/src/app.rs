@@ -47,6 +47,7 @@ use crate::{
     registry::{Actor, Registry, RegistryError, now_ms},
     retention,
     revocation::{Reconciler, Revocation},
+    twin::Twins,
     zero_touch::ZeroTouch,
 };
 
@@ -169,6 +170,7 @@ struct Node {
     registry: Registry,
     messages: Messages,
     reconciler: Reconciler,
+    twins: Twins,
     edge: Arc<Edge>,
     renewal: JoinHandle<()>,
     checkpoints: JoinHandle<()>,
@@ -189,6 +191,7 @@ impl Node {
         let Messages { uplink, bus, sessions, .. } = &messages;
         let revocation = Revocation::new(registry.clone(), sessions.clone(), uplink.clone());
         let reconciler = revocation.start();
+        let twins = Twins::start(registry.clone(), uplink.clone());
         let broker = Renewing::new(
             &bundle.broker,
             &credentials::names(&config.mqtt.names, config.mqtt.listen),
@@ -254,6 +257,7 @@ impl Node {
             registry,
             messages,
             reconciler,
+            twins,
             edge,
             renewal,
             checkpoints,
@@ -278,6 +282,7 @@ impl Node {
             edge.stop(EDGE_STOP).await;
         }
         self.reconciler.stop().await;
+        self.twins.stop().await;
         self.messages.close().await;
         // What was decided in this run is signed before it ends.
         if let Err(error) = self.registry.audit_checkpoint().await {

@@ -38,6 +38,7 @@
 //! | [`registry`] | what every device is, may do and did; who decided it |
 //! | [`zero_touch`] | devices that are registered by their own first connection, where a tenant allows it |
 //! | [`revocation`] | the order in which a decision ends what a device may do |
+//! | [`twin`] | carries the state a device should be in to where the device reads it |
 //! | [`bus`] | carries the fresh tail of the log to who reads it |
 //! | [`uplink`] | the durable log that PUBACK waits for |
 //! | [`api`] | HTTPS routes: parse, ask the registry, render |
@@ -57,5 +58,6 @@ pub mod init;
 pub mod registry;
 mod retention;
 pub mod revocation;
+pub mod twin;
 pub mod uplink;
 pub mod zero_touch;

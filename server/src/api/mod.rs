@@ -9,7 +9,7 @@
 //! | `auth`, [`attempts`], `login` | who asks, and whether their role covers it; failed tries; getting in |
 //! | `routes`, [`openapi`] | the one list of routes; the document made of it |
 //! | `page` | the web page: a client of these routes |
-//! | `devices`, `acts`, `groups`, `readings`, `batches`, [`certificates`], [`audit`],
+//! | `devices`, `acts`, `groups`, `readings`, `twin`, `batches`, [`certificates`], [`audit`],
 //! `operators`, `tokens`, `status`, [`config`] | the routes |
 //! | `status_list` | the signed status list |
 //! | `stream`, [`jobs`], `explain`, `health` | what happens, told; one act on many; why, and why not; how it is |
@@ -63,6 +63,7 @@ mod status_list;
 mod stream;
 pub mod time;
 mod tokens;
+mod twin;
 pub mod view;
 
 use crate::{
@@ -175,6 +176,7 @@ fn described(routes: Routes) -> Routes {
     let routes = overview::routes(routes);
     let routes = devices::routes(routes);
     let routes = readings::routes(routes);
+    let routes = twin::routes(routes);
     let routes = certificates::routes(routes);
     let routes = acts::routes(routes);
     let routes = batches::routes(routes);

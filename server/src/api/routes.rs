@@ -169,7 +169,7 @@ macro_rules! methods {
     };
 }
 
-methods!(get "GET", post "POST");
+methods!(get "GET", post "POST", put "PUT");
 
 impl Routes {
     /// None yet.

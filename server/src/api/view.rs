@@ -751,6 +751,38 @@ pub struct CommandResult {
     pub why: Option<String>,
 }
 
+/// A device's twin: `muster.device.twin/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Twin {
+    /// The schema's name.
+    pub schema: String,
+    /// The number on its label.
+    pub serial: String,
+    /// Whose.
+    pub tenant: String,
+    /// Its name on topics.
+    pub device_id: String,
+    /// The state it should be in, a JSON object; `null` when nobody has said.
+    pub desired: Option<serde_json::Value>,
+    /// Which version that is: one more each time it is set, 0 when it never was.
+    pub desired_version: u64,
+    /// Who set it.
+    pub desired_by: Option<String>,
+    /// When.
+    pub desired_at: Option<String>,
+    /// Whether this version stands where the device reads it, and is sent to it. `false`: it will, once the
+    /// device may talk.
+    pub published: bool,
+    /// What the device says its state is, where that is JSON; `null` when it said nothing, or something else.
+    pub reported: Option<serde_json::Value>,
+    /// The same octets, where they are no JSON.
+    pub reported_base64: Option<String>,
+    /// What they are, in the device's words.
+    pub reported_content_type: Option<String>,
+    /// When it said so.
+    pub reported_at: Option<String>,
+}
+
 /// A batch in a listing.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Batch {

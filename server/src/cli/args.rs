@@ -17,7 +17,7 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
   muster batch import B-0042.muster                     take in what a station has made
   muster device suspend MU-000118 --reason \"case 881\"   refuse it for now; its session ends
 
-device    list show import explain label command disconnect decommission, and the acts of a batch
+device    list show import explain twin label command disconnect decommission; acts as of a batch
 batch     list show import export verify suspend resume quarantine release revoke
 ca        list show crl trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
 cert      list show inspect issue revoke   session list show   token list create revoke
@@ -292,6 +292,8 @@ pub(super) enum Device {
     Label(Label),
     /// What a device's sensors said: least, greatest and last of each bucket
     Readings(Readings),
+    /// The state a device should be in, and what it says its state is
+    Twin(Twin),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -355,6 +357,18 @@ pub(super) struct Readings {
     /// Only this sensor
     #[arg(long, value_name = "NAME")]
     pub(super) sensor: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Twin {
+    /// SERIAL, or TENANT/SERIAL
+    pub(super) serial: String,
+    /// Set the state it should be in to this JSON object, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) set: Option<PathBuf>,
+    /// Only if that is still of this version, 0 for none yet
+    #[arg(long, value_name = "N", requires = "set")]
+    pub(super) if_version: Option<u64>,
 }
 
 /// A decision about devices.

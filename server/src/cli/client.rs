@@ -44,6 +44,16 @@ pub(super) struct Client {
     timeout: Duration,
 }
 
+/// What a request carries.
+#[derive(Debug, Clone, Copy, Default)]
+struct Content<'c> {
+    /// What `body` is; `None` without one.
+    media: Option<&'c str>,
+    /// The version that was seen of what is changed.
+    seen: Option<u64>,
+    body: &'c [u8],
+}
+
 impl Client {
     /// Reads the trusted authority and the token. Nothing is sent yet.
     pub(super) fn new(config: &Config) -> Result<Self, Problem> {
@@ -95,12 +105,12 @@ impl Client {
 
     /// GET; the answer as a document.
     pub(super) fn get(&self, path: &str) -> Result<Value, Problem> {
-        self.send(Method::GET, path, None, &[])
+        self.send(Method::GET, path, Content::default())
     }
 
     /// GET; the answer as octets.
     pub(super) fn get_raw(&self, path: &str) -> Result<Vec<u8>, Problem> {
-        self.exchange(&Method::GET, path, None, &[])
+        self.exchange(&Method::GET, path, Content::default())
     }
 
     /// Host and port.
@@ -132,17 +142,22 @@ impl Client {
 
     /// POST of a JSON document.
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Problem> {
-        self.send(Method::POST, path, Some("application/json"), body.to_string().as_bytes())
+        self.post_as(path, "application/json", body.to_string().as_bytes())
     }
 
     /// POST of what has a media type of its own.
     pub(super) fn post_as(&self, path: &str, content: &str, body: &[u8]) -> Result<Value, Problem> {
-        self.send(Method::POST, path, Some(content), body)
+        self.send(Method::POST, path, Content { media: Some(content), body, ..Content::default() })
     }
 
     /// POST of a file.
     pub(super) fn post_file(&self, path: &str, body: &[u8]) -> Result<Value, Problem> {
-        self.send(Method::POST, path, Some("application/octet-stream"), body)
+        self.post_as(path, "application/octet-stream", body)
+    }
+
+    /// PUT of a JSON document in its octets, where what it replaces is still of the version that was seen.
+    pub(super) fn put(&self, path: &str, seen: Option<u64>, body: &[u8]) -> Result<Value, Problem> {
+        self.send(Method::PUT, path, Content { media: Some("application/json"), seen, body })
     }
 
     /// GET; the answer as it comes, into a file.
@@ -197,8 +212,8 @@ impl Client {
         }))
     }
 
-    fn send(&self, method: Method, path: &str, content: Option<&str>, body: &[u8]) -> Result<Value, Problem> {
-        let octets = self.exchange(&method, path, content, body)?;
+    fn send(&self, method: Method, path: &str, content: Content<'_>) -> Result<Value, Problem> {
+        let octets = self.exchange(&method, path, content)?;
         serde_json::from_slice(&octets).map_err(|error| {
             Problem::new(Code::Fault)
                 .what("the server's answer is not the document it should be")
@@ -209,42 +224,33 @@ impl Client {
     }
 
     /// A request; one that the server finds too soon after others is sent again when it says.
-    fn exchange(
-        &self,
-        method: &Method,
-        path: &str,
-        content: Option<&str>,
-        body: &[u8],
-    ) -> Result<Vec<u8>, Problem> {
+    fn exchange(&self, method: &Method, path: &str, content: Content<'_>) -> Result<Vec<u8>, Problem> {
         for _ in 0..TOO_SOON {
-            match self.exchange_once(method, path, content, body) {
+            match self.exchange_once(method, path, content) {
                 Err(problem) if problem.retry_s.is_some_and(|s| s <= 2) => {
                     std::thread::sleep(Duration::from_secs(problem.retry_s.unwrap_or(1)));
                 }
                 other => return other,
             }
         }
-        self.exchange_once(method, path, content, body)
+        self.exchange_once(method, path, content)
     }
 
-    fn exchange_once(
-        &self,
-        method: &Method,
-        path: &str,
-        content: Option<&str>,
-        body: &[u8],
-    ) -> Result<Vec<u8>, Problem> {
+    fn exchange_once(&self, method: &Method, path: &str, content: Content<'_>) -> Result<Vec<u8>, Problem> {
         let url = format!("{}{path}", self.base);
         let mut request = Request::builder()
             .method(method)
             .uri(&url)
             .header("authorization", &self.authorization)
             .header("accept", format!("application/json, {MEDIA_TYPE}"));
-        if let Some(content) = content {
-            request = request.header("content-type", content);
+        if let Some(media) = content.media {
+            request = request.header("content-type", media);
+        }
+        if let Some(seen) = content.seen {
+            request = request.header("if-match", format!("\"{seen}\""));
         }
         let began = Instant::now();
-        let sent = match request.body(body) {
+        let sent = match request.body(content.body) {
             Ok(request) => self.agent.run(request),
             Err(error) => Err(error.into()),
         };

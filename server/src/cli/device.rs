@@ -13,7 +13,7 @@ use super::{
     readings,
     screen::{Screen, Style, Text},
     table::{self, About, Column},
-    watch, words,
+    twin, watch, words,
 };
 use crate::{
     api::{
@@ -46,6 +46,7 @@ pub(super) fn run(verb: Device, client: &Client, screen: &Screen) -> Result<Done
         Device::Command(command) => self::command(&command, client, screen),
         Device::Label(label) => self::label(&label, client, screen),
         Device::Readings(asked) => readings::run(&asked, client, screen),
+        Device::Twin(asked) => twin::run(&asked, client, screen),
     }
 }
 
@@ -343,6 +344,7 @@ fn happened(row: &view::AuditRow, detail: &DeviceDetail) -> String {
         ("first-connection", _) => return "first connection → active".to_owned(),
         ("command", _) => "command sent".to_owned(),
         ("disconnect", _) => "disconnected".to_owned(),
+        ("twin", _) => format!("desired state {} set", row.detail["version"]),
         (_, Ok(act)) => act.participle().to_owned(),
         (other, Err(_)) => other.to_owned(),
     };

@@ -40,6 +40,7 @@ mod session;
 mod table;
 mod token;
 mod tools;
+mod twin;
 mod watch;
 mod words;
 

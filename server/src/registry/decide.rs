@@ -16,6 +16,7 @@ use super::{
     error::RegistryError,
     now_ms,
     session::words,
+    twin,
     verdict::{CertificateStatus, DeviceKey},
 };
 
@@ -461,5 +462,6 @@ async fn remove_data(tx: &mut Connection, id: i64) -> Result<(), RegistryError> 
     sqlx::query("DELETE FROM newest WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM session WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM refusal WHERE device = $1").bind(id).execute(&mut *tx).await?;
+    twin::forget(&mut *tx, id).await?;
     continuity::forget(tx, id).await
 }

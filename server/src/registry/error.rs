@@ -73,6 +73,14 @@ pub enum RegistryError {
         /// The audit row of its last change.
         now: u64,
     },
+    /// The device is out of use for ever: nothing more is set for it.
+    #[error("device {serial} is out of use for ever")]
+    OutOfUse {
+        /// The device.
+        serial: SerialNumber,
+        /// M302 or M209: how it came to that.
+        code: Code,
+    },
     /// An act that needs a reason came without one.
     #[error("{0} needs a reason")]
     ReasonMissing(&'static str),
@@ -202,6 +210,7 @@ impl RegistryError {
             }
             Self::CertificateUnknown(_) => Code::CertificateUnknown,
             Self::Changed { .. } => Code::DeviceChanged,
+            Self::OutOfUse { code, .. } => *code,
             Self::ReasonMissing(_) => Code::ReasonMissing,
             Self::Ambiguous { .. } | Self::BatchAmbiguous { .. } | Self::Value { .. } => Code::UsageWrong,
             Self::Manifest { code, .. } => *code,

@@ -1,7 +1,7 @@
 //! Everything the registry knows of its fleet, line by line: what another program reads.
 //!
-//! A line is one JSON object with its `kind`: `station`, `batch`, `device`, `certificate`, `session`, `refusal`,
-//! `audit`, in this order. Names say what belongs together; ids of rows, tokens and keys are not in it. Each
+//! A line is one JSON object with its `kind`: `station`, `batch`, `device`, `certificate`, `twin`, `session`,
+//! `refusal`, `audit`, in this order. Names say what belongs together; ids of rows, tokens and keys are not in it. Each
 //! line is whole; what changes while an export runs may be in it as it was or as it is.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -88,6 +88,16 @@ const KINDS: &[Kind] = &[
                 AND (certificate.device, certificate.added_at_ms, certificate.not_after_s) > ($2, $3, $4)
               ORDER BY certificate.device, certificate.added_at_ms, certificate.not_after_s LIMIT $5",
         key: &[("k1", false), ("k2", false), ("k3", false)],
+        shared: false,
+    },
+    Kind {
+        name: "twin",
+        sql: "SELECT twin.device AS k1, device.tenant AS tenant, device.device_id AS device_id,
+                     device.serial AS serial, twin.desired AS desired, twin.version AS version,
+                     twin.author AS author, twin.at_ms AS at_ms
+              FROM twin JOIN device ON device.id = twin.device
+              WHERE ($1 = '' OR device.tenant = $1) AND twin.device > $2 ORDER BY twin.device LIMIT $3",
+        key: &[("k1", false)],
         shared: false,
     },
     Kind {
@@ -202,6 +212,9 @@ fn line(kind: &Kind, row: &Row) -> Result<Value, RegistryError> {
         let of = value.type_info();
         let value = match of.kind() {
             _ if value.is_null() || of.is_null() => Value::Null,
+            // A document of its own.
+            Of::Text if name == "desired" => serde_json::from_str(&row.try_get::<String, _>(at)?)
+                .map_err(|error| RegistryError::Damaged(format!("a desired state is no JSON: {error}")))?,
             Of::Text => row.try_get::<String, _>(at)?.into(),
             // What is not a certificate is a digest.
             Of::Blob if name == "certificate" => STANDARD.encode(row.try_get::<&[u8], _>(at)?).into(),

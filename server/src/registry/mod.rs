@@ -36,7 +36,7 @@
 //! | [`sizing`] | made-up fleets, to measure verdicts with |
 //! | [`listing`], `standing` | which devices there are, by what is kept in their rows for it |
 //! | [`query`], [`timeline`] | one device's page; what happened to it, a line each |
-//! | [`label`] | tags, groups and notes |
+//! | [`label`], [`twin`] | tags, groups and notes; the state a device should be in |
 //! | [`follow`] | what followers of facts are told |
 //! | [`idempotency`], [`jobs`] | requests that are asked twice; one act on many devices |
 //! | `load` | the file's word, into the verdicts |
@@ -104,6 +104,7 @@ pub mod station;
 mod tails;
 pub mod timeline;
 pub mod token;
+pub mod twin;
 pub mod verdict;
 
 #[cfg(test)]

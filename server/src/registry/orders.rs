@@ -1,5 +1,5 @@
-//! What an operator orders of a device without changing its state: a command, a disconnect. It is on the
-//! record before it is done.
+//! What an operator orders of a device without changing its state: a command, a disconnect, the state it
+//! should be in. It is on the record before it is done.
 
 use muster_shared::Generation;
 
@@ -21,6 +21,8 @@ pub enum Order {
     Command,
     /// Write on it: tags, groups, a note.
     Label,
+    /// Be in another state: its twin's desired half.
+    Twin,
 }
 
 impl Order {
@@ -31,6 +33,7 @@ impl Order {
             Self::Disconnect => "device.disconnect",
             Self::Command => "device.command",
             Self::Label => "device.label",
+            Self::Twin => "device.twin",
         }
     }
 }

@@ -269,6 +269,7 @@ fn decision((no, at_ms, actor, action, reason, detail): &Decision, closed: Optio
         (Some(act), _) => format!("{}{with} by {actor}", act.participle()),
         (None, "disconnect") => format!("disconnected by {actor}"),
         (None, "command") => format!("command sent by {actor}"),
+        (None, "twin") => format!("desired state {} set by {actor}", detail["version"]),
         (None, "label") => format!("labelled by {actor}{}", labelled(&detail)),
         (None, other) => format!("{other} by {actor}"),
     };

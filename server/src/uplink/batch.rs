@@ -269,15 +269,18 @@ fn named(message: &Message) -> Option<(DeviceKey, Boot, u64)> {
     }
 }
 
-/// Whether a service is told that the one device it speaks to has no room: so it learns of it, and nothing
-/// is lost silently. What is sent to many, or by the device itself, is stored all the same.
+/// Whether a service, or the server for the fleet, is told that the one device it speaks to has no room: so it
+/// learns of it, and nothing is lost silently. What is sent to many, or by the device itself, is stored all the
+/// same.
 fn is_asked_for(message: &Message, key: &SessionKey) -> bool {
-    let (Publisher::Service { .. }, SessionKey::Device { tenant, device_id }) = (&message.publisher, key)
-    else {
-        return false;
+    let SessionKey::Device { tenant, device_id } = key else { return false };
+    let told = match &message.publisher {
+        Publisher::Service { .. } => true,
+        Publisher::Server { .. } => message.is_to_device(),
+        Publisher::Device { .. } => false,
     };
     let own = format!("{tenant}/{device_id}/");
-    message.qos > 0 && message.topic.starts_with(own.as_bytes())
+    told && message.qos > 0 && message.topic.starts_with(own.as_bytes())
 }
 
 fn apply_own(message: &Message, state: &mut State, delta: &mut Delta) {

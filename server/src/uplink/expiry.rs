@@ -1,17 +1,31 @@
-//! When a message's time is over, as its properties say. Pure.
+//! What a message's properties say of it: when its time is over, and what its payload is. Pure.
 
 /// Message Expiry Interval (MQTT 5.0 §3.3.2.3.3).
 const MESSAGE_EXPIRY: u8 = 0x02;
+/// Content Type (MQTT 5.0 §3.3.2.3.9).
+const CONTENT_TYPE: u8 = 0x03;
 
 /// When a message's time is over, Unix milliseconds: its expiry interval after it was received. `None` when
 /// it says nothing of it. Properties that are not well-formed end where they are not.
 pub(super) fn expires_ms(properties: &[u8], received_ms: u64) -> Option<u64> {
+    let seconds = u32::from_be_bytes(find(properties, MESSAGE_EXPIRY)?.first_chunk().copied()?);
+    Some(received_ms.saturating_add(u64::from(seconds) * 1000))
+}
+
+/// What the payload is, in its publisher's words; `None` when it says nothing of it.
+pub(super) fn content_type(properties: &[u8]) -> Option<&str> {
+    let value = find(properties, CONTENT_TYPE)?;
+    let len = u16::from_be_bytes(value.first_chunk().copied()?);
+    std::str::from_utf8(value.get(2..2 + usize::from(len))?).ok()
+}
+
+/// The octets from the value of the first property of this kind on.
+fn find(properties: &[u8], wanted: u8) -> Option<&[u8]> {
     let mut rest = properties;
     loop {
         let (id, value) = rest.split_first()?;
-        if *id == MESSAGE_EXPIRY {
-            let seconds = u32::from_be_bytes(value.first_chunk().copied()?);
-            return Some(received_ms.saturating_add(u64::from(seconds) * 1000));
+        if *id == wanted {
+            return Some(value);
         }
         rest = value.get(length(*id, value)?..)?;
     }
@@ -26,6 +40,7 @@ fn length(id: u8, value: &[u8]) -> Option<usize> {
     match id {
         // Payload Format Indicator.
         0x01 => Some(1),
+        MESSAGE_EXPIRY => Some(4),
         // Content Type, Response Topic, Correlation Data.
         0x03 | 0x08 | 0x09 => text(0),
         // Subscription Identifier.
@@ -69,10 +84,22 @@ mod tests {
         assert_eq!(expires_ms(b"\x02\x00\x00\x00", 7), None);
     }
 
+    #[test]
+    fn what_the_payload_is_stands_behind_other_properties_too() {
+        for before in [&b""[..], b"\x02\x00\x00\x00\x01", b"\x26\x00\x01a\x00\x02\x02\x03\x01\x01"] {
+            assert_eq!(content_type(before), None, "{before:x?}");
+            let with = [before, b"\x03\x00\x04a/\xc3\xa9\x01\x00"].concat();
+            assert_eq!(content_type(&with), Some("a/é"), "{before:x?}");
+        }
+        assert_eq!(content_type(b"\x03\x00\x05abcd"), None);
+        assert_eq!(content_type(b"\x03\x00\x01\xff"), None);
+    }
+
     proptest! {
         #[test]
         fn any_octets_are_read(octets in prop::collection::vec(any::<u8>(), 0..60)) {
             let _ = expires_ms(&octets, 1);
+            let _ = content_type(&octets);
         }
     }
 }

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use muster_shared::{CertificateId, Code, DeviceId, Tenant, telemetry::Boot};
+use muster_shared::{
+    CertificateId, Code, DeviceId, Tenant,
+    telemetry::Boot,
+    topic::{Direction, Topic},
+};
 
-use super::{Change, SegmentError, segment};
+use super::{Change, SegmentError, expiry, segment};
 use crate::registry::{DeviceKey, DeviceName, KeyId};
 
 /// Where a message stands in this node's log: dense, from 1.
@@ -34,8 +38,9 @@ pub enum Publisher {
         /// that is known any more.
         shown: Option<Arc<Shown>>,
     },
-    /// The server, about a device or in its place: its presence, or a will that was held back. The presence
-    /// is stored whatever the device's state; anything else only while the device may talk.
+    /// The server, about a device, to it or in its place: its presence, what the fleet wants of it, or a will
+    /// that was held back. The presence is stored whatever the device's state; anything else only while the
+    /// device may talk.
     Server {
         /// Which device.
         device: DeviceKey,
@@ -74,6 +79,15 @@ pub struct Message {
     /// What becomes durable in the same commit: the packet id of a QoS 2 message, in its session's state. Of
     /// a message that is refused, nothing does.
     pub state: Option<Box<Change>>,
+}
+
+impl Message {
+    /// Whether it is on a topic on which the fleet, and nobody else, speaks to one device.
+    #[must_use]
+    pub fn is_to_device(&self) -> bool {
+        let parsed = std::str::from_utf8(&self.topic).ok().and_then(|topic| Topic::parse(topic).ok());
+        matches!(parsed, Some(Topic::Device { kind, .. }) if kind.direction() == Direction::Downlink)
+    }
 }
 
 /// What became of a message, or of a change.
@@ -146,6 +160,12 @@ impl StoredMessage {
             StoredPublisher::Device { tenant, device_id } => Some((tenant, device_id)),
             StoredPublisher::Service { .. } | StoredPublisher::Server { .. } => None,
         }
+    }
+
+    /// What its payload is, in its publisher's words (MQTT 5.0 §3.3.2.3.9); `None`: it did not say.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        expiry::content_type(&self.properties)
     }
 
     /// Did the device of this name send it?

@@ -40,7 +40,7 @@
 //! | `queues` | pure: what waits for each saved session, and the drop policy |
 //! | `owners` | pure: who has how much retained, and what ends when |
 //! | `retained` | what is retained, for who subscribes |
-//! | `delta`, `bounds`, `expiry` | a commit's net changes; how much may be kept; when a message is over |
+//! | `delta`, `bounds`, `expiry` | a commit's net changes; how much may be kept; what properties say |
 //! | `segment` | the format of a row: writer and reader together |
 //! | [`reader`] | reading from a cursor; one session |
 //! | [`history`] | what sensors said over the last days, for charts: a reader of the log |

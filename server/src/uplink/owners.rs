@@ -44,12 +44,21 @@ pub(super) fn is_presence(topic: &str) -> bool {
     topic.split('/').skip(2).eq(["presence"])
 }
 
+/// Whether the topic on which a device reads the state it should be in.
+fn is_desired(topic: &str) -> bool {
+    topic.split('/').skip(2).eq(["twin", "desired"])
+}
+
 /// Whose bound a retained message counts against. What the server publishes in a device's place is the
-/// device's; what it says of the device is nobody's, one a device, and never refused.
+/// device's; what it says of the device is nobody's, one a device, and never refused. What an operator wants of
+/// the device is its twin's, beside the device's own: a device that has filled its room still gets it.
 pub(super) fn owner(topic: &str, message: &StoredMessage) -> Option<Arc<str>> {
     match &message.publisher {
         StoredPublisher::Service { name, .. } => Some(format!("s/{name}").into()),
         StoredPublisher::Server { .. } if is_presence(topic) => None,
+        StoredPublisher::Server { tenant, device_id } if is_desired(topic) => {
+            Some(format!("t/{tenant}/{device_id}").into())
+        }
         StoredPublisher::Device { tenant, device_id } | StoredPublisher::Server { tenant, device_id } => {
             Some(format!("d/{tenant}/{device_id}").into())
         }

@@ -72,6 +72,14 @@ struct Reading {
     at: When,
 }
 
+/// A half of the twin: what is said of it, when, and its document as text.
+struct Half {
+    name: &'static str,
+    said: String,
+    at: When,
+    text: String,
+}
+
 struct Live {
     since: When,
     address: String,
@@ -146,6 +154,7 @@ struct Device {
     certificates: Vec<Certificate>,
     sessions: Vec<Session>,
     readings: Vec<Reading>,
+    twin: Vec<Half>,
     live: Option<Live>,
     refused: Option<String>,
     json: String,
@@ -171,18 +180,46 @@ pub(super) async fn show(
         "online" => live(&api, &detail.device).await?,
         _ => None,
     };
-    let lines = match asked.tab.as_deref() {
+    let (lines, twin) = match asked.tab.as_deref() {
         None | Some("") => {
             let after = asked.after.as_ref().map(|after| format!("&after={}", encoded(after)));
-            api.get(&format!("{path}/timeline?limit={LINES}{}", after.unwrap_or_default())).await?
+            let lines = format!("{path}/timeline?limit={LINES}{}", after.unwrap_or_default());
+            (api.get(&lines).await?, halves(&api.get(&format!("{path}/twin")).await?))
         }
-        _ => view::Page::new("event", Vec::new(), None, None),
+        _ => (view::Page::new("event", Vec::new(), None, None), Vec::new()),
     };
     let json = match asked.tab.as_deref() {
         Some("json") => serde_json::to_string_pretty(&document).unwrap_or_default(),
         _ => String::new(),
     };
-    Ok(page(&render(&status, &detail, &asked, (live, lines), json, done)))
+    let rendered = render(&status, &detail, &asked, (live, lines), json, done);
+    Ok(page(&Device { twin, ..rendered }))
+}
+
+/// The halves of a twin that there are.
+fn halves(twin: &view::Twin) -> Vec<Half> {
+    let text = |document: &Value| serde_json::to_string_pretty(document).unwrap_or_default();
+    let mut halves = Vec::new();
+    if let (Some(document), Some(at)) = (&twin.desired, &twin.desired_at) {
+        let by = twin.desired_by.as_deref().unwrap_or_default();
+        let waits = if twin.published { "" } else { ", not on its topic yet" };
+        halves.push(Half {
+            name: "Desired",
+            said: format!("version {}, by {by}{waits}", twin.desired_version),
+            at: When::ago(at),
+            text: text(document),
+        });
+    }
+    if let Some(at) = &twin.reported_at {
+        let coded = twin.reported_base64.clone();
+        halves.push(Half {
+            name: "Reported",
+            said: if coded.is_some() { "no JSON, in base64".to_owned() } else { String::new() },
+            at: When::ago(at),
+            text: coded.unwrap_or_else(|| twin.reported.as_ref().map(text).unwrap_or_default()),
+        });
+    }
+    halves
 }
 
 /// Its live session's figures.
@@ -234,6 +271,7 @@ fn render(
         certificates: detail.certificates.iter().map(certificate).collect(),
         sessions: detail.sessions.iter().map(session).collect(),
         readings: detail.readings.iter().map(reading).collect(),
+        twin: Vec::new(),
         refused: (device.refused_24h > 0).then(|| refused(device)),
         live,
         tab,

@@ -54,6 +54,7 @@ pub(super) fn decision(row: &view::AuditRow) -> Event {
         ("device", "decommission") => ("decommissioned", format!("decommissioned by {by}")),
         ("device", "disconnect") => ("manufactured", format!("disconnected by {by}")),
         ("device", "command") => ("manufactured", format!("command sent by {by}")),
+        ("device", "twin") => ("manufactured", format!("desired state {} set by {by}", number("version"))),
         ("batch", "import") => {
             let registered = number("registered");
             ("registered", format!("manifest {target} imported by {by}: {registered} registered"))

@@ -1,7 +1,7 @@
 //! From the uplink log to devices: which sessions a message is for, before its commit and after it.
 //!
-//! A message reaches a device when a service publishes it on one of the device's topics or on `~all`, or the
-//! device itself on its `app/`. A durable session that wants it at QoS 1 or 2 has it in its queue with the
+//! A message reaches a device when a service publishes it on one of the device's topics or on `~all`, the server
+//! on a topic the fleet speaks to the device on, or the device itself on its `app/`. A durable session that wants it at QoS 1 or 2 has it in its queue with the
 //! commit; a session that ends with its connection, and a message at QoS 0, go to whoever is connected.
 
 use std::{
@@ -103,7 +103,9 @@ impl Downlinks for Sessions {
             }
             Publisher::Device { device, .. } => Some(*device),
             Publisher::Service { .. } => None,
-            Publisher::Server { .. } => return false,
+            // A device's presence, and a will that was held back, are for services alone.
+            Publisher::Server { .. } if !message.is_to_device() => return false,
+            Publisher::Server { .. } => None,
         };
         let Some(audience) = self.audience(&message.topic) else { return false };
         let Ok(topic) = std::str::from_utf8(&message.topic) else { return false };

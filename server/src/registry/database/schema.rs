@@ -35,6 +35,7 @@ pub(crate) const PAIRS: &[Pair] = &[
     pair!(40, "0040_holder"),
     pair!(50, "0050_overview"),
     pair!(51, "0051_start"),
+    pair!(60, "0060_twin"),
 ];
 
 /// Brings the schema up to date. Refuses one that a newer program has upgraded.

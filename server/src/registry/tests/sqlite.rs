@@ -22,3 +22,5 @@ mod import;
 mod newest;
 #[path = "operators.rs"]
 mod operators;
+#[path = "twin.rs"]
+mod twin;

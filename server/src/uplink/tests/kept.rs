@@ -310,8 +310,11 @@ async fn a_full_queue_lets_go_of_what_is_over_then_of_qos_0_and_then_refuses() {
     let news = message(service(), "acme/~all/app/x", "h");
     let own = message(device(0), "acme/MU-0/app/x", "i");
     let held = message(server(0), "acme/MU-0/app/x", "j");
-    let plan = rig.plan(&[item(news), item(own), item(held)], 1000);
-    assert_eq!(plan.outcomes, stored(7..10));
+    // What the fleet wants of it is not lost silently either.
+    let wanted = message(server(0), "acme/MU-0/twin/desired", "k");
+    let plan = rig.plan(&[item(news), item(own), item(held), item(wanted)], 1000);
+    assert_eq!(plan.outcomes[..3], stored(7..10));
+    assert_eq!(plan.outcomes[3], Outcome::Refused(Code::QueueFull));
     assert!(plan.addressed.iter().all(|addressed| addressed.missed == [device_key(0)]));
     rig.commit(plan, 1000).await.unwrap();
     let (_, queue) = &rig.picture().await.sessions[&device_key(0)];

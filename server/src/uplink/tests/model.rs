@@ -169,7 +169,12 @@ impl Model {
 
     fn has_room(&self, message: &Message, topic: &str, now: u64) -> Result<(), Code> {
         let to = addressees(topic);
-        if let (Publisher::Service { .. }, [only], true) = (&message.publisher, &to[..], message.qos > 0)
+        let told = match &message.publisher {
+            Publisher::Service { .. } => true,
+            Publisher::Server { .. } => topic.ends_with("/twin/desired"),
+            Publisher::Device { .. } => false,
+        };
+        if let (true, [only], true) = (told, &to[..], message.qos > 0)
             && topic.starts_with(&format!("acme/MU-{only}/"))
             && let Some((_, queue)) = self.sessions.get(&device_key(*only))
             && make_room(queue, size(message), now).is_none()
@@ -240,6 +245,10 @@ fn kept(message: &Message, topic: &str, position: Position) -> Kept {
     let owner = match &message.publisher {
         Publisher::Service { name, .. } => Some(name.to_string()),
         Publisher::Server { .. } if topic.ends_with("/presence") => None,
+        // Beside what the device has retained itself.
+        Publisher::Server { device } if topic.ends_with("/twin/desired") => {
+            Some(format!("twin MU-{}", device.0))
+        }
         other => device_of(other).map(|n| format!("MU-{n}")),
     };
     let size = topic.len() + size(message);
