@@ -4,119 +4,30 @@
 
 mod rig;
 
-use std::{
-    sync::{Arc, mpsc},
-    thread,
-    time::{Duration, Instant},
-};
-
 use muster_pki::testing::Credential;
 use rig::{
     Server,
+    device::Device,
     http::{Answer, Http},
     run_with,
 };
-use rumqttc::{Transport, v5};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
-use v5::mqttbytes::{
-    QoS,
-    v5::{ConnectReturnCode, Packet, Publish, PublishProperties},
-};
 
 const TWIN: &str = "/v1/devices/MU-000001/twin";
 const DESIRED: &str = "acme/MU-000001/twin/desired";
 const REPORTED: &str = "acme/MU-000001/twin/reported";
+const ITS_OWN: &str = "acme/MU-000001/#";
 
-/// A device's end.
-struct Device {
-    client: v5::Client,
-    packets: mpsc::Receiver<Packet>,
-}
-
-impl Device {
-    fn connect(server: &Server, credential: &Credential) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(server.place().hierarchy.broker.certificate().der().to_vec().into()).unwrap();
-        let chain: Vec<CertificateDer<'static>> =
-            credential.chain.iter().map(|der| der.clone().into()).collect();
-        let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(credential.key_pkcs8()).into();
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .unwrap();
-        let id = credential.identity().device_id.to_string();
-        let mut options = v5::MqttOptions::new(id, "localhost", server.mqtt_port);
-        options.set_keep_alive(Duration::from_secs(30));
-        options
-            .set_transport(Transport::tls_with_config(rumqttc::TlsConfiguration::Rustls(Arc::new(config))));
-        let (client, mut connection) = v5::Client::new(options, 16);
-        let (tell, packets) = mpsc::channel();
-        thread::spawn(move || {
-            for event in connection.iter() {
-                // The first failure ends it: a client that reconnects by itself would hide what happened.
-                let Ok(event) = event else { return };
-                if let v5::Event::Incoming(packet) = event
-                    && tell.send(packet).is_err()
-                {
-                    return;
-                }
-            }
-        });
-        let device = Self { client, packets };
-        device.until(|packet| {
-            matches!(packet, Packet::ConnAck(ack) if ack.code == ConnectReturnCode::Success).then_some(())
-        });
-        device
-    }
-
-    /// The next packet that `pick` takes; what comes before is passed over.
-    #[track_caller]
-    fn until<T>(&self, pick: impl Fn(&Packet) -> Option<T>) -> T {
-        let end = Instant::now() + rig::LIMIT;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let packet = self.packets.recv_timeout(left).expect("a packet within the limit");
-            if let Some(picked) = pick(&packet) {
-                return picked;
-            }
-        }
-    }
-
-    fn subscribed(self) -> Self {
-        self.client.subscribe("acme/MU-000001/#", QoS::AtLeastOnce).unwrap();
-        self.until(|packet| matches!(packet, Packet::SubAck(_)).then_some(()));
-        self
-    }
-
-    /// The next desired state: document, and version as its property says.
-    #[track_caller]
-    fn desired(&self) -> (Value, String, bool) {
-        let publish = self.until(|packet| match packet {
-            Packet::Publish(publish) => Some(publish.clone()),
-            _ => None,
-        });
-        let Publish { topic, payload, retain, properties, .. } = publish;
-        let properties = properties.unwrap();
-        assert_eq!(
-            (&*topic, properties.content_type.as_deref()),
-            (DESIRED.as_bytes(), Some("application/json"))
-        );
-        let (name, version) = properties.user_properties[0].clone();
-        assert_eq!(name, "version");
-        (serde_json::from_slice(&payload).unwrap(), version, retain)
-    }
-
-    fn report(&self, payload: &str, content: Option<&str>) {
-        let properties =
-            PublishProperties { content_type: content.map(str::to_owned), ..PublishProperties::default() };
-        let payload = payload.as_bytes().to_vec();
-        self.client.publish_with_properties(REPORTED, QoS::AtLeastOnce, true, payload, properties).unwrap();
-        self.until(|packet| matches!(packet, Packet::PubAck(_)).then_some(()));
-    }
+/// The next desired state a device gets: document, version as its property says, and whether it was retained.
+#[track_caller]
+fn desired(device: &Device) -> (Value, String, bool) {
+    let message = device.message();
+    let properties = message.properties.unwrap();
+    let content = properties.content_type.as_deref();
+    assert_eq!((&*message.topic, content), (DESIRED.as_bytes(), Some("application/json")));
+    let (name, version) = properties.user_properties[0].clone();
+    assert_eq!(name, "version");
+    (serde_json::from_slice(&message.payload).unwrap(), version, message.retain)
 }
 
 fn put(http: &Http, headers: &str, document: &[u8]) -> Answer {
@@ -171,33 +82,34 @@ fn what_is_asked_wrongly_sets_nothing(server: &Server, http: &Http) -> u64 {
 }
 
 fn a_live_device_gets_it_and_one_that_comes_later_too(server: &Server, http: &Http, credential: &Credential) {
-    let live = Device::connect(server, credential).subscribed();
+    let live = Device::connect(server, credential).subscribed(ITS_OWN);
     let key = "idempotency-key: \"twin-1\"\r\nif-match: \"0\"\r\n";
     let set = put(http, key, b"{\"period_s\": 30}");
     assert_eq!(set.header("etag"), Some("\"1\""));
     let set = set.is(200);
     assert_eq!((&set["desired_version"], &set["published"]), (&json!(1), &json!(true)));
     assert_eq!(set["desired_by"], "admin");
-    assert_eq!(live.desired(), (json!({ "period_s": 30 }), "1".to_owned(), false));
+    assert_eq!(desired(&live), (json!({ "period_s": 30 }), "1".to_owned(), false));
     // The same request again is answered and does nothing; another of an old version says what there is.
     assert_eq!(put(http, key, b"{\"period_s\": 30}").is(200), set);
     let stale = put(http, "if-match: \"0\"\r\n", b"{}").refused(412, "M532");
     assert!(stale["why"].as_str().unwrap().starts_with("it is at version 1 now, set by admin"), "{stale}");
     put(http, "if-match: \"1\"\r\n", b"{\"period_s\": 60}").is(200);
-    assert_eq!(live.desired().1, "2");
-    live.client.disconnect().unwrap();
+    assert_eq!(desired(&live).1, "2");
+    live.leave();
     // Suspended, it is set all the same, and on its topic when the device may talk again.
     server.muster(&["device", "suspend", "MU-000001", "--reason", "case 881"]).exits(0);
     let set = put(http, "", b"{\"period_s\": 90}").is(200);
     assert_eq!((&set["desired_version"], &set["published"]), (&json!(3), &json!(false)));
     server.muster(&["device", "resume", "MU-000001", "--reason", "case 881"]).exits(0);
-    let back = Device::connect(server, credential).subscribed();
-    assert_eq!(back.desired(), (json!({ "period_s": 90 }), "3".to_owned(), true));
+    let back = Device::connect(server, credential).subscribed(ITS_OWN);
+    assert_eq!(desired(&back), (json!({ "period_s": 90 }), "3".to_owned(), true));
 }
 
 fn what_the_device_reports_is_shown(server: &Server, http: &Http, credential: &Credential) {
     let device = Device::connect(server, credential);
-    device.report("{\"firmware\":\"1.4.2\",\"period_s\":90,\"note\":\"<b>x</b>\"}", Some("application/json"));
+    let said = b"{\"firmware\":\"1.4.2\",\"period_s\":90,\"note\":\"<b>x</b>\"}";
+    device.publish(REPORTED, true, said, Some("application/json"));
     let shown = http.get(TWIN).is(200);
     assert_eq!(shown["reported"], json!({ "firmware": "1.4.2", "period_s": 90, "note": "<b>x</b>" }));
     assert_eq!(
@@ -206,7 +118,7 @@ fn what_the_device_reports_is_shown(server: &Server, http: &Http, credential: &C
     );
     assert!(shown["reported_at"].is_string());
     the_page_escapes(http);
-    device.report("not JSON", Some("text/plain"));
+    device.publish(REPORTED, true, b"not JSON", Some("text/plain"));
     let shown = http.get(TWIN).is(200);
     assert_eq!((&shown["reported"], &shown["reported_base64"]), (&json!(null), &json!("bm90IEpTT04=")));
     assert_eq!(shown["reported_content_type"], "text/plain");

@@ -1,18 +1,12 @@
-//! What is done to a device: decisions, disconnect, command.
+//! What is done to a device: decisions, disconnect.
 
 use std::time::Duration;
 
 use axum::{Json, extract::State, http::HeaderMap};
-use base64::Engine as _;
-use bytes::Bytes;
-use muster_shared::{
-    Code,
-    topic::{Kind, Topic},
-};
+use muster_shared::Code;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     Document, Doors, Path,
@@ -23,7 +17,6 @@ use super::{
     time, view,
 };
 use crate::{
-    edge::{DeliverError, Delivered, Downlink},
     registry::{
         Act, Actor, Aim, DeviceName, DeviceState, DisconnectReason, Order, Reason, RegistryError, Target,
         now_ms,
@@ -34,8 +27,6 @@ use crate::{
 /// How long an answer waits for the sockets to close. The decision stands either way, and nothing is
 /// accepted any more; what is late is reported as not yet enforced.
 pub(super) const CLOSE_WAIT: Duration = Duration::from_secs(3);
-/// How long a command waits for the device's acknowledgement.
-const COMMAND_WAIT: Duration = Duration::from_secs(10);
 /// The MQTT 5 reason code of a DISCONNECT that an operator caused (§3.14.2.1).
 pub(super) const ADMINISTRATIVE_ACTION: u8 = 0x98;
 
@@ -44,31 +35,16 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let refuses =
         [Code::DeviceUnknown, Code::TransitionNotAllowed, Code::ReasonMissing, Code::ConfirmationMissing];
     let words = Act::ALL.iter().filter(|act| offered(**act)).map(|act| act.as_str());
-    routes
-        .post(
-            "/v1/devices/{serial}/{act}",
-            act,
-            About::new("Decide about a device, or disconnect it")
-                .words("act", words.chain(["disconnect"]))
-                .takes::<Posted>()
-                .answers::<view::Decision>("decision")
-                .versioned()
-                .refuses(refuses),
-        )
-        .post(
-            "/v1/devices/{serial}/command",
-            send,
-            About::new("Send a command to a device's live session")
-                .takes::<PostedCommand>()
-                .answers::<view::CommandResult>("command")
-                .refuses([
-                    Code::DeviceUnknown,
-                    Code::DeviceSuspended,
-                    Code::DeviceQuarantined,
-                    Code::CertificateRevoked,
-                    Code::DeviceDecommissioned,
-                ]),
-        )
+    routes.post(
+        "/v1/devices/{serial}/{act}",
+        act,
+        About::new("Decide about a device, or disconnect it")
+            .words("act", words.chain(["disconnect"]))
+            .takes::<Posted>()
+            .answers::<view::Decision>("decision")
+            .versioned()
+            .refuses(refuses),
+    )
 }
 
 /// What a decision is posted with.
@@ -78,15 +54,6 @@ pub(super) struct Posted {
     reason: Option<String>,
     reason_code: Option<String>,
     confirm: Option<String>,
-}
-
-/// What a command is posted with: one of the two payloads.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PostedCommand {
-    reason: Option<String>,
-    payload: Option<String>,
-    payload_base64: Option<String>,
 }
 
 /// What an operator may ask for by name.
@@ -285,75 +252,4 @@ async fn disconnect(
         decision.mqtt_reason = Some(ADMINISTRATIVE_ACTION);
     }
     Ok(decision)
-}
-
-pub(super) async fn send(
-    caller: Caller,
-    State(doors): State<Doors>,
-    Path(serial): Path<String>,
-    Document(posted): Document<PostedCommand>,
-) -> Result<Json<view::CommandResult>, Problem> {
-    let target = seen(&caller, &serial)?;
-    let actor = caller.may(Need::Decide)?;
-    Ok(Json(command(&doors, actor, &target, &posted).await?))
-}
-
-/// Publishes on `command/{id}/request` to the live session, and says whether the device has it.
-async fn command(
-    doors: &Doors,
-    actor: &Actor,
-    target: &Target,
-    posted: &PostedCommand,
-) -> Result<view::CommandResult, Problem> {
-    let payload = match (&posted.payload, &posted.payload_base64) {
-        (Some(text), None) => Bytes::from(text.clone().into_bytes()),
-        (None, Some(coded)) => {
-            let octets = base64::engine::general_purpose::STANDARD.decode(coded);
-            octets.map(Bytes::from).map_err(|error| {
-                Problem::new(Code::UsageWrong).what("payload_base64 is not base64").because(error.to_string())
-            })?
-        }
-        _ => {
-            return Err(Problem::new(Code::UsageWrong)
-                .what("a command has exactly one of payload and payload_base64"));
-        }
-    };
-    let detail = doors.registry.device(target).await.map_err(|error| refused(error, target))?;
-    if let Some(code) = detail.row.state.refusal() {
-        let what = format!("device {} is {}", target.serial, detail.row.state);
-        return Err(Problem::new(code).what(what).serial(target.serial.as_str()));
-    }
-    let command_id = super::request_id();
-    let topic = topic(&doors.registry.verdicts().name(detail.row.key), &command_id)?;
-    // The record names the payload by its digest: what was sent can be proved, and is not kept.
-    let digest = hex::encode(Sha256::digest(&payload));
-    let record = json!({ "command_id": command_id, "payload_sha256": digest });
-    let reason = posted.reason.as_deref().unwrap_or_default();
-    let recorded = doors.registry.order(actor, target, Order::Command, reason, record).await;
-    recorded.map_err(|error| refused(error, target))?;
-    let message = Downlink::direct(topic.as_str().into(), payload, 1);
-    let sent = doors.roster.deliver(detail.row.key, message);
-    let (outcome, why) = match tokio::time::timeout(COMMAND_WAIT, sent).await {
-        Ok(Ok(Delivered::Acknowledged)) => ("acknowledged", None),
-        Ok(Ok(Delivered::Sent)) => ("sent", None),
-        Ok(Err(error @ DeliverError::Ended)) => ("unknown", Some(error.to_string())),
-        Ok(Err(error)) => ("refused", Some(error.to_string())),
-        Err(_) => ("unknown", Some("the device has not acknowledged it in time".to_owned())),
-    };
-    Ok(view::CommandResult {
-        schema: "muster.command/1".to_owned(),
-        command_id,
-        topic,
-        outcome: outcome.to_owned(),
-        delivered: matches!(outcome, "acknowledged" | "sent"),
-        why,
-    })
-}
-
-fn topic(name: &DeviceName, command_id: &str) -> Result<String, Problem> {
-    let topic = Topic::of(&name.tenant, &name.device_id, Kind::CommandRequest { id: command_id });
-    topic
-        .text()
-        .map(|text| text.to_string())
-        .map_err(|error| Problem::new(Code::Fault).because(error.to_string()))
 }

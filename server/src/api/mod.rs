@@ -9,7 +9,7 @@
 //! | `auth`, [`attempts`], `login` | who asks, and whether their role covers it; failed tries; getting in |
 //! | `routes`, [`openapi`] | the one list of routes; the document made of it |
 //! | `page` | the web page: a client of these routes |
-//! | `devices`, `acts`, `groups`, `readings`, `twin`, `batches`, [`certificates`], [`audit`],
+//! | `devices`, `acts`, `commands`, `groups`, `readings`, `twin`, `batches`, [`certificates`], [`audit`],
 //! `operators`, `tokens`, `status`, [`config`] | the routes |
 //! | `status_list` | the signed status list |
 //! | `stream`, [`jobs`], `explain`, `health` | what happens, told; one act on many; why, and why not; how it is |
@@ -41,6 +41,7 @@ mod auth;
 mod backup;
 mod batches;
 pub mod certificates;
+mod commands;
 pub mod config;
 mod devices;
 pub mod error;
@@ -179,6 +180,7 @@ fn described(routes: Routes) -> Routes {
     let routes = twin::routes(routes);
     let routes = certificates::routes(routes);
     let routes = acts::routes(routes);
+    let routes = commands::routes(routes);
     let routes = batches::routes(routes);
     let routes = groups::routes(routes);
     let routes = audit::routes(routes);

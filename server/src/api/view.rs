@@ -743,12 +743,52 @@ pub struct CommandResult {
     pub command_id: String,
     /// Where it was published.
     pub topic: String,
-    /// `acknowledged`: the device has it. `unknown`: the session ended first. `refused`: the device said no.
+    /// `acknowledged`: the device has it. `sent`: it is on its way, unacknowledged. `queued`: it waits in the
+    /// session of a device that is away. `unknown`: the session ended first. `refused`: nobody took it.
     pub outcome: String,
     /// Whether the device has it.
     pub delivered: bool,
     /// What stood in the way.
     pub why: Option<String>,
+}
+
+/// A command that was sent to a device.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Command {
+    /// Its name, in its topic.
+    pub command_id: String,
+    /// When it was sent.
+    pub at: String,
+    /// By whom.
+    pub by: String,
+    /// `sent`, `delivered`, `queued`, `unknown`, `refused` or `answered`.
+    pub state: String,
+    /// What stood in the way.
+    pub why: Option<String>,
+    /// What was sent, where that is text.
+    pub request: Option<String>,
+    /// The same octets.
+    pub request_base64: String,
+    /// What the device answered, where that is text; `null` when it has not.
+    pub response: Option<String>,
+    /// The same octets: the first 4096 of them.
+    pub response_base64: Option<String>,
+    /// How many there were in all.
+    pub response_octets: Option<u64>,
+    /// What they are, in the device's words.
+    pub response_content_type: Option<String>,
+    /// When it answered.
+    pub answered_at: Option<String>,
+}
+
+/// One command: `muster.device.command/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct CommandShown {
+    /// The schema's name.
+    pub schema: String,
+    /// What the listing shows.
+    #[serde(flatten)]
+    pub command: Command,
 }
 
 /// A device's twin: `muster.device.twin/1`.

@@ -286,8 +286,10 @@ pub(super) enum Device {
     Decommission(Revoke),
     /// End sessions now; the devices may come back
     Disconnect(Decide),
-    /// Send a command to a device's live session
+    /// Send a command to a device's session, live or away
     Command(Command),
+    /// Commands sent to a device, newest first, and what it answered
+    Commands(Commands),
     /// Write on devices: tags and groups to find them by, and a note
     Label(Label),
     /// What a device's sensors said: least, greatest and last of each bucket
@@ -407,6 +409,21 @@ pub(super) struct Command {
     pub(super) serial: String,
     /// What to send, or - for standard input
     pub(super) payload: String,
+    /// Stay until the device has answered, so many seconds at most
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) wait: Option<u64>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Commands {
+    /// SERIAL, or TENANT/SERIAL
+    pub(super) serial: String,
+    /// Most lines
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) limit: u32,
+    /// Begin after this cursor
+    #[arg(long, value_name = "CURSOR")]
+    pub(super) after: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,16 +1,14 @@
 //! `muster device …`
 
-use std::io::Read as _;
-
 use muster_shared::Code;
 use serde_json::{Value, json};
 
 use super::{
     Done,
-    args::{Command, Device, DeviceList, Label, Revoke},
+    args::{Device, DeviceList, Label, Revoke},
     bulk,
     client::{Client, read},
-    readings,
+    commands, readings,
     screen::{Screen, Style, Text},
     table::{self, About, Column},
     twin, watch, words,
@@ -18,7 +16,7 @@ use super::{
 use crate::{
     api::{
         error::Problem,
-        view::{self, CommandResult, DeviceDetail, Page},
+        view::{self, DeviceDetail, Page},
     },
     registry::{Act, Filter, timeline::Mark},
 };
@@ -27,8 +25,6 @@ use crate::{
 const TIMELINE: u32 = 100;
 /// Lines asked for at a time.
 const PAGE: u32 = 500;
-/// Largest payload of a command, octets: what a device's packet carries with room for its topic.
-const PAYLOAD_MAX: u64 = 60 * 1024;
 
 pub(super) fn run(verb: Device, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     match verb {
@@ -43,7 +39,8 @@ pub(super) fn run(verb: Device, client: &Client, screen: &Screen) -> Result<Done
         Device::Disconnect(decide) => bulk::decide("disconnect", &decide, &json!({}), client, screen),
         Device::Revoke(revoke) => self::revoke("revoke", &revoke, client, screen),
         Device::Decommission(revoke) => self::revoke("decommission", &revoke, client, screen),
-        Device::Command(command) => self::command(&command, client, screen),
+        Device::Command(command) => commands::send(&command, client, screen),
+        Device::Commands(asked) => commands::list(&asked, client, screen),
         Device::Label(label) => self::label(&label, client, screen),
         Device::Readings(asked) => readings::run(&asked, client, screen),
         Device::Twin(asked) => twin::run(&asked, client, screen),
@@ -396,29 +393,6 @@ fn revoke(verb: &str, revoke: &Revoke, client: &Client, screen: &Screen) -> Resu
     }
     let more = json!({ "reason_code": revoke.reason_code });
     bulk::decide_each(verb, &serials, revoke.decide.reason.as_deref(), &more, client, screen)
-}
-
-fn command(command: &Command, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let payload = if command.payload == "-" {
-        let mut text = String::new();
-        std::io::stdin().lock().take(PAYLOAD_MAX + 1).read_to_string(&mut text).map_err(|error| {
-            Problem::new(Code::FileUnreadable).at("standard input").because(error.to_string())
-        })?;
-        text
-    } else {
-        command.payload.clone()
-    };
-    let path = format!("/v1/devices/{}/command", encode(&command.serial));
-    let document = client.post(&path, &json!({ "payload": payload }))?;
-    if screen.output.is_json() {
-        screen.raw(&document.to_string());
-    }
-    let result: CommandResult = read(&document)?;
-    if !screen.output.is_json() {
-        let why = result.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        screen.line(format!("command {} {}{why}", result.command_id, result.outcome));
-    }
-    Ok(if result.delivered { Done::Well } else { Done::AnswerIsNo })
 }
 
 /// A path segment or query value: everything but the unreserved characters is percent-encoded

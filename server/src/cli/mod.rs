@@ -23,6 +23,7 @@ mod bulk;
 mod cert;
 mod certs;
 mod client;
+mod commands;
 mod device;
 mod doctor;
 mod events;

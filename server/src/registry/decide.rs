@@ -10,7 +10,7 @@ use super::{
     actor::Actor,
     audit::{self, Entry, Stamp},
     changes::What,
-    continuity,
+    commands, continuity,
     database::{Connection, digest, int, parse, uint},
     device::{Act, DeviceState},
     error::RegistryError,
@@ -463,5 +463,6 @@ async fn remove_data(tx: &mut Connection, id: i64) -> Result<(), RegistryError> 
     sqlx::query("DELETE FROM session WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM refusal WHERE device = $1").bind(id).execute(&mut *tx).await?;
     twin::forget(&mut *tx, id).await?;
+    commands::forget(&mut *tx, id).await?;
     continuity::forget(tx, id).await
 }

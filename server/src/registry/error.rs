@@ -81,6 +81,17 @@ pub enum RegistryError {
         /// M302 or M209: how it came to that.
         code: Code,
     },
+    /// Nothing is sent to the device: it may not talk now.
+    #[error("device {serial} may not talk: {}", code.words())]
+    MayNotTalk {
+        /// The device.
+        serial: SerialNumber,
+        /// Why: its state's code, or its groups'.
+        code: Code,
+    },
+    /// No such command.
+    #[error("no command {0}")]
+    CommandUnknown(String),
     /// An act that needs a reason came without one.
     #[error("{0} needs a reason")]
     ReasonMissing(&'static str),
@@ -210,7 +221,8 @@ impl RegistryError {
             }
             Self::CertificateUnknown(_) => Code::CertificateUnknown,
             Self::Changed { .. } => Code::DeviceChanged,
-            Self::OutOfUse { code, .. } => *code,
+            Self::OutOfUse { code, .. } | Self::MayNotTalk { code, .. } => *code,
+            Self::CommandUnknown(_) => Code::RouteUnknown,
             Self::ReasonMissing(_) => Code::ReasonMissing,
             Self::Ambiguous { .. } | Self::BatchAmbiguous { .. } | Self::Value { .. } => Code::UsageWrong,
             Self::Manifest { code, .. } => *code,

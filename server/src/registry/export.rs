@@ -1,7 +1,7 @@
 //! Everything the registry knows of its fleet, line by line: what another program reads.
 //!
-//! A line is one JSON object with its `kind`: `station`, `batch`, `device`, `certificate`, `twin`, `session`,
-//! `refusal`, `audit`, in this order. Names say what belongs together; ids of rows, tokens and keys are not in it. Each
+//! A line is one JSON object with its `kind`: `station`, `batch`, `device`, `certificate`, `twin`, `command`,
+//! `session`, `refusal`, `audit`, in this order. Names say what belongs together; ids of rows, tokens and keys are not in it. Each
 //! line is whole; what changes while an export runs may be in it as it was or as it is.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -97,6 +97,19 @@ const KINDS: &[Kind] = &[
                      twin.author AS author, twin.at_ms AS at_ms
               FROM twin JOIN device ON device.id = twin.device
               WHERE ($1 = '' OR device.tenant = $1) AND twin.device > $2 ORDER BY twin.device LIMIT $3",
+        key: &[("k1", false)],
+        shared: false,
+    },
+    Kind {
+        name: "command",
+        sql: "SELECT command.no AS k1, device.tenant AS tenant, device.device_id AS device_id,
+                     device.serial AS serial, command.id AS command_id, command.at_ms AS at_ms,
+                     command.author AS author, command.state AS state, command.why AS why,
+                     command.request AS request, command.answer AS answer,
+                     command.answer_type AS answer_type, command.answer_octets AS answer_octets,
+                     command.answered_at_ms AS answered_at_ms
+              FROM command JOIN device ON device.id = command.device
+              WHERE ($1 = '' OR device.tenant = $1) AND command.no > $2 ORDER BY command.no LIMIT $3",
         key: &[("k1", false)],
         shared: false,
     },
@@ -216,8 +229,10 @@ fn line(kind: &Kind, row: &Row) -> Result<Value, RegistryError> {
             Of::Text if name == "desired" => serde_json::from_str(&row.try_get::<String, _>(at)?)
                 .map_err(|error| RegistryError::Damaged(format!("a desired state is no JSON: {error}")))?,
             Of::Text => row.try_get::<String, _>(at)?.into(),
-            // What is not a certificate is a digest.
-            Of::Blob if name == "certificate" => STANDARD.encode(row.try_get::<&[u8], _>(at)?).into(),
+            // What is none of these is a digest.
+            Of::Blob if matches!(name, "certificate" | "request" | "answer") => {
+                STANDARD.encode(row.try_get::<&[u8], _>(at)?).into()
+            }
             Of::Blob => hex::encode(row.try_get::<&[u8], _>(at)?).into(),
             Of::Real | Of::Double => json!(row.try_get::<f64, _>(at)?),
             _ => row.try_get::<i64, _>(at)?.into(),

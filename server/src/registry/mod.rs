@@ -27,7 +27,7 @@
 //! | [`facts`], [`session`], [`retention`] | what was seen, and how long it is kept |
 //! | [`continuity`] | which continuity tokens a device was given, and has shown |
 //! | [`enforce`] | which decisions still have to end live sessions |
-//! | [`orders`] | what is ordered of a device without changing its state |
+//! | [`orders`], [`commands`] | what is ordered of a device without changing its state; commands and answers |
 //! | [`actor`] | who acts: roles, and the tenants they are for |
 //! | [`operator`], [`token`], [`login`] | operators; what they come with: tokens, links, sessions of the web page |
 //! | [`newest`], [`readings`] | when a device was last heard of and what its sensors said, in memory and in its row |
@@ -67,6 +67,7 @@ pub mod backup;
 pub mod batches;
 pub mod certificates;
 pub mod changes;
+pub mod commands;
 pub mod continuity;
 pub mod database;
 pub mod decide;

@@ -1,4 +1,5 @@
-//! What sensors said over the last days, out of the uplink log.
+//! What sensors said over the last days, out of the uplink log; and, for the registry, what devices say they run
+//! and what they answer to commands.
 //!
 //! ```text
 //! log ─read every second─► memory, a point a second and sensor ─every 10 s, or when much has gathered─► one
@@ -40,7 +41,8 @@ use tokio::{
 
 use super::{Cursor, Position, ReadError, Reader, StoredMessage};
 use crate::registry::{
-    DeviceKey, DeviceState, Registry, RegistryError, changes::What, filter::Version, readings::SENSORS_MAX,
+    DeviceKey, DeviceState, Registry, RegistryError, changes::What, commands::Answer, filter::Version,
+    readings::SENSORS_MAX,
 };
 
 pub mod chart;
@@ -143,6 +145,7 @@ impl History {
             cursor: Cursor::default(),
             stored: Cursor::default(),
             versions: HashMap::new(),
+            answers: Vec::new(),
         };
         Projection { stop, task: tokio::spawn(work.run(changes, stopped)) }
     }
@@ -198,6 +201,8 @@ struct Work {
     stored: Cursor,
     /// What devices said they run, since the last store.
     versions: HashMap<DeviceKey, Version>,
+    /// What they answered to commands, since the last look.
+    answers: Vec<Answer>,
 }
 
 impl Work {
@@ -279,6 +284,8 @@ impl Work {
             for (_, message) in &read.messages {
                 self.take(message);
             }
+            // At once, for who waits for it; and before the cursor, as the versions: a repeat says the same.
+            self.registry.take_answers(std::mem::take(&mut self.answers)).await?;
             self.cursor = read.next;
         }
     }
@@ -310,6 +317,13 @@ impl Work {
                     self.versions.insert(device, version);
                 }
             }
+            Kind::CommandResponse { id } => self.answers.push(Answer {
+                device,
+                id: id.to_owned(),
+                payload: message.payload.clone(),
+                content_type: message.content_type().map(str::to_owned),
+                at_ms: message.received_ms,
+            }),
             _ => {}
         }
     }

@@ -21,6 +21,7 @@ use muster_pki::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub mod device;
 pub mod http;
 
 /// Longest anything may take here. A noisy machine needs room; a hang still ends.
@@ -301,6 +302,20 @@ impl Drop for Server {
         if thread::panicking() {
             eprintln!("the server said:\n{log}");
         }
+    }
+}
+
+/// Asks until `done`: what devices do shows after a moment.
+#[track_caller]
+pub fn eventually(what: &str, ask: impl Fn() -> Value, done: impl Fn(&Value) -> bool) -> Value {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let value = ask();
+        if done(&value) {
+            return value;
+        }
+        assert!(Instant::now() < end, "{what}: {value}");
+        thread::sleep(Duration::from_millis(50));
     }
 }
 

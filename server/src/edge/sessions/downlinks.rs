@@ -42,6 +42,14 @@ impl Sessions {
         }
     }
 
+    /// Whether a message on this topic at QoS 1 would wait in the device's session while it is away.
+    #[must_use]
+    pub fn queues(&self, device: DeviceKey, topic: &str) -> bool {
+        let inner = self.inner.lock();
+        let held = inner.held.get(&device.into());
+        held.and_then(|held| held.kept.wants(topic, false)).is_some_and(|qos| qos as u8 > 0)
+    }
+
     /// What a commit did to queues, here as on disk.
     fn requeue(&self, addressed: &Addressed) {
         let mut inner = self.inner.lock();

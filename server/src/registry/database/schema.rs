@@ -36,6 +36,7 @@ pub(crate) const PAIRS: &[Pair] = &[
     pair!(50, "0050_overview"),
     pair!(51, "0051_start"),
     pair!(60, "0060_twin"),
+    pair!(61, "0061_command"),
 ];
 
 /// Brings the schema up to date. Refuses one that a newer program has upgraded.

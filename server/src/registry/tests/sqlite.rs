@@ -10,6 +10,8 @@ type Fleet = FleetOn<Sqlite>;
 mod asked;
 #[path = "audit.rs"]
 mod audit;
+#[path = "commands.rs"]
+mod commands;
 #[path = "copies.rs"]
 mod copies;
 #[path = "decisions.rs"]

@@ -1,0 +1,97 @@
+//! Commands with a memory: the record, what became of them, the first answer, and how many are kept.
+
+use bytes::Bytes;
+use muster_shared::Code;
+
+use super::Fleet;
+use crate::registry::{
+    Act, Order,
+    changes::What,
+    commands::{ANSWER_MAX, Answer, CommandState, KEPT},
+    testing::ana,
+};
+
+fn answer(fleet: &Fleet, device: usize, id: &str, payload: &[u8], at_ms: u64) -> Answer {
+    Answer {
+        device: fleet.devices[device].key,
+        id: id.to_owned(),
+        payload: Bytes::copy_from_slice(payload),
+        content_type: Some("text/plain".to_owned()),
+        at_ms,
+    }
+}
+
+#[tokio::test]
+async fn a_command_is_on_the_record_before_it_is_sent_and_its_first_answer_stands() {
+    let fleet = Fleet::with(2).await;
+    let serial = &fleet.devices[0].serial;
+    let mut changes = fleet.registry.changes();
+    let sent = fleet.registry.record_command(&ana(), serial, "c1", b"do \xff it", "case 881").await.unwrap();
+    let change = changes.recv().await.unwrap();
+    assert_eq!(change.what, What::Ordered { device: fleet.devices[0].key, order: Order::Command });
+    let row = fleet.registry.audit(0, 100).await.unwrap().pop().unwrap();
+    assert_eq!((row.no, &*row.action, &*row.reason), (sent.no, "device.command", "case 881"));
+    assert!(row.detail.contains("\"command_id\":\"c1\"") && !row.detail.contains("do "), "{}", row.detail);
+    let of = async || fleet.registry.command(serial, "c1").await.unwrap();
+    assert_eq!((of().await.state, &*of().await.author), (CommandState::Sent, "ana"));
+    assert_eq!(of().await.request, b"do \xff it");
+    fleet.registry.settle_command(sent.no, CommandState::Delivered, "").await.unwrap();
+    assert_eq!((of().await.state, of().await.answer), (CommandState::Delivered, None));
+    let long = vec![b'x'; ANSWER_MAX + 9];
+    let answers = vec![
+        // Of another device, and of nobody: passed over.
+        answer(&fleet, 1, "c1", b"not mine", 1),
+        answer(&fleet, 0, "c2", b"to nothing", 2),
+        answer(&fleet, 0, "c1", &long, 3),
+        answer(&fleet, 0, "c1", b"again", 4),
+    ];
+    fleet.registry.take_answers(answers.clone()).await.unwrap();
+    // After a crash the same is said again.
+    fleet.registry.take_answers(answers).await.unwrap();
+    fleet.registry.settle_command(sent.no, CommandState::Unknown, "too late").await.unwrap();
+    let row = of().await;
+    let kept = row.answer.unwrap();
+    assert_eq!((row.state, &*row.why, kept.at_ms), (CommandState::Answered, "", 3));
+    assert_eq!((&kept.payload[..], kept.octets), (&long[..ANSWER_MAX], long.len() as u64));
+    assert_eq!(kept.content_type.as_deref(), Some("text/plain"));
+    let before = fleet.registry.audit_head().await.unwrap();
+    assert_eq!(before.no, sent.no, "an answer is a fact");
+    let error = fleet.registry.command(&fleet.devices[1].serial, "c1").await.unwrap_err();
+    assert_eq!(error.code(), Code::RouteUnknown, "{error}");
+}
+
+#[tokio::test]
+async fn the_newest_hundred_are_kept_page_by_page_and_gone_with_the_device() {
+    let fleet = Fleet::with(2).await;
+    let serial = &fleet.devices[0].serial;
+    let kept = usize::try_from(KEPT).unwrap();
+    fleet.registry.record_command(&ana(), &fleet.devices[1].serial, "other", b"", "").await.unwrap();
+    for n in 0..kept + 3 {
+        fleet.registry.record_command(&ana(), serial, &format!("c{n}"), b"x", "").await.unwrap();
+    }
+    let (mut ids, mut after) = (Vec::new(), None);
+    loop {
+        let page = fleet.registry.commands(serial, after.as_deref(), 30).await.unwrap();
+        assert_eq!((page.total, page.exact), (KEPT as u64, true));
+        ids.extend(page.items.into_iter().map(|row| row.id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let wanted: Vec<_> = (3..kept + 3).rev().map(|n| format!("c{n}")).collect();
+    assert_eq!(ids, wanted);
+    assert_eq!(fleet.count("SELECT count(*) FROM command").await, KEPT + 1);
+    let error = fleet.registry.commands(serial, Some("yesterday"), 9).await.unwrap_err();
+    assert_eq!(error.code(), Code::UsageWrong, "{error}");
+    for (act, code) in [
+        (Act::Suspend, Code::DeviceSuspended),
+        (Act::Revoke, Code::CertificateRevoked),
+        (Act::Decommission, Code::DeviceDecommissioned),
+    ] {
+        fleet.act(0, act).await.unwrap();
+        let error = fleet.registry.record_command(&ana(), serial, "late", b"", "").await.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+    }
+    assert_eq!(fleet.count("SELECT count(*) FROM command").await, 1);
+}
