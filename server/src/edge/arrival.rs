@@ -27,7 +27,7 @@ pub(super) async fn receive(
     mut stream: TcpStream,
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
-) -> Option<Connection> {
+) -> Option<Box<Connection>> {
     let client = client(shard, &mut stream, peer).await.ok()?;
     let node = &shard.node;
     let Some(visit) = node.admission.arrive(client.ip()) else {

@@ -62,7 +62,7 @@ pub(super) async fn open(
     mut stream: TcpStream,
     peer: SocketAddr,
     permit: Permit,
-) -> Option<Connection> {
+) -> Option<Box<Connection>> {
     let limits = &shard.node.limits;
     let outcome = match timeout(limits.handshake, handshake(shard, &mut stream)).await {
         Ok(outcome) => outcome,
@@ -72,7 +72,7 @@ pub(super) async fn open(
     match outcome {
         Ok((tls, visitor, early)) => {
             let session = Session::new(visitor.principal.clone(), limits, shard.now_ms());
-            Some(Connection::new(shard, stream, peer, tls, visitor, session, early))
+            Some(Box::new(Connection::new(shard, stream, peer, tls, visitor, session, early)))
         }
         Err(Failed { code, certificate }) => {
             if let Some(code) = code {
@@ -223,7 +223,7 @@ struct Seated {
     /// Its session is held and saved: it goes on without the connection, or did before this one.
     durable: bool,
     /// Its will, and the milliseconds it is held back.
-    will: Option<(u64, Message)>,
+    will: Option<Box<(u64, Message)>>,
     /// Since when its state differs from the saved one, on the shard's clock.
     changed_ms: Option<u64>,
 }
@@ -280,7 +280,7 @@ impl Connection {
 
     /// Serves it until it is closed. What happens once, at its begin and at its end, is on the heap for as long
     /// as it takes: an idle connection carries no room for it.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let farewell = loop {
             match poll_fn(|cx| self.turn(cx)).await {
                 Event::Close(farewell) => break farewell,

@@ -178,10 +178,10 @@ impl Shard {
         let guest = Guest(Rc::clone(self));
         spawn_local(async move {
             let guest = guest;
-            // Each phase has its room for itself: a served connection carries none for its handshake.
+            // On the heap for as long as it takes: a served connection carries no room for its handshake.
             let connection = Box::pin(arrival::receive(&guest.0, stream, peer, permit)).await;
             if let Some(connection) = connection {
-                Box::pin(connection.run()).await;
+                connection.run().await;
             }
         });
     }

@@ -18,7 +18,7 @@ use crate::{
 impl Connection {
     /// Closes the socket and tells everybody who has to know, in this order: the record, the client, the
     /// services; then what stays of the session is kept, and the seat is free.
-    pub(super) async fn finish(mut self, farewell: Farewell) {
+    pub(super) async fn finish(mut self: Box<Self>, farewell: Farewell) {
         self.record_end(farewell);
         self.say_goodbye();
         if self.seated.is_none() || farewell.why == DisconnectReason::ServerShutdown {
@@ -34,7 +34,7 @@ impl Connection {
             // Dropped when its session is where the next connection finds it: then the seat is free.
             self.keep(*seated, farewell).await;
         }
-        let Self { shard, stream, .. } = self;
+        let Self { shard, stream, .. } = *self;
         linger(&shard, stream).await;
     }
 
@@ -83,7 +83,7 @@ impl Connection {
             let kept = self.kept().await;
             shares.leave(kept.as_ref());
             match kept {
-                Some(kept) => node.sessions.leave(&owner, kept, seen, will),
+                Some(kept) => node.sessions.leave(&owner, kept, seen, will.map(|will| *will)),
                 None => node.sessions.end(&owner),
             }
         }

@@ -302,7 +302,7 @@ impl Connection {
     fn hold_will(&mut self, will: Uplink, delay_s: u32) {
         let will = self.message(will);
         if let Some(seated) = &mut self.seated {
-            seated.will = Some((u64::from(delay_s) * 1000, will));
+            seated.will = Some(Box::new((u64::from(delay_s) * 1000, will)));
         }
     }
 
