@@ -11,8 +11,8 @@ use muster_server::registry::{
 
 use super::{Bench, Row, folder, median, server::Fleet};
 
-/// Devices of one manifest: as many as one station may make.
-const DEVICES: usize = 9999;
+/// Devices of one manifest: a large batch of a factory.
+const DEVICES: usize = 20_000;
 /// Devices of one list: what the command line sends at once.
 const LIST: usize = 4000;
 /// Each turn makes a registry of its own.
