@@ -58,6 +58,7 @@ pub mod init;
 pub mod registry;
 mod retention;
 pub mod revocation;
+mod span;
 pub mod twin;
 pub mod uplink;
 pub mod zero_touch;

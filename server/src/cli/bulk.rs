@@ -21,6 +21,7 @@ use super::{
 use crate::{
     api::{error::Problem, view::Decision},
     config::Output,
+    span::span,
 };
 
 /// Failed serials named in the line that repeats them.
@@ -169,7 +170,7 @@ impl Progress {
         }
         let rate = done.saturating_sub(self.before) as f64 / elapsed.as_secs_f64();
         let left = (self.of.saturating_sub(done) as f64 / rate.max(0.001)) as i64;
-        let left = words::span(left * 1000);
+        let left = span(left * 1000);
         eprint!("\r\x1b[K{}  {done}/{}  {rate:.0}/s  {left} left · {failed} failed", self.verb, self.of);
         self.shown = true;
     }

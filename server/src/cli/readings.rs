@@ -9,7 +9,10 @@ use super::{
     table::{self, About, Column},
     words,
 };
-use crate::api::{error::Problem, view};
+use crate::{
+    api::{error::Problem, view},
+    span::span,
+};
 
 /// A bucket of a sensor, as a line.
 struct Line {
@@ -56,7 +59,7 @@ pub(super) fn run(asked: &Readings, client: &Client, screen: &Screen) -> Result<
     };
     table::print(screen, &document, &lines, COLUMNS, &about);
     let gaps: usize = readings.sensors.iter().map(|of| of.gaps.len()).sum();
-    let bucket = words::span(readings.bucket_ms.cast_signed());
+    let bucket = span(readings.bucket_ms.cast_signed());
     screen.footer(format!("a bucket is {bucket} · {gaps} gaps"));
     Ok(Done::Well)
 }

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 
 use super::screen::{Screen, Style, Text};
-use crate::api::{time, view::Presence};
+use crate::{
+    api::{time, view::Presence},
+    span::span,
+};
 
 /// Glyph and word of a device's state.
 pub(super) fn state(state: &str, screen: &Screen) -> Text {
@@ -36,18 +39,6 @@ pub(super) fn presence(presence: &Presence) -> String {
     match presence.since.as_deref().and_then(time::to_ms) {
         Some(since) => format!("{word} {}", span(now_ms() - since)),
         None => word,
-    }
-}
-
-/// `41d`, `3h`, `12m`, `8s`: the largest unit.
-pub(super) fn span(ms: i64) -> String {
-    let s = ms.max(0) / 1000;
-    match s {
-        0..60 => format!("{s}s"),
-        60..3_600 => format!("{}m", s / 60),
-        3_600..86_400 => format!("{}h", s / 3_600),
-        86_400..31_536_000 => format!("{}d", s / 86_400),
-        _ => format!("{}y {}d", s / 31_536_000, s % 31_536_000 / 86_400),
     }
 }
 
@@ -90,16 +81,6 @@ pub(super) fn now_ms() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_span_says_its_largest_unit() {
-        let of = |s: i64| span(s * 1000);
-        assert_eq!(
-            [of(0), of(59), of(60), of(3_599), of(3_600), of(86_400), of(86_400 * 400)],
-            ["0s", "59s", "1m", "59m", "1h", "1d", "1y 35d"]
-        );
-        assert_eq!(span(-5), "0s", "a clock behind the server's is no reason to fail");
-    }
 
     #[test]
     fn an_instant_keeps_its_zone() {

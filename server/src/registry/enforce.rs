@@ -18,24 +18,30 @@ pub struct Unenforced {
     pub overtaken: bool,
 }
 
+/// What records that a decision's sessions have ended. The first report stands: a replay finds nothing left to
+/// end and must not say it ended nothing.
+pub(super) const OF_A_DEVICE: &str = "UPDATE enforcement SET enforced_at_ms = $1, sessions_ended = $2
+    WHERE generation = $3 AND enforced_at_ms IS NULL";
+/// The same for a rule.
+pub(super) const OF_A_GROUP: &str = "UPDATE rule SET enforced_at_ms = $1, sessions_ended = $2
+    WHERE generation = $3 AND enforced_at_ms IS NULL";
+
+/// Records that the sessions of a decision have ended, and when.
 pub(super) async fn mark(
     inner: &Inner,
+    what: &'static str,
     generation: Generation,
     enforced_at_ms: u64,
     sessions_ended: u64,
 ) -> Result<(), RegistryError> {
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
-    // The first report stands: a replay finds nothing left to end and must not say it ended nothing.
-    sqlx::query(
-        "UPDATE enforcement SET enforced_at_ms = $1, sessions_ended = $2
-         WHERE generation = $3 AND enforced_at_ms IS NULL",
-    )
-    .bind(int(enforced_at_ms))
-    .bind(int(sessions_ended))
-    .bind(int(generation.0))
-    .execute(&mut *tx)
-    .await?;
+    sqlx::query(what)
+        .bind(int(enforced_at_ms))
+        .bind(int(sessions_ended))
+        .bind(int(generation.0))
+        .execute(&mut *tx)
+        .await?;
     inner.commit(tx).await.inspect_err(|_| writer.fail())
 }
 

@@ -502,8 +502,10 @@ impl Registry {
         enforced_at_ms: u64,
         sessions_ended: u64,
     ) -> Result<(), RegistryError> {
-        self.run(|inner| async move { rules::mark(&inner, generation, enforced_at_ms, sessions_ended).await })
-            .await
+        self.run(|inner| async move {
+            enforce::mark(&inner, enforce::OF_A_GROUP, generation, enforced_at_ms, sessions_ended).await
+        })
+        .await
     }
 
     /// Writes a revocation to the rows of the group's members, chunk by chunk. Can be repeated.
@@ -561,9 +563,9 @@ impl Registry {
         enforced_at_ms: u64,
         sessions_ended: u64,
     ) -> Result<(), RegistryError> {
-        self.run(
-            |inner| async move { enforce::mark(&inner, generation, enforced_at_ms, sessions_ended).await },
-        )
+        self.run(|inner| async move {
+            enforce::mark(&inner, enforce::OF_A_DEVICE, generation, enforced_at_ms, sessions_ended).await
+        })
         .await
     }
 

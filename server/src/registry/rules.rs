@@ -437,27 +437,6 @@ pub(super) async fn open(inner: &Inner) -> Result<Vec<OpenRule>, RegistryError> 
         .collect()
 }
 
-/// Records that a rule's live sessions have ended, and when. The first report stands.
-pub(super) async fn mark(
-    inner: &Inner,
-    generation: Generation,
-    enforced_at_ms: u64,
-    sessions_ended: u64,
-) -> Result<(), RegistryError> {
-    let mut writer = inner.writer().await?;
-    let mut tx = writer.begin().await?;
-    sqlx::query(
-        "UPDATE rule SET enforced_at_ms = $1, sessions_ended = $2
-         WHERE generation = $3 AND enforced_at_ms IS NULL",
-    )
-    .bind(int(enforced_at_ms))
-    .bind(int(sessions_ended))
-    .bind(int(generation.0))
-    .execute(&mut *tx)
-    .await?;
-    inner.commit(tx).await.inspect_err(|_| writer.fail())
-}
-
 /// An import has brought devices of this station and batch: a revocation that is about them is written to
 /// them, too.
 pub(super) async fn reopen(tx: &mut Connection, groups: &[Group]) -> Result<(), RegistryError> {

@@ -354,7 +354,7 @@ async fn sessions(
         events.push(event(uint(began), EventKind::Connected, Mark::Active, text));
         if let (Some(ended), Some(reason)) = (ended, reason) {
             let reason: DisconnectReason = parse(&reason, "a disconnect reason")?;
-            let was = span(uint(ended.saturating_sub(began)));
+            let was = crate::span::span(ended.saturating_sub(began));
             let text = format!("offline: {} (was online {was})", left(reason, keep_alive_s));
             events.push(event(uint(ended), EventKind::Disconnected, Mark::Plain, text));
         }
@@ -381,17 +381,6 @@ fn host(remote: &str) -> String {
     remote
         .parse::<std::net::SocketAddr>()
         .map_or_else(|_| remote.to_owned(), |remote| remote.ip().to_string())
-}
-
-/// `41d`, `3h`, `12m`, `8s`: the largest unit.
-fn span(ms: u64) -> String {
-    let s = ms / 1000;
-    match s {
-        0..60 => format!("{s}s"),
-        60..3_600 => format!("{}m", s / 60),
-        3_600..86_400 => format!("{}h", s / 3_600),
-        _ => format!("{}d", s / 86_400),
-    }
 }
 
 async fn refused(connection: &mut Connection, id: i64, before: u64) -> Result<Vec<Event>, RegistryError> {

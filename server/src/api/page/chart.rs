@@ -253,7 +253,7 @@ fn runs(buckets: &[Bucket], bucket_ms: i64) -> impl Iterator<Item = &[Bucket]> {
 
 /// What the chart shows, in a sentence.
 fn summary(plan: &Plan) -> String {
-    let bucket = super::parts::span(plan.bucket_ms);
+    let bucket = crate::span::span(plan.bucket_ms);
     let mut said = Vec::new();
     for series in &plan.series {
         let Some(last) = series.buckets.last() else {

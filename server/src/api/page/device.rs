@@ -11,7 +11,7 @@ use super::{
     data::{Api, encoded},
     events::{self, Event, device_href},
     may, page,
-    parts::{Chip, Seen, When, count, counted, short, span},
+    parts::{Chip, Seen, When, count, counted, short},
 };
 use crate::{
     api::{Path, Query, auth::Need, error::Problem, view},
@@ -328,10 +328,9 @@ fn certificate(of: &view::Certificate) -> Certificate {
 }
 
 fn session(of: &view::PastSession) -> Session {
-    let lasted = of
-        .ended_at
-        .as_ref()
-        .map(|ended| span(When::exact(ended).ms().saturating_sub(When::exact(&of.began_at).ms())));
+    let lasted = of.ended_at.as_ref().map(|ended| {
+        crate::span::span(When::exact(ended).ms().saturating_sub(When::exact(&of.began_at).ms()))
+    });
     Session {
         began: When::exact(&of.began_at),
         ended: of.ended_at.as_deref().map(When::exact),

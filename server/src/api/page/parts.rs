@@ -8,6 +8,7 @@ use askama::filters::HtmlSafe;
 use crate::{
     api::{time, view},
     registry::now_ms,
+    span::span,
 };
 
 /// Text within markup.
@@ -208,18 +209,6 @@ impl fmt::Display for When {
 }
 
 impl HtmlSafe for When {}
-
-/// `41d`, `3h`, `12m`, `8s`: the largest unit, the same as on the command line.
-pub(super) fn span(ms: i64) -> String {
-    let s = ms.max(0) / 1000;
-    match s {
-        0..60 => format!("{s}s"),
-        60..3_600 => format!("{}m", s / 60),
-        3_600..86_400 => format!("{}h", s / 3_600),
-        86_400..31_536_000 => format!("{}d", s / 86_400),
-        _ => format!("{}y {}d", s / 31_536_000, s % 31_536_000 / 86_400),
-    }
-}
 
 /// `1 204`: a count, its thousands apart by a space that does not break.
 pub(super) fn count(n: u64) -> String {
