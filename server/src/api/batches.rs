@@ -248,18 +248,19 @@ pub(super) async fn trust(
 }
 
 fn batch(row: &BatchRow) -> view::Batch {
+    let manifest = row.manifest.as_ref();
     view::Batch {
         batch: row.batch.to_string(),
         tenant: row.tenant.to_string(),
         product: row.product.clone(),
         station: row.station.to_string(),
-        sequence: row.sequence,
+        sequence: manifest.map(|of| of.sequence),
         devices: row.devices,
         active: row.active,
         closed_at: time::from_ms(row.closed_at_ms),
-        imported_at: time::from_ms(row.imported_at_ms),
-        imported_by: row.imported_by.clone(),
-        manifest_digest: hex::encode(row.digest),
+        imported_at: manifest.map(|of| time::from_ms(of.imported_at_ms)),
+        imported_by: manifest.map(|of| of.imported_by.clone()),
+        manifest_digest: manifest.map(|of| hex::encode(of.digest)),
     }
 }
 

@@ -834,20 +834,21 @@ pub struct Batch {
     pub product: String,
     /// Where.
     pub station: String,
-    /// Its place in its station's chain.
-    pub sequence: u64,
+    /// Its newest manifest's place in its station's chain; null where only lists or first connections have
+    /// brought devices, as are the three at the end.
+    pub sequence: Option<u64>,
     /// Devices in it.
     pub devices: u64,
     /// Of those, in state active.
     pub active: u64,
-    /// When the station closed it.
+    /// When the station closed it; without a manifest, when it was begun here.
     pub closed_at: String,
-    /// When it was imported.
-    pub imported_at: String,
+    /// When that manifest was imported.
+    pub imported_at: Option<String>,
     /// By whom.
-    pub imported_by: String,
-    /// SHA-256 of the manifest.
-    pub manifest_digest: String,
+    pub imported_by: Option<String>,
+    /// Its SHA-256.
+    pub manifest_digest: Option<String>,
 }
 
 /// A batch against what was made: `muster.batch/1`.

@@ -70,15 +70,24 @@ const COLUMNS: &[Column<view::Batch>] = &[
     Column { head: "CLOSED", wide: false, cell: |of, _| Text::plain(words::instant(&of.closed_at)) },
     Column { head: "STATION", wide: true, cell: |of, _| Text::plain(&of.station) },
     Column { head: "TENANT", wide: true, cell: |of, _| Text::plain(&of.tenant) },
-    Column { head: "IMPORTED", wide: true, cell: |of, _| Text::plain(words::instant(&of.imported_at)) },
-    Column { head: "IMPORTED-BY", wide: true, cell: |of, _| Text::plain(&of.imported_by) },
+    Column {
+        head: "IMPORTED",
+        wide: true,
+        cell: |of, _| Text::plain(of.imported_at.as_deref().map_or("no manifest".to_owned(), words::instant)),
+    },
+    Column {
+        head: "IMPORTED-BY",
+        wide: true,
+        cell: |of, _| Text::plain(of.imported_by.as_deref().unwrap_or("no manifest")),
+    },
     Column {
         head: "MANIFEST",
         wide: false,
         // Only a manifest whose signature was checked is ever listed.
         cell: |of, screen| {
+            let Some(digest) = &of.manifest_digest else { return Text::plain("no manifest") };
             let mark = screen.glyph("✓", "ok");
-            Text::plain(format!("{mark} {} · {}", of.station, words::short(&of.manifest_digest)))
+            Text::plain(format!("{mark} {} · {}", of.station, words::short(digest)))
         },
     },
 ];

@@ -1,11 +1,11 @@
-//! Batches that were imported.
+//! Batches: what stations made, or what a list or a first connection brought.
 
 use muster_shared::{BatchId, StationId, Tenant};
 use sqlx::Row as _;
 
 use super::{
     Inner, Page, RegistryError, Scope,
-    database::{digest, int, parse, uint},
+    database::{Row, digest, int, parse, uint},
 };
 
 pub mod reconcile;
@@ -21,17 +21,24 @@ pub struct BatchRow {
     pub station: StationId,
     /// What was made.
     pub product: String,
-    /// The place of its newest manifest in its station's chain.
-    pub sequence: u64,
-    /// SHA-256 of that manifest.
-    pub digest: [u8; 32],
     /// Devices of it in the registry.
     pub devices: u64,
     /// Of those, in state active.
     pub active: u64,
-    /// When the station closed it, Unix milliseconds.
+    /// When the station closed it, Unix milliseconds; of one without a manifest, when it was begun here.
     pub closed_at_ms: u64,
-    /// When that manifest was imported.
+    /// Its newest manifest; none where only lists or first connections have brought devices.
+    pub manifest: Option<NewestManifest>,
+}
+
+/// The newest manifest of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewestManifest {
+    /// Its place in its station's chain.
+    pub sequence: u64,
+    /// Its SHA-256.
+    pub digest: [u8; 32],
+    /// When it was imported, Unix milliseconds.
     pub imported_at_ms: u64,
     /// By whom.
     pub imported_by: String,
@@ -44,10 +51,10 @@ const BATCHES: &str = "SELECT batch.id, batch.name, station.tenant, station.name
          AND tally.state = 'active') AS active
     FROM batch
     JOIN station ON station.id = batch.station
-    JOIN manifest ON manifest.id = (SELECT max(m.id) FROM manifest m WHERE m.batch = batch.id)
+    LEFT JOIN manifest ON manifest.id = (SELECT max(m.id) FROM manifest m WHERE m.batch = batch.id)
     WHERE batch.id > $1 AND ($3 = '' OR station.tenant = $3) ORDER BY batch.id LIMIT $2";
 
-/// Batches in the order of their first import, after the cursor.
+/// Batches in the order they came, after the cursor.
 pub(super) async fn list(
     inner: &Inner,
     scope: &Scope,
@@ -81,15 +88,22 @@ pub(super) async fn list(
             tenant: parse(row.try_get("tenant")?, "a station's tenant")?,
             station: parse(row.try_get("station")?, "a station's name")?,
             product: row.try_get("product")?,
-            sequence: number("sequence")?,
-            digest: digest(row.try_get("digest")?, "a manifest's digest")?,
             devices: number("devices")?,
             active: number("active")?,
             closed_at_ms: number("closed_at_ms")?,
-            imported_at_ms: number("imported_at_ms")?,
-            imported_by: row.try_get("imported_by")?,
+            manifest: manifest(row)?,
         });
     }
     let next = (rows.len() > limit).then(|| last.to_string());
     Ok(Page { items, next, total: uint(total), exact: true })
+}
+
+fn manifest(row: &Row) -> Result<Option<NewestManifest>, RegistryError> {
+    let Some(of) = row.try_get::<Option<&[u8]>, _>("digest")? else { return Ok(None) };
+    Ok(Some(NewestManifest {
+        sequence: uint(row.try_get("sequence")?),
+        digest: digest(of, "a manifest's digest")?,
+        imported_at_ms: uint(row.try_get("imported_at_ms")?),
+        imported_by: row.try_get("imported_by")?,
+    }))
 }

@@ -115,7 +115,7 @@ mod tests;
 
 pub use actor::{Actor, Need, Role, Scope};
 pub use audit::{AuditFilter, AuditHead, AuditReport, AuditRow, checkpoint::Checkpoint};
-pub use batches::BatchRow;
+pub use batches::{BatchRow, NewestManifest};
 pub use changes::Change;
 pub use database::{Place, PlaceError};
 pub use decide::{Aim, Decided, Reason, RevocationReason, Target};

@@ -184,7 +184,8 @@ impl Site {
     #[allow(dead_code, reason = "not of every test binary that makes sites")]
     pub(crate) async fn import(&self, batch: &str, devices: &[Credential]) {
         let before = self.registry.batches(&Scope::Every, None, 1000).await.unwrap().items;
-        let before = before.iter().max_by_key(|row| row.sequence).map(|row| (row.sequence, row.digest));
+        let manifests = before.iter().filter_map(|row| row.manifest.as_ref());
+        let before = manifests.max_by_key(|of| of.sequence).map(|of| (of.sequence, of.digest));
         let station = &HIERARCHY.stations[0];
         let manifest = testing::manifest_of(station, batch, before, devices, now_ms());
         let report = self.registry.import_manifest(&ana(), &manifest).await.unwrap();

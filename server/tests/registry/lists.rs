@@ -65,6 +65,12 @@ fn a_list_is_taken_row_by_row_once_and_never_raises_a_state() {
     assert_eq!(after, before, "nothing changed, so nothing is on the record");
     let revoked = server.muster(&["device", "show", SERIALS[3], "--json"]).exits(0).json();
     assert_eq!(revoked["state"], "revoked");
+    // The batch is listed like any other, and says that nothing signed speaks for it.
+    let batches = server.muster(&["batch", "list", "--json"]).exits(0).json();
+    let listed = batches["items"].as_array().unwrap().iter().find(|of| of["batch"] == "B-0007").unwrap();
+    assert_eq!((&listed["devices"], &listed["manifest_digest"]), (&json!(2), &Value::Null), "{batches}");
+    assert_eq!(batches["total"], batches["items"].as_array().unwrap().len());
+    assert!(server.muster(&["batch", "list"]).exits(0).out.contains("no manifest"));
 }
 
 #[test]

@@ -27,7 +27,8 @@ struct Batch {
     devices: String,
     active: String,
     closed: When,
-    short: String,
+    /// The beginning of its manifest's digest.
+    short: Option<String>,
 }
 
 impl Batch {
@@ -41,7 +42,7 @@ impl Batch {
             devices: count(row.devices),
             active: count(row.active),
             closed: When::exact(&row.closed_at),
-            short: short(&row.manifest_digest).to_owned(),
+            short: row.manifest_digest.as_deref().map(|digest| short(digest).to_owned()),
         }
     }
 }
