@@ -338,8 +338,10 @@ mod tests {
         let public = crate::registry::audit::checkpoint::public_key_pem(testing::key().public_key());
         fs::write(&key, public).unwrap();
         // Connections are taken by the system, and nobody answers on them.
-        let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let url = format!("https://{}/", silent.local_addr().unwrap());
+        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        silent.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        silent.listen(8).unwrap();
+        let url = format!("https://{}/", silent.local_addr().unwrap().as_socket().unwrap());
         let within = Duration::from_millis(200);
         let entry = ApprovalEntry { url, key, ca: None, within };
         let approval = Approval::open(&"acme".parse().unwrap(), &entry).unwrap();
