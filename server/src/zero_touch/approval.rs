@@ -330,28 +330,4 @@ mod tests {
             );
         }
     }
-
-    #[tokio::test]
-    async fn nobody_there_is_no_answer_and_takes_no_longer_than_allowed() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = dir.path().join("key");
-        let public = crate::registry::audit::checkpoint::public_key_pem(testing::key().public_key());
-        fs::write(&key, public).unwrap();
-        // Connections are taken by the system, and nobody answers on them.
-        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        silent.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        silent.listen(8).unwrap();
-        let url = format!("https://{}/", silent.local_addr().unwrap().as_socket().unwrap());
-        let within = Duration::from_millis(200);
-        let entry = ApprovalEntry { url, key, ca: None, within };
-        let approval = Approval::open(&"acme".parse().unwrap(), &entry).unwrap();
-        let of = testing::subject("MU-000001");
-        let name = DeviceName { tenant: of.tenant, device_id: of.device_id, serial: of.serial };
-        let station = "S-07".parse().unwrap();
-        let address = IpAddr::from([192, 0, 2, 7]);
-        let question = Question { name: &name, certificate: CERTIFICATE, station: &station, address };
-        let asked = approval.ask(&question).await.unwrap_err();
-        assert!(matches!(asked, ApprovalError::Late(_) | ApprovalError::Unreached(_)), "{asked}");
-        assert_eq!(asked.code(), Code::ApprovalUnavailable);
-    }
 }
