@@ -54,6 +54,7 @@ pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod edge;
+mod https;
 pub mod init;
 pub mod registry;
 mod retention;

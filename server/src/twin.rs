@@ -31,9 +31,7 @@ use tokio::{
 
 use crate::{
     registry::{Act, DeviceKey, DeviceName, Order, Registry, RegistryError, changes::What, now_ms},
-    uplink::{
-        Message, Outcome, Publisher, Retained, RetainedMessage, StoredMessage, StoredPublisher, Writer,
-    },
+    uplink::{Message, Outcome, Retained, RetainedMessage, StoredMessage, StoredPublisher, Writer},
 };
 
 /// How often all of them are looked at.
@@ -214,16 +212,11 @@ fn version(properties: &[u8]) -> Option<u64> {
 }
 
 fn message(name: &DeviceName, device: DeviceKey, version: u64, document: String) -> Message {
+    let topic = topic(name, Kind::TwinDesired);
     Message {
-        publisher: Publisher::Server { device },
-        topic: topic(name, Kind::TwinDesired).into(),
-        payload: Bytes::from(document),
-        qos: 1,
         retain: true,
-        name: None,
         properties: properties(version),
-        received_ms: now_ms(),
-        state: None,
+        ..Message::by_server(device, topic, document.into())
     }
 }
 

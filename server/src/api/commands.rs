@@ -26,9 +26,8 @@ use crate::{
     registry::{
         Actor, DeviceKey, DeviceName, Target,
         commands::{CommandRow, CommandState},
-        now_ms,
     },
-    uplink::{Message, Outcome, Publisher},
+    uplink::{Message, Outcome},
 };
 
 /// How long a command waits for the device's acknowledgement.
@@ -166,18 +165,7 @@ async fn queue(
         let why = "device is not connected, and has left no session that takes commands";
         return ("refused", Some(why.to_owned()));
     }
-    let message = Message {
-        publisher: Publisher::Server { device },
-        topic: Bytes::copy_from_slice(topic.as_bytes()),
-        payload,
-        qos: 1,
-        retain: false,
-        name: None,
-        properties: Bytes::new(),
-        received_ms: now_ms(),
-        state: None,
-    };
-    match doors.uplink.append(message).await {
+    match doors.uplink.append(Message::by_server(device, topic.to_owned(), payload)).await {
         Outcome::Stored(_) | Outcome::Duplicate(_) => ("queued", None),
         Outcome::Refused(code) => ("refused", Some(code.words().to_owned())),
         Outcome::Failed => ("refused", Some("it could not be stored".to_owned())),

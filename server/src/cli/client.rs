@@ -6,7 +6,6 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, ToSocketAddrs},
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,13 +15,14 @@ use serde_json::Value;
 use ureq::{
     Agent,
     http::{Method, Request, StatusCode},
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+    tls::{Certificate, PemItem, RootCerts, parse_pem},
 };
 
 use crate::{
     api::error::{MEDIA_TYPE, Problem},
     app::Addresses,
     config::{Client as Settings, Config},
+    https::asking,
 };
 
 /// Largest answer read, octets: a listing of a million devices stays below it.
@@ -73,21 +73,10 @@ impl Client {
     fn speaking(config: &Config, token: &str, whole: Option<Duration>) -> Result<Self, Problem> {
         let settings = &config.client;
         let roots = roots(&settings.ca)?;
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(&roots))
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .build();
-        let agent = Agent::config_builder()
-            .tls_config(tls)
-            .https_only(true)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            // A proxy of the environment would see the token.
-            .proxy(None)
+        let agent = asking(RootCerts::new_with_certs(&roots))
             .timeout_global(whole)
             .timeout_connect(Some(settings.timeout))
             .timeout_recv_response(Some(settings.timeout))
-            .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
         Ok(Self {

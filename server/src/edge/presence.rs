@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     registry::{DeviceKey, DeviceName, DisconnectReason, Verdicts, now_ms},
-    uplink::{Message, Publisher, Retained, RetainedMessage, StoredPublisher, Writer},
+    uplink::{Message, Retained, RetainedMessage, StoredPublisher, Writer},
 };
 
 /// Retained words of an earlier process looked at each time.
@@ -131,15 +131,7 @@ fn message(name: &DeviceName, device: DeviceKey, ended: Option<DisconnectReason>
     let at_ms = now_ms();
     let presence = Presence { online: ended.is_none(), reason: ended.map(DisconnectReason::as_str), at_ms };
     let topic = Topic::of(&name.tenant, &name.device_id, Kind::Presence).to_string();
-    Message {
-        publisher: Publisher::Server { device },
-        topic: topic.into(),
-        payload: Bytes::from(serde_json::to_vec(&presence).expect("three plain fields have a JSON form")),
-        qos: 1,
-        retain: true,
-        name: None,
-        properties: Bytes::from_static(JSON),
-        received_ms: at_ms,
-        state: None,
-    }
+    let payload = serde_json::to_vec(&presence).expect("three plain fields have a JSON form").into();
+    let properties = Bytes::from_static(JSON);
+    Message { retain: true, properties, received_ms: at_ms, ..Message::by_server(device, topic, payload) }
 }

@@ -20,13 +20,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Actor, Inner, Page, Reason, Registry, Target,
-    audit::{self, Entry},
     changes::What,
     database::{Connection, int, parse, uint},
     decide::find,
     error::RegistryError,
     now_ms,
-    orders::Order,
+    orders::{self, Order},
     session::words,
     verdict::DeviceKey,
 };
@@ -125,22 +124,14 @@ async fn record(
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let row = find(&mut tx, &actor.scope.narrow(target)?).await?;
-    let damaged = || RegistryError::Damaged(format!("device row {row} has no verdict"));
-    let device = inner.verdicts.by_row(row).ok_or_else(damaged)?;
+    let device = inner.verdicts.of_row(row)?;
     if let Some(code) = inner.verdicts.refusal(device) {
         return Err(RegistryError::MayNotTalk { serial: target.serial.clone(), code });
     }
-    let name = inner.verdicts.name(device);
-    let entry = Entry {
-        actor,
-        tenant: Some(&name.tenant),
-        action: Order::Command.action(),
-        target: &format!("{}/{}", name.tenant, name.serial),
-        reason: reason.trim(),
-        // By its digest it can be proved what was sent, for longer than it is kept.
-        detail: json!({ "command_id": id, "payload_sha256": hex::encode(Sha256::digest(request)) }),
-    };
-    let stamp = audit::append(&mut tx, entry, now_ms()).await?;
+    // By its digest it can be proved what was sent, for longer than it is kept.
+    let detail = json!({ "command_id": id, "payload_sha256": hex::encode(Sha256::digest(request)) });
+    let order = (device, Order::Command);
+    let stamp = orders::append(inner, &mut tx, actor, order, reason.trim(), detail, now_ms()).await?;
     sqlx::query(
         "INSERT INTO command (no, id, device, at_ms, author, request, state, why)
          VALUES ($1, $2, $3, $4, $5, $6, $7, '')",

@@ -277,10 +277,7 @@ pub(super) async fn decide(
         }
         _ => Vec::new(),
     };
-    let device = inner
-        .verdicts
-        .by_row(row.id)
-        .ok_or_else(|| RegistryError::Damaged(format!("device row {} has no verdict", row.id)))?;
+    let device = inner.verdicts.of_row(row.id)?;
     if let Err(error) = inner.commit(tx).await {
         // Nobody knows whether it is committed. The file does, and is asked now.
         writer.fail();

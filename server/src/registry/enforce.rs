@@ -55,10 +55,7 @@ pub(super) async fn open(inner: &Inner) -> Result<Vec<Unenforced>, RegistryError
     .await?;
     rows.into_iter()
         .map(|(generation, row, audit_no, act, from, to, at_ms)| {
-            let device = inner
-                .verdicts
-                .by_row(row)
-                .ok_or_else(|| RegistryError::Damaged(format!("device row {row} has no verdict")))?;
+            let device = inner.verdicts.of_row(row)?;
             let overtaken = inner.verdicts.state(device).is_some_and(|state| state.refusal().is_none());
             Ok(Unenforced {
                 decided: Decided {

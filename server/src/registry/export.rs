@@ -1,8 +1,8 @@
 //! Everything the registry knows of its fleet, line by line: what another program reads.
 //!
 //! A line is one JSON object with its `kind`: `station`, `batch`, `device`, `certificate`, `twin`, `command`,
-//! `session`, `refusal`, `audit`, in this order. Names say what belongs together; ids of rows, tokens and keys are not in it. Each
-//! line is whole; what changes while an export runs may be in it as it was or as it is.
+//! `session`, `refusal`, `audit`, in this order. Names say what belongs together; ids of rows, tokens and keys are
+//! not in it. Each line is whole; what changes while an export runs may be in it as it was or as it is.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use muster_shared::Tenant;

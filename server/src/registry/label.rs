@@ -4,14 +4,13 @@ use serde_json::json;
 
 use super::{
     Actor, DeviceState, Inner, Target,
-    audit::{self, Entry},
     changes::What,
     database::{Connection, int, uint},
     decide::find,
     error::RegistryError,
     filter::WORD_MAX,
     now_ms,
-    orders::Order,
+    orders::{self, Order},
 };
 
 /// Most tags, and most groups, of a device.
@@ -100,8 +99,7 @@ pub(super) async fn edit(
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let id = find(&mut tx, &actor.scope.narrow(target)?).await?;
-    let damaged = || RegistryError::Damaged(format!("device row {id} has no verdict"));
-    let device = inner.verdicts.by_row(id).ok_or_else(damaged)?;
+    let device = inner.verdicts.of_row(id)?;
     if inner.verdicts.state(device) == Some(DeviceState::Decommissioned) {
         return Err(RegistryError::DeviceUnknown(format!(
             "{target}: it is decommissioned, nothing is kept of it"
@@ -139,20 +137,12 @@ pub(super) async fn edit(
         let why = format!("a device has at most {LABELS_MAX} tags and as many groups");
         return Err(RegistryError::Value { what: "label", why });
     }
-    let name = inner.verdicts.name(device);
-    let entry = Entry {
-        actor,
-        tenant: Some(&name.tenant),
-        action: Order::Label.action(),
-        target: &format!("{}/{}", name.tenant, name.serial),
-        reason: "",
-        detail: json!({
-            "add": { "tag": edit.add_tags, "group": edit.add_groups },
-            "remove": { "tag": edit.remove_tags, "group": edit.remove_groups },
-            "note": edit.note,
-        }),
-    };
-    let stamp = audit::append(&mut tx, entry, at_ms).await?;
+    let detail = json!({
+        "add": { "tag": edit.add_tags, "group": edit.add_groups },
+        "remove": { "tag": edit.remove_tags, "group": edit.remove_groups },
+        "note": edit.note,
+    });
+    let stamp = orders::append(inner, &mut tx, actor, (device, Order::Label), "", detail, at_ms).await?;
     inner.commit(tx).await.inspect_err(|_| writer.fail())?;
     inner.announce(stamp, What::Ordered { device, order: Order::Label });
     Ok(labels)

@@ -5,8 +5,9 @@ use muster_shared::Generation;
 
 use super::{
     Actor, Inner, RegistryError, Target,
-    audit::{self, Entry},
+    audit::{self, Entry, Stamp},
     changes::What,
+    database::Connection,
     decide::find,
     now_ms,
     verdict::DeviceKey,
@@ -51,6 +52,24 @@ pub struct Ordered {
     pub at_ms: u64,
 }
 
+/// Puts an order about a device on the record, within the transaction it is part of; who commits that announces
+/// it.
+pub(super) async fn append(
+    inner: &Inner,
+    tx: &mut Connection,
+    actor: &Actor,
+    (device, order): (DeviceKey, Order),
+    reason: &str,
+    detail: serde_json::Value,
+    at_ms: u64,
+) -> Result<Stamp, RegistryError> {
+    let name = inner.verdicts.name(device);
+    let target = format!("{}/{}", name.tenant, name.serial);
+    let entry =
+        Entry { actor, tenant: Some(&name.tenant), action: order.action(), target: &target, reason, detail };
+    audit::append(tx, entry, at_ms).await
+}
+
 /// Records the order.
 pub(super) async fn record(
     inner: &Inner,
@@ -63,15 +82,8 @@ pub(super) async fn record(
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let id = find(&mut tx, &actor.scope.narrow(target)?).await?;
-    let device = inner
-        .verdicts
-        .by_row(id)
-        .ok_or_else(|| RegistryError::Damaged(format!("device row {id} has no verdict")))?;
-    let name = inner.verdicts.name(device);
-    let target = format!("{}/{}", name.tenant, name.serial);
-    let entry =
-        Entry { actor, tenant: Some(&name.tenant), action: order.action(), target: &target, reason, detail };
-    let stamp = audit::append(&mut tx, entry, now_ms()).await?;
+    let device = inner.verdicts.of_row(id)?;
+    let stamp = append(inner, &mut tx, actor, (device, order), reason, detail, now_ms()).await?;
     if let Err(error) = inner.commit(tx).await {
         writer.fail();
         return Err(error);

@@ -221,10 +221,7 @@ fn device_row(inner: &Inner, row: &Row) -> Result<DeviceRow, RegistryError> {
     let number = |column: &str| row.try_get::<i64, _>(column).map(uint);
     let maybe = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(uint));
     let id: i64 = row.try_get("id")?;
-    let key = inner
-        .verdicts
-        .by_row(id)
-        .ok_or_else(|| RegistryError::Damaged(format!("device row {id} has no verdict")))?;
+    let key = inner.verdicts.of_row(id)?;
     let session = match maybe("session")? {
         None => None,
         Some(session) => Some(SessionRow {

@@ -16,13 +16,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Actor, Aim, Inner, Registry, Target,
-    audit::{self, Entry},
     changes::What,
     database::{Connection, int, uint},
     decide::find,
     error::RegistryError,
     now_ms,
-    orders::Order,
+    orders::{self, Order},
     verdict::DeviceKey,
 };
 
@@ -78,7 +77,7 @@ async fn set(inner: &Inner, actor: &Actor, aim: &Aim, document: &[u8]) -> Result
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let id = find(&mut tx, &actor.scope.narrow(target)?).await?;
-    let device = known(inner, id)?;
+    let device = inner.verdicts.of_row(id)?;
     let refusal = inner.verdicts.refusal(device);
     if let Some(code @ (Code::CertificateRevoked | Code::DeviceDecommissioned)) = refusal {
         return Err(RegistryError::OutOfUse { serial: target.serial.clone(), code });
@@ -91,29 +90,16 @@ async fn set(inner: &Inner, actor: &Actor, aim: &Aim, document: &[u8]) -> Result
     let desired =
         Desired { version: now + 1, document: document.to_owned(), author: actor.name.clone(), at_ms };
     write(&mut tx, id, &desired).await?;
-    let name = inner.verdicts.name(device);
-    let entry = Entry {
-        actor,
-        tenant: Some(&name.tenant),
-        action: Order::Twin.action(),
-        target: &format!("{}/{}", name.tenant, name.serial),
-        reason: "",
-        // By its digest it can be proved which document it was; what is in it is not everybody's to read.
-        detail: json!({
-            "version": desired.version,
-            "document_sha256": hex::encode(Sha256::digest(document)),
-            "octets": document.len(),
-        }),
-    };
-    let stamp = audit::append(&mut tx, entry, at_ms).await?;
+    // By its digest it can be proved which document it was; what is in it is not everybody's to read.
+    let detail = json!({
+        "version": desired.version,
+        "document_sha256": hex::encode(Sha256::digest(document)),
+        "octets": document.len(),
+    });
+    let stamp = orders::append(inner, &mut tx, actor, (device, Order::Twin), "", detail, at_ms).await?;
     inner.commit(tx).await.inspect_err(|_| writer.fail())?;
     inner.announce(stamp, What::Ordered { device, order: Order::Twin });
     Ok(Twin { device, desired: Some(desired) })
-}
-
-fn known(inner: &Inner, id: i64) -> Result<DeviceKey, RegistryError> {
-    let damaged = || RegistryError::Damaged(format!("device row {id} has no verdict"));
-    inner.verdicts.by_row(id).ok_or_else(damaged)
 }
 
 async fn write(tx: &mut Connection, id: i64, desired: &Desired) -> Result<(), RegistryError> {
@@ -176,7 +162,7 @@ impl Registry {
     pub async fn twin(&self, target: impl Into<Target>) -> Result<Twin, RegistryError> {
         let mut connection = self.inner.database.readers().acquire().await?;
         let id = find(&mut connection, &target.into()).await?;
-        let device = known(&self.inner, id)?;
+        let device = self.inner.verdicts.of_row(id)?;
         Ok(Twin { device, desired: read(&mut connection, id).await? })
     }
 
@@ -205,7 +191,7 @@ impl Registry {
                 .bind(i64::from(limit))
                 .fetch_all(self.inner.database.readers())
                 .await?;
-        rows.into_iter().map(|(id, version)| Ok((known(&self.inner, id)?, uint(version)))).collect()
+        rows.into_iter().map(|(id, version)| Ok((self.inner.verdicts.of_row(id)?, uint(version)))).collect()
     }
 }
 

@@ -21,6 +21,7 @@ use rustls_pki_types::CertificateDer;
 pub use super::index::CertificateStatus;
 use super::{
     device::DeviceState,
+    error::RegistryError,
     group::{Group, Hold, KeyId},
     index::{Entry, Index},
     members::{BatchKey, IssuerKey, Members},
@@ -295,6 +296,14 @@ impl Verdicts {
     /// The device of a row.
     pub(crate) fn by_row(&self, row: i64) -> Option<DeviceKey> {
         self.names.read().by_row(row)
+    }
+
+    /// The same of a row that the database has: without a device here one of the two is damaged.
+    ///
+    /// # Errors
+    /// [`RegistryError::Damaged`].
+    pub(crate) fn of_row(&self, row: i64) -> Result<DeviceKey, RegistryError> {
+        self.by_row(row).ok_or_else(|| RegistryError::Damaged(format!("device row {row} has no verdict")))
     }
 
     /// Takes in a batch, or finds the key it has.

@@ -12,7 +12,7 @@ use crate::{
         testing::{Fleet, ana},
     },
     revocation::Revocation,
-    uplink::testing::telemetry,
+    uplink::{Publisher, testing::telemetry},
 };
 
 struct Node {

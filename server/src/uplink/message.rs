@@ -10,7 +10,7 @@ use muster_shared::{
 };
 
 use super::{Change, SegmentError, expiry, segment};
-use crate::registry::{DeviceKey, DeviceName, KeyId};
+use crate::registry::{DeviceKey, DeviceName, KeyId, now_ms};
 
 /// Where a message stands in this node's log: dense, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -82,6 +82,22 @@ pub struct Message {
 }
 
 impl Message {
+    /// One of the server's, about this device or to it, received now: at QoS 1, without properties, not retained.
+    #[must_use]
+    pub fn by_server(device: DeviceKey, topic: String, payload: Bytes) -> Self {
+        Self {
+            publisher: Publisher::Server { device },
+            topic: topic.into(),
+            payload,
+            qos: 1,
+            retain: false,
+            name: None,
+            properties: Bytes::new(),
+            received_ms: now_ms(),
+            state: None,
+        }
+    }
+
     /// Whether it is on a topic on which the fleet, and nobody else, speaks to one device.
     #[must_use]
     pub fn is_to_device(&self) -> bool {

@@ -35,11 +35,12 @@ use tokio::{
 use ureq::{
     Agent,
     http::{Request, StatusCode},
-    tls::{Certificate, RootCerts, TlsConfig},
+    tls::{Certificate, RootCerts},
 };
 
 use crate::{
     config::ApprovalEntry,
+    https::asking,
     registry::{DeviceName, audit::checkpoint::read_public_key},
 };
 
@@ -146,20 +147,9 @@ impl Approval {
             None => RootCerts::WebPki,
             Some(path) => authority(path).map_err(|why| unusable("approve_ca", path, why))?,
         };
-        let tls = TlsConfig::builder()
-            .root_certs(roots)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .build();
-        let agent = Agent::config_builder()
-            .tls_config(tls)
-            .https_only(true)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            // The address that is configured is asked, and nobody in between.
-            .proxy(None)
+        let agent = asking(roots)
             // One that was kept may have been closed at the other end, and then nobody would have answered.
             .max_idle_connections(0)
-            .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
         let places = Arc::new(Semaphore::new(QUESTIONS_MAX));

@@ -192,8 +192,7 @@ pub(super) async fn show(
         Some("json") => serde_json::to_string_pretty(&document).unwrap_or_default(),
         _ => String::new(),
     };
-    let rendered = render(&status, &detail, &asked, (live, lines), json, done);
-    Ok(page(&Device { twin, ..rendered }))
+    Ok(page(&render(&status, &detail, &asked, (live, lines, twin), json, done)))
 }
 
 /// The halves of a twin that there are.
@@ -246,7 +245,7 @@ fn render(
     status: &view::Status,
     detail: &view::DeviceDetail,
     asked: &Asked,
-    (live, lines): (Option<Live>, view::Page<view::Event>),
+    (live, lines, twin): (Option<Live>, view::Page<view::Event>, Vec<Half>),
     json: String,
     done: Option<acts::Done>,
 ) -> Device {
@@ -271,7 +270,7 @@ fn render(
         certificates: detail.certificates.iter().map(certificate).collect(),
         sessions: detail.sessions.iter().map(session).collect(),
         readings: detail.readings.iter().map(reading).collect(),
-        twin: Vec::new(),
+        twin,
         refused: (device.refused_24h > 0).then(|| refused(device)),
         live,
         tab,

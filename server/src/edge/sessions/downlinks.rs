@@ -1,8 +1,9 @@
 //! From the uplink log to devices: which sessions a message is for, before its commit and after it.
 //!
 //! A message reaches a device when a service publishes it on one of the device's topics or on `~all`, the server
-//! on a topic the fleet speaks to the device on, or the device itself on its `app/`. A durable session that wants it at QoS 1 or 2 has it in its queue with the
-//! commit; a session that ends with its connection, and a message at QoS 0, go to whoever is connected.
+//! on a topic the fleet speaks to the device on, or the device itself on its `app/`. A durable session that wants
+//! it at QoS 1 or 2 has it in its queue with the commit; a session that ends with its connection, and a message
+//! at QoS 0, go to whoever is connected.
 
 use std::{
     collections::HashSet,
