@@ -34,6 +34,7 @@ mod inventory;
 mod malformed;
 mod not_applicable;
 mod packets;
+mod pending;
 mod properties;
 mod qos1;
 mod qos2;

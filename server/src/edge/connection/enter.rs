@@ -280,6 +280,11 @@ impl Connection {
             Owner::Service(_) => u32::MAX,
         };
         let goes_on = before.kept.is_some();
+        let away_until = match owner {
+            Owner::Device(_) if goes_on => shard.node.uplink.position(),
+            // A service finds everything in the log.
+            Owner::Device(_) | Owner::Service(_) => Position::default(),
+        };
         let nothing_again = goes_on && before.again.is_empty();
         self.not_after_s = not_after_s;
         // A device's queue is offered from its start: what was in flight has been taken care of by then.
@@ -288,7 +293,7 @@ impl Connection {
             seat,
             record,
             publisher,
-            outlet: Outlet::new(owner, seen, feed, before.again),
+            outlet: Outlet::new(owner, seen, feed, before.again, away_until),
             durable: false,
             will: None,
             changed_ms: None,

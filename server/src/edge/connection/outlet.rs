@@ -52,21 +52,22 @@ pub(super) struct Outlet {
     pub(super) shares: Shares,
     /// What a session that goes on had in flight, by token: sent again before anything else.
     again: VecDeque<(u64, Arc<StoredMessage>)>,
-    /// Retained messages that are due, by subscription.
-    replays: VecDeque<Replaying>,
+    /// Retained messages that are due.
+    page: Option<Box<Page>>,
+    /// What a device's subscriptions found up to here at QoS 0, its session found nobody to send to.
+    away_until: Position,
     /// Who asks what becomes of a message from the mail.
     receipts: Vec<(u64, Receipt)>,
     /// Counts messages from the mail.
     last: u64,
 }
 
-/// A subscription whose retained messages are being sent.
-struct Replaying {
-    replay: Replay,
-    page: VecDeque<RetainedMessage>,
-    /// The topic the last page ended with; `None` before the first.
-    after: Option<String>,
-    last_page: bool,
+/// What is retained for a subscription, a few at a time.
+struct Page {
+    /// Goes on with the first of the messages.
+    of: Replay,
+    messages: VecDeque<RetainedMessage>,
+    last: bool,
 }
 
 impl Outlet {
@@ -75,13 +76,10 @@ impl Outlet {
         seen: Position,
         feed: Option<Box<Feed>>,
         again: VecDeque<(u64, Arc<StoredMessage>)>,
+        away_until: Position,
     ) -> Self {
-        let (shares, replays, receipts) = (Shares::default(), VecDeque::new(), Vec::new());
-        Self { owner, seen, feed, shares, again, replays, receipts, last: 0 }
-    }
-
-    pub(super) fn replay(&mut self, replay: Replay) {
-        self.replays.push_back(Replaying { replay, page: VecDeque::new(), after: None, last_page: false });
+        let (shares, receipts) = (Shares::default(), Vec::new());
+        Self { owner, seen, feed, shares, again, page: None, away_until, receipts, last: 0 }
     }
 
     /// How far a service has read. A device's queue is offered anew to its next connection.
@@ -168,26 +166,39 @@ impl Connection {
         }
     }
 
-    /// What is retained on the topics of a subscription that was just made.
+    /// Would [`Connection::outbound`] have a retained message for the client now?
+    pub(super) fn retained_is_due(&self) -> bool {
+        self.session.replay().is_some() && self.session.has_room() && self.unsent.is_empty() && !self.draining
+    }
+
+    /// What is retained on the topics of a subscription that was just made, or made on an earlier connection
+    /// that did not take it all.
     fn retained(&mut self, out: &mut Output) {
         while self.takes_more(out) {
             let Some(seated) = &mut self.seated else { return };
-            let Some(replaying) = seated.outlet.replays.front_mut() else { return };
-            let Some(next) = replaying.page.pop_front() else {
-                if replaying.last_page {
-                    seated.outlet.replays.pop_front();
-                } else {
-                    replaying.turn_page(&self.shard.node.uplink.retained());
-                }
+            let outlet = &mut seated.outlet;
+            let Some(replay) = self.session.replay() else {
+                outlet.page = None;
+                return;
+            };
+            let held = outlet.page.take().filter(|page| page.goes_on(replay));
+            let retained = || self.shard.node.uplink.retained();
+            let page = outlet.page.insert(held.unwrap_or_else(|| Page::read(replay, &retained())));
+            let Some(next) = page.messages.pop_front() else {
+                self.session.replayed(out);
                 continue;
             };
-            if next.position.0 > replaying.replay.up_to {
+            let topic = String::from_utf8_lossy(&next.message.topic);
+            self.session.replay_at(&topic);
+            page.of.after = Some(topic.as_ref().into());
+            let missed = next.message.qos == 0 && next.position <= outlet.away_until;
+            if next.position.0 > page.of.up_to && !missed {
                 // It comes as a fresh one.
                 continue;
             }
-            let replay = replaying.replay.clone();
-            let token = RETAINED | which(&replay.filter) | next.position.0;
-            let delivery = of_log(next.position, &next.message, Via::Replay(&replay), false);
+            let filter = &page.of.filter;
+            let token = RETAINED | which(filter) | next.position.0;
+            let delivery = of_log(next.position, &next.message, Via::Replay(filter), false);
             let Some(delivery) = delivery else { continue };
             if self.session.deliver(token, &delivery, out).is_ok() {
                 seated.seat.count_sent();
@@ -302,10 +313,9 @@ impl Connection {
     /// it was due to where that is still there.
     fn retained_again(&mut self, token: u64, message: &StoredMessage, out: &mut Output) {
         let due_to = self.session.subscriptions().find(|one| which(one.filter()) == token & WHICH_MASK);
-        let filter = due_to.map_or("", |one| one.filter()).into();
+        let filter: Box<str> = due_to.map_or("", |one| one.filter()).into();
         let at = Position(token & !(RETAINED | WHICH_MASK));
-        let replay = Replay { filter, up_to: at.0 };
-        let sent = of_log(at, message, Via::Replay(&replay), false)
+        let sent = of_log(at, message, Via::Replay(&filter), false)
             .is_some_and(|delivery| self.session.deliver(token, &delivery, out).is_ok());
         if let Some(seated) = self.seated.as_ref().filter(|_| sent) {
             seated.seat.count_sent();
@@ -313,12 +323,16 @@ impl Connection {
     }
 }
 
-impl Replaying {
-    fn turn_page(&mut self, retained: &Retained) {
-        let page = retained.matching(&self.replay.filter, self.after.as_deref(), REPLAY_PAGE, now_ms());
-        self.last_page = page.len() < REPLAY_PAGE;
-        self.after = page.last().map(|last| String::from_utf8_lossy(&last.message.topic).into_owned());
-        self.page = page.into();
+impl Page {
+    fn read(replay: &Replay, retained: &Retained) -> Box<Self> {
+        let messages = retained.matching(&replay.filter, replay.after.as_deref(), REPLAY_PAGE, now_ms());
+        let last = messages.len() < REPLAY_PAGE;
+        Box::new(Self { of: replay.clone(), messages: messages.into(), last })
+    }
+
+    /// Does this one go on where it was left? Its subscription may have been replaced meanwhile.
+    fn goes_on(&self, replay: &Replay) -> bool {
+        self.of == *replay && (self.last || !self.messages.is_empty())
     }
 }
 

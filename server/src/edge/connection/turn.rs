@@ -73,6 +73,10 @@ impl Connection {
                 // A message handed over in this round has to wake us when its fate is known.
                 self.answers(now_ms, &mut scratch.out, cx);
                 self.clock(now_ms, &mut scratch.out, cx);
+                if self.retained_is_due() {
+                    // A SUBACK has left since what goes to the client was looked at; nothing else wakes us.
+                    cx.waker().wake_by_ref();
+                }
                 return self.obey(now_ms, &mut scratch.out);
             }
         }
@@ -220,11 +224,6 @@ impl Connection {
                 Command::Changed => {
                     if let Some(seated) = &mut self.seated {
                         seated.changed_ms.get_or_insert(clock_ms);
-                    }
-                }
-                Command::Replay(replay) => {
-                    if let Some(seated) = &mut self.seated {
-                        seated.outlet.replay(*replay);
                     }
                 }
                 Command::Subscriptions(count) => {

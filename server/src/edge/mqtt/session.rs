@@ -30,6 +30,7 @@
 //! | `inbound` | what the client publishes |
 //! | `outbound` | what the client is sent |
 //! | `subscriptions` | what it is subscribed to |
+//! | `replays` | which retained messages are due |
 //! | `kept` | what goes on without a connection, and its form on disk |
 //! | `will` | the will |
 
@@ -39,6 +40,7 @@ mod command;
 mod inbound;
 mod kept;
 mod outbound;
+mod replays;
 mod running;
 mod subscriptions;
 #[cfg(test)]
@@ -235,6 +237,35 @@ impl Session {
             return Err(DeliverError::NotSubscribed);
         }
         running.deliver(token, message, out)
+    }
+
+    /// The subscription whose retained messages are to be delivered next, if any are due. Tell
+    /// [`Session::replay_at`] of each before it is delivered, and [`Session::replayed`] when there are no more.
+    #[must_use]
+    pub fn replay(&self) -> Option<&Replay> {
+        match &self.state {
+            State::Running(running) => running.replay(),
+            State::Fresh(_) | State::Gate(..) | State::Ended(_) => None,
+        }
+    }
+
+    /// What is retained on this topic is delivered now, or is not for this client: the [replay](Self::replay)
+    /// goes on behind it.
+    pub fn replay_at(&mut self, topic: &str) {
+        if let State::Running(running) = &mut self.state
+            && let Some(replay) = running.replays.first_mut()
+        {
+            replay.after = Some(topic.into());
+        }
+    }
+
+    /// All that was due of the [replay](Self::replay) was delivered.
+    pub fn replayed(&mut self, out: &mut Output) {
+        let State::Running(running) = &mut self.state else { return };
+        if let Some(filter) = running.replays.first().map(|replay| replay.filter.clone()) {
+            running.replays.end(&filter);
+            running.changed(out);
+        }
     }
 
     /// Everything a session that goes on had in flight was delivered again; what was not is given up.

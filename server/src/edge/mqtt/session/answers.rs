@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 
 use muster_shared::Code;
 
-use super::command::Replay;
 use crate::edge::limits::UPLINK_INFLIGHT_MAX;
 
 /// Answers a session has room for while it is idle.
@@ -53,18 +52,12 @@ pub(super) struct Answer {
     pub(super) wait: Wait,
 }
 
-/// A packet that was written when it was decided on, and what is due behind it.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) packet: Vec<u8>,
-    pub(super) replays: Vec<Replay>,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     queue: VecDeque<Answer>,
+    /// Packets that were written when they were decided on.
     #[expect(clippy::box_collection, reason = "a pointer, where most sessions hold none")]
-    prepared: Option<Box<VecDeque<Prepared>>>,
+    prepared: Option<Box<VecDeque<Vec<u8>>>>,
     /// Counts, wrapping: what was handed over, and fates that came back.
     handed: u32,
     told: u32,
@@ -99,8 +92,8 @@ impl Answers {
     }
 
     /// `id`: of a PUBLISH; 0 for all else.
-    pub(super) fn push_prepared(&mut self, id: u16, prepared: Prepared, wait: Wait) {
-        self.prepared.get_or_insert_default().push_back(prepared);
+    pub(super) fn push_prepared(&mut self, id: u16, packet: Vec<u8>, wait: Wait) {
+        self.prepared.get_or_insert_default().push_back(packet);
         self.push(id, Kind::Prepared, wait);
     }
 
@@ -156,7 +149,7 @@ impl Answers {
     }
 
     /// The packet of an answer that leaves as [`Kind::Prepared`].
-    pub(super) fn take_prepared(&mut self) -> Option<Prepared> {
+    pub(super) fn take_prepared(&mut self) -> Option<Vec<u8>> {
         let prepared = self.prepared.as_mut()?;
         let one = prepared.pop_front();
         if prepared.is_empty() {

@@ -52,8 +52,6 @@ pub enum Command {
     ///
     /// [`Session::kept`]: super::Session::kept
     Changed,
-    /// A subscription was made: deliver the retained messages that match it.
-    Replay(Box<Replay>),
     /// The session's subscriptions have changed; it holds this many now.
     Subscriptions(usize),
     /// What became of the message with this token. A copy that is kept for the session is to be given up
@@ -132,13 +130,15 @@ pub enum Fate {
     Failed,
 }
 
-/// A subscription whose retained messages are due (MQTT 5.0 §3.8.4).
+/// A subscription whose retained messages are due (MQTT 5.0 §3.8.4), in the order of their topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replay {
     /// What the retained messages' topics have to match.
     pub filter: Box<str>,
     /// Retained messages up to this position; later ones come as fresh ones.
     pub up_to: u64,
+    /// The topic of the last one that was looked at; `None` before the first.
+    pub after: Option<Box<str>>,
 }
 
 /// A message to a client.
@@ -169,8 +169,8 @@ pub struct Delivery<'a> {
 pub enum Via<'a> {
     /// By all that match, made before it was published; shared ones are not asked.
     Filters,
-    /// It is a retained one, by the subscription that was just made.
-    Replay(&'a Replay),
+    /// It is a retained one, by the subscription with this filter.
+    Replay(&'a str),
     /// By this shared subscription, spelled as in its SUBSCRIBE.
     Share(&'a str),
 }

@@ -1,23 +1,28 @@
 //! What of a session goes on without a connection, and its form on disk.
 //!
 //! ```text
-//! version (1 octet: 1) ‖ postcard: expiry_s, last_id,
+//! version (1 octet: 1 or 2) ‖ postcard: expiry_s, last_id,
 //!     [filter, options, identifier, since], [packet id, QoS, token], [packet id, token], [packet id]
+//! version 2: ‖ postcard: [place of its subscription in the first list, up to, after]
 //! ```
 //!
 //! The lists are: subscriptions; PUBLISHes sent and not answered, oldest first; PUBLISHes received by the
 //! client and to be released, in the order of their PUBRECs; QoS 2 PUBLISHes received from the client and
-//! not released by it.
+//! not released by it; subscriptions whose retained messages were not all sent. Version 2 is written where
+//! that last list is not empty, so what needs no later release can be read by an earlier one.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::subscriptions::{Subscription, Subscriptions};
+use super::{
+    command::Replay,
+    subscriptions::{Subscription, Subscriptions},
+};
 use crate::edge::mqtt::packet::Qos;
 
-/// The form written today. Older ones stay readable.
-const VERSION: u8 = 1;
+/// The latest form. Older ones stay readable.
+const VERSION: u8 = 2;
 
 /// The state of a session, as MQTT 5.0 §4.1 has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,6 +35,7 @@ pub struct Kept {
     pub(super) inflight: Vec<Sent>,
     pub(super) released: Vec<Released>,
     pub(super) unreleased: Vec<u16>,
+    pub(super) replays: Vec<Replay>,
 }
 
 /// A PUBLISH to the client that it has not answered.
@@ -70,6 +76,9 @@ struct V1<'a> {
     unreleased: Vec<u16>,
 }
 
+/// What version 2 has behind it.
+type V2<'a> = Vec<(u16, u64, Option<&'a str>)>;
+
 impl Kept {
     /// Its form on disk.
     #[must_use]
@@ -86,7 +95,21 @@ impl Kept {
             released: self.released.iter().map(|one| (one.id, one.token)).collect(),
             unreleased: self.unreleased.clone(),
         };
-        postcard::to_extend(&v1, vec![VERSION]).expect("a Vec takes whatever is written to it")
+        let takes_all = "a Vec takes whatever is written to it";
+        if self.replays.is_empty() {
+            return postcard::to_extend(&v1, vec![1]).expect(takes_all);
+        }
+        let v1 = postcard::to_extend(&v1, vec![2]).expect(takes_all);
+        postcard::to_extend(&self.replays_v2(), v1).expect(takes_all)
+    }
+
+    fn replays_v2(&self) -> V2<'_> {
+        let place = |filter: &str| self.subscriptions.iter().position(|one| one.filter() == filter);
+        let all = self.replays.iter().filter_map(|one| {
+            // A session has a few hundred subscriptions at most.
+            Some((u16::try_from(place(&one.filter)?).ok()?, one.up_to, one.after.as_deref()))
+        });
+        all.collect()
     }
 
     /// Reads its form on disk.
@@ -94,19 +117,24 @@ impl Kept {
     /// # Errors
     /// [`KeptError`]; nothing half-read is returned.
     pub fn decode(octets: &[u8]) -> Result<Self, KeptError> {
-        let rest = match octets.split_first() {
-            Some((&VERSION, rest)) => rest,
+        let malformed = |_| KeptError::Malformed;
+        let (version, rest) = match octets.split_first() {
+            Some((&version @ 1..=VERSION, rest)) => (version, rest),
             Some((&version, _)) if version > VERSION => return Err(KeptError::Version(version)),
             _ => return Err(KeptError::Malformed),
         };
-        let (v1, rest) = postcard::take_from_bytes::<V1<'_>>(rest).map_err(|_| KeptError::Malformed)?;
+        let (v1, rest) = postcard::take_from_bytes::<V1<'_>>(rest).map_err(malformed)?;
+        let (v2, rest) = match version {
+            1 => (V2::new(), rest),
+            _ => postcard::take_from_bytes::<V2<'_>>(rest).map_err(malformed)?,
+        };
         if !rest.is_empty() {
             return Err(KeptError::Malformed);
         }
-        Self::of(v1).ok_or(KeptError::Malformed)
+        Self::of(v1, v2).ok_or(KeptError::Malformed)
     }
 
-    fn of(v1: V1<'_>) -> Option<Self> {
+    fn of(v1: V1<'_>, v2: V2<'_>) -> Option<Self> {
         let subscriptions: Option<Vec<_>> = v1
             .subscriptions
             .into_iter()
@@ -120,13 +148,24 @@ impl Kept {
                 Some(Sent { id, qos, token })
             })
             .collect();
+        let subscriptions = Subscriptions::restored(subscriptions?);
+        let replays: Option<Vec<_>> = v2
+            .into_iter()
+            .map(|(place, up_to, after)| {
+                let of = subscriptions.iter().nth(usize::from(place))?;
+                // Nothing that is retained goes to a shared one.
+                let filter = of.share().is_none().then(|| of.filter().into())?;
+                Some(Replay { filter, up_to, after: after.map(Into::into) })
+            })
+            .collect();
         let kept = Self {
             expiry_s: v1.expiry_s,
             last_id: v1.last_id,
-            subscriptions: Subscriptions::restored(subscriptions?),
+            subscriptions,
             inflight: inflight?,
             released: v1.released.into_iter().map(|(id, token)| Released { id, token }).collect(),
             unreleased: v1.unreleased,
+            replays: replays?,
         };
         let ours = kept.inflight.iter().map(|one| one.id).chain(kept.released.iter().map(|one| one.id));
         (distinct(ours) && distinct(kept.unreleased.iter().copied())).then_some(kept)

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use muster_shared::limits::PACKET_MAX;
 
 use super::{
-    answers::{Kind, Prepared},
+    answers::Kind,
     command::{Command, Delivery, Output, Via},
     kept::{Kept, Released, Sent},
     running::Running,
@@ -182,7 +182,7 @@ impl Running {
             self.write(message, qos, id, false, None, &mut packet)?;
             self.in_flight(sent);
             let wait = self.save(out);
-            self.answers.push_prepared(id, Prepared { packet, replays: Vec::new() }, wait);
+            self.answers.push_prepared(id, packet, wait);
             return Ok(None);
         }
         self.write_now(message, qos, id, false, out)?;

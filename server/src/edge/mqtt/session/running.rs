@@ -3,11 +3,12 @@
 use muster_shared::Code;
 
 use super::{
-    answers::{Answers, Kind, Prepared, Wait},
+    answers::{Answers, Kind, Wait},
     command::{Command, Fate, Output, Replay},
     inbound::Inbound,
     kept::Kept,
     outbound::Outbound,
+    replays::Replays,
     subscriptions::Subscriptions,
     will::Will,
 };
@@ -38,6 +39,7 @@ pub(super) struct Running {
     pub(super) expiry_max_s: u32,
     pub(super) will: Option<Box<Will>>,
     pub(super) subscriptions: Subscriptions,
+    pub(super) replays: Replays,
     pub(super) answers: Answers,
     pub(super) inbound: Option<Box<Inbound>>,
     pub(super) outbound: Option<Box<Outbound>>,
@@ -53,6 +55,7 @@ impl Running {
             expiry_max_s: 0,
             will: connect.will.as_ref().map(|will| Box::new(Will::of(will))),
             subscriptions: Subscriptions::default(),
+            replays: Replays::default(),
             answers: Answers::default(),
             inbound: None,
             outbound: None,
@@ -64,6 +67,7 @@ impl Running {
         self.inbound = Inbound::kept(&kept.unreleased);
         self.outbound = Outbound::kept(&kept);
         self.subscriptions = kept.subscriptions;
+        self.replays = Replays::restored(kept.replays);
     }
 
     /// What goes on without the connection.
@@ -75,6 +79,7 @@ impl Running {
             inflight: self.outbound.as_ref().map_or_else(Vec::new, |outbound| outbound.sent()),
             released: self.outbound.as_ref().map_or_else(Vec::new, |outbound| outbound.released()),
             unreleased: self.inbound.as_ref().map_or_else(Vec::new, |inbound| inbound.ids()),
+            replays: self.replays.kept(),
         }
     }
 
@@ -192,10 +197,7 @@ impl Running {
                 Kind::PubRel => 0x62,
                 Kind::PubComp => 0x70,
                 Kind::Prepared => {
-                    if let Some(Prepared { packet, replays }) = self.answers.take_prepared() {
-                        out.bytes.extend_from_slice(&packet);
-                        out.commands.extend(replays.into_iter().map(replay));
-                    }
+                    out.bytes.extend(self.answers.take_prepared().into_iter().flatten());
                     self.sent_behind_others(answer.id, out);
                     continue;
                 }
@@ -217,7 +219,6 @@ impl Running {
         out: &mut Output,
     ) -> Result<(), Fault> {
         let mut reasons = Vec::new();
-        let mut replays = Vec::new();
         for one in filters {
             let granted =
                 self.subscriptions.subscribe(who, self.protocol, &one, filters.subscription_id, mark);
@@ -225,7 +226,9 @@ impl Running {
                 out.commands.push(Command::Refused(Code::TopicNotIts));
             }
             reasons.push(granted.reason.0);
-            replays.extend(granted.replay);
+            if let Some(replay) = granted.replay {
+                self.replays.begin(replay);
+            }
         }
         let mut packet = Vec::new();
         match self.protocol {
@@ -233,26 +236,30 @@ impl Running {
             Protocol::V5 => v5::suback(&mut packet, 0x90, filters.id, &reasons, &self.client),
         }
         let changed = reasons.iter().any(|&reason| reason < 0x80);
-        self.subscribed(changed, Prepared { packet, replays }, out)
+        self.subscribed(changed, packet, out)
     }
 
     fn unsubscribe(&mut self, filters: Filters<'_>, out: &mut Output) -> Result<(), Fault> {
         let reason = |existed| if existed { Reason::SUCCESS.0 } else { Reason::NO_SUBSCRIPTION_EXISTED.0 };
-        let reasons: Vec<u8> =
-            filters.map(|one| reason(self.subscriptions.unsubscribe(one.filter))).collect();
+        let reasons: Vec<u8> = filters
+            .map(|one| {
+                self.replays.end(one.filter);
+                reason(self.subscriptions.unsubscribe(one.filter))
+            })
+            .collect();
         let mut packet = Vec::new();
         match self.protocol {
             Protocol::V3 => v3::ack(&mut packet, 0xb0, filters.id),
             Protocol::V5 => v5::suback(&mut packet, 0xb0, filters.id, &reasons, &self.client),
         }
         let changed = reasons.contains(&Reason::SUCCESS.0);
-        self.subscribed(changed, Prepared { packet, replays: Vec::new() }, out)
+        self.subscribed(changed, packet, out)
     }
 
     /// The answer leaves when the session goes on without its connection and has the change on disk; else
     /// at once.
-    fn subscribed(&mut self, changed: bool, prepared: Prepared, out: &mut Output) -> Result<(), Fault> {
-        if prepared.packet.len() > self.client.packet_max as usize {
+    fn subscribed(&mut self, changed: bool, packet: Vec<u8>, out: &mut Output) -> Result<(), Fault> {
+        if packet.len() > self.client.packet_max as usize {
             // An answer the client would not take cannot be given [MQTT-3.1.2-24].
             let what = "answer is larger than the client takes";
             return Err(Fault { reason: Reason::PACKET_TOO_LARGE, what });
@@ -262,15 +269,15 @@ impl Running {
         }
         if changed && self.goes_on() {
             let wait = self.save(out);
-            self.answers.push_prepared(0, prepared, wait);
+            self.answers.push_prepared(0, packet, wait);
             return Ok(());
         }
-        out.bytes.extend_from_slice(&prepared.packet);
-        out.commands.extend(prepared.replays.into_iter().map(replay));
+        out.bytes.extend_from_slice(&packet);
         Ok(())
     }
-}
 
-fn replay(replay: Replay) -> Command {
-    Command::Replay(Box::new(replay))
+    /// What is retained is due behind the answer to its SUBSCRIBE.
+    pub(super) fn replay(&self) -> Option<&Replay> {
+        self.replays.first().filter(|_| !self.answers.holds(Kind::Prepared, 0))
+    }
 }

@@ -161,7 +161,7 @@ impl Subscriptions {
         let Delivery { topic, via, from_self, position, .. } = *message;
         self.iter().filter(move |one| match via {
             Via::Filters => one.is_fresh(topic, from_self, position),
-            Via::Replay(replay) => *one.filter == *replay.filter && topic::matches(&one.filter, topic),
+            Via::Replay(filter) => *one.filter == *filter && topic::matches(&one.filter, topic),
             Via::Share(share) => {
                 one.topic_at > 0 && *one.filter == *share && topic::matches(one.topic_filter(), topic)
             }
@@ -210,7 +210,8 @@ impl Subscriptions {
             RetainHandling::Never => false,
         };
         // No retained message goes to a new shared subscription (MQTT 5.0 §4.8.2).
-        let replay = (due && topic_at == 0).then(|| Replay { filter: asked.filter.into(), up_to: mark });
+        let replay =
+            (due && topic_at == 0).then(|| Replay { filter: asked.filter.into(), up_to: mark, after: None });
         Granted { reason: Reason(asked.options.qos as u8), replay }
     }
 

@@ -31,9 +31,12 @@ fn what_changes_the_state_is_answered_when_the_state_is_on_disk() {
         let commands = client.commands();
         let [Command::Subscriptions(1), Command::Save(kept)] = &commands[..] else { panic!("{commands:?}") };
         assert_eq!(kept.wants(APP, false), Some(Qos::AtLeastOnce));
+        let due = Replay { filter: APP.into(), up_to: 0, after: None };
+        assert_eq!(kept.replays, [due.clone()], "what is due is on disk with it");
+        assert_eq!(client.session.replay(), None, "retained messages come behind it");
         client.settle(Fate::Stored);
         assert_eq!(client.said()[0], 0x90);
-        assert!(matches!(client.commands()[..], [Command::Replay(_)]), "retained messages come behind it");
+        assert_eq!(client.session.replay(), Some(&due));
         client.send(&unsubscribe);
         assert!(client.said().is_empty(), "no UNSUBACK yet");
         client.settle(Fate::Stored);
@@ -43,6 +46,49 @@ fn what_changes_the_state_is_answered_when_the_state_is_on_disk() {
         assert_eq!(client.said()[0], 0xb0, "nothing changed, nothing waits");
         assert_eq!(client.commands(), []);
     }
+}
+
+#[test]
+fn a_retained_message_is_either_due_or_in_flight() {
+    const ALL: &str = "acme/MU-1/app/+";
+    for qos in [1, 2] {
+        let mut client = Client::durable(V5, None).subscribed(V5, &[(ALL, 2)]);
+        client.session.replay_at(APP);
+        let message = Delivery { via: Via::Replay(ALL), ..downlink(APP, qos) };
+        assert_eq!(client.deliver(5, &message), Ok(None));
+        let kept = match &client.commands()[..] {
+            [Command::Save(kept)] => (**kept).clone(),
+            [Command::Changed] => client.session.kept().unwrap(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kept.inflight().collect::<Vec<_>>(), [5]);
+        let due = Replay { filter: ALL.into(), up_to: 0, after: Some(APP.into()) };
+        assert_eq!(kept.replays, [due.clone()]);
+        let mut client = Client::durable(V5, Some(kept));
+        assert_eq!(client.session.replay(), Some(&due), "it goes on where it was");
+        client.session.replayed(&mut client.out);
+        assert_eq!(client.session.replay(), None);
+        assert_eq!(client.commands(), [Command::Changed], "that it is done goes to the disk");
+        assert!(client.session.kept().unwrap().replays.is_empty());
+    }
+}
+
+#[test]
+fn what_is_due_is_bounded_by_the_subscriptions() {
+    let mut client = Client::durable(V5, None);
+    for _ in 0..3 {
+        client = client.subscribed(V5, &[(APP, 1), ("acme/MU-1/app/y", 1)]);
+        client.session.replay_at(APP);
+    }
+    let due = |filter: &str, after: Option<&str>| Replay {
+        filter: filter.into(),
+        up_to: 0,
+        after: after.map(Into::into),
+    };
+    assert_eq!(client.session.kept().unwrap().replays, [due(APP, Some(APP)), due("acme/MU-1/app/y", None)]);
+    client.send(&packet(0xa2, &[&[0, 4, 0], &text(APP)]));
+    let kept = client.session.kept().unwrap();
+    assert_eq!(kept.replays, [due("acme/MU-1/app/y", None)], "gone with its subscription");
 }
 
 #[test]

@@ -21,7 +21,6 @@ fn each_filter_is_granted_or_refused_by_itself() {
     assert_eq!(said[said.len() - 9..], [2, 0x87, 0, 0x87, 0x87, 0x87, 0x9e, 0x8f, 0x8f]);
     assert!(String::from_utf8_lossy(&said).contains("M210"));
     let mut commands = client.commands();
-    commands.retain(|command| !matches!(command, Command::Replay(_)));
     assert_eq!(commands.pop(), Some(Command::Subscriptions(2)));
     assert_eq!(commands, vec![Command::Refused(Code::TopicNotIts); 4]);
 
@@ -66,11 +65,12 @@ fn subscribe_with(properties: &[u8], filter: &str, options: u8) -> Vec<u8> {
 }
 
 fn replays(client: &mut Client) -> Vec<String> {
-    let filter = |command| match command {
-        Command::Replay(replay) => Some(replay.filter.into_string()),
-        _ => None,
-    };
-    client.commands().into_iter().filter_map(filter).collect()
+    let mut filters = Vec::new();
+    while let Some(replay) = client.session.replay() {
+        filters.push(replay.filter.to_string());
+        client.session.replayed(&mut client.out);
+    }
+    filters
 }
 
 const APP: &str = "acme/MU-1/app/x";
@@ -96,14 +96,13 @@ fn a_retained_message_comes_by_its_subscription_alone() {
     let mut client = Client::connected(V5);
     client.session.mark(41);
     client.send(&subscribe_with(&[0x0b, 7], "acme/MU-1/#", 0));
-    client.commands();
+    client.session.replayed(&mut client.out);
     client.send(&subscribe_with(&[0x0b, 8], APP, 1));
-    let [Command::Subscriptions(2), Command::Replay(replay)] = &client.commands()[..] else {
-        panic!("a replay is due")
-    };
-    assert_eq!((&*replay.filter, replay.up_to), (APP, 41));
+    assert_eq!(client.commands(), [Command::Subscriptions(1), Command::Subscriptions(2)]);
+    let replay = Replay { filter: APP.into(), up_to: 41, after: None };
+    assert_eq!(client.session.replay(), Some(&replay));
     client.said();
-    let retained = Delivery { via: Via::Replay(replay), retain: true, position: 12, ..downlink(APP, 2) };
+    let retained = Delivery { via: Via::Replay(APP), retain: true, position: 12, ..downlink(APP, 2) };
     assert_eq!(client.deliver(1, &retained), Ok(None));
     assert_eq!(client.said(), publish_with(0x33, 1, APP, &[0x0b, 8], b"do"), "QoS 1, RETAIN, one identifier");
     let other = Delivery { topic: "acme/MU-1/app/y", ..retained };
