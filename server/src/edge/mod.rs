@@ -290,7 +290,7 @@ fn start_shard(
 async fn keep_time(node: Arc<Node>) {
     loop {
         sleep(SESSIONS_TICK).await;
-        node.sessions.tick(now_ms());
+        node.sessions.tick(now_ms(), &node.trust);
         node.presences.hand_over();
     }
 }

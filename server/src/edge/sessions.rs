@@ -12,7 +12,8 @@
 //! - A queue is bounded, by the log: what finds no room in it is dropped and counted, so that what a device is
 //!   still to be told stays in order.
 //! - A service has no queue here: the log is its queue, its session a cursor into it.
-//! - A delayed will is sent once, or never: not when its client comes back in time (MQTT 5.0 §3.1.3.2.2).
+//! - A delayed will is sent once, or never: not when its client comes back in time (MQTT 5.0 §3.1.3.2.2), and
+//!   not when its client could not publish it any more, whatever came between, a restart included.
 
 mod downlinks;
 mod saved;
@@ -26,18 +27,20 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tracing::error;
+use tracing::{error, warn};
 
 use self::saved::{Saved, SavedError, Will};
 use super::{
     connection::shares,
     feed::{GroupKey, Groups},
     mqtt::session::Kept,
+    principal::Principal,
     roster::{Owner, Roster, ServiceClient},
+    trust::Trust,
 };
 use crate::{
     registry::{DeviceKey, Verdicts, now_ms},
-    uplink::{Change, Message, Position, SavedSession, SessionKey, StoredMessage, Ticket, Writer},
+    uplink::{Change, Message, Position, Publisher, SavedSession, SessionKey, StoredMessage, Ticket, Writer},
 };
 
 /// The durable sessions of this node.
@@ -169,12 +172,21 @@ impl Sessions {
     }
 
     /// A client connects and wants none of what was: the session before has ended, its will is due.
-    pub(super) fn discard(&self, owner: &Owner) {
+    pub(super) fn discard(&self, owner: &Owner, trust: &Trust) {
         let held = self.inner.lock().take_out(owner);
         let Some(held) = held else { return };
         self.forget(owner);
         if let Some((_, will)) = held.away.and_then(|away| away.will) {
+            self.send(will, trust);
+        }
+    }
+
+    /// A will that is due, if its client might still publish it.
+    fn send(&self, will: Message, trust: &Trust) {
+        if may_send(&will, trust) {
             drop(self.writer().append(due_now(will)));
+        } else {
+            warn!(publisher = ?will.publisher, "a will whose service may not publish it any more is not sent");
         }
     }
 
@@ -255,7 +267,7 @@ impl Sessions {
 
     /// Sends the wills and ends the sessions that are due, and saves how far groups have read. Call it a few
     /// times a second.
-    pub fn tick(&self, now_ms: u64) {
+    pub fn tick(&self, now_ms: u64, trust: &Trust) {
         for change in self.begun().groups.changes() {
             drop(self.writer().change(change));
         }
@@ -264,7 +276,7 @@ impl Sessions {
             match due {
                 None => return,
                 Some((owner, Due::Will(will))) => {
-                    drop(self.writer().append(due_now(*will)));
+                    self.send(*will, trust);
                     self.inner.lock().note_due(&owner);
                 }
                 Some((owner, Due::Expired)) => self.forget(&owner),
@@ -304,6 +316,17 @@ fn owner(verdicts: &Verdicts, key: &SessionKey) -> Option<Owner> {
 enum Due {
     Will(Box<Message>),
     Expired,
+}
+
+/// May the client of this will still publish it, for all that the commit does not ask? A device's topic is its
+/// own by its name, and its verdict is read at the commit. A service may have lost its entry in the configuration
+/// since, or the entry this topic; or the configuration has withdrawn its certificate.
+fn may_send(will: &Message, trust: &Trust) -> bool {
+    let Publisher::Service { name, shown, .. } = &will.publisher else { return true };
+    let (Some(shown), Some(service)) = (shown, trust.service(name)) else { return false };
+    let topic = std::str::from_utf8(&will.topic);
+    let its = topic.is_ok_and(|topic| Principal::Service(Arc::clone(service)).may_publish(topic).is_ok());
+    its && !trust.revoked(&shown.certificate)
 }
 
 /// A will was received when it is sent: its message expiry counts from then [MQTT-3.1.3-10].

@@ -147,14 +147,15 @@ impl Planner<'_> {
     /// The verdict is read here, after the batch has begun and before its commit: a decision that flipped it
     /// earlier is obeyed, and one that flips it later waits in the barrier until this batch has ended.
     fn refusal(&self, message: &Message) -> Option<Code> {
+        let now_s = i64::try_from(self.now_ms / 1000).unwrap_or(i64::MAX);
         match &message.publisher {
             Publisher::Device { device, certificate } => {
-                let now_s = i64::try_from(self.now_ms / 1000).unwrap_or(i64::MAX);
                 self.verdicts.may_talk(*device, certificate, now_s).err()
             }
             Publisher::Service { shown, .. } => {
                 let shown = shown.as_ref()?;
-                self.verdicts.withdrawn(&shown.certificate, &shown.issuer_key_id)
+                let withdrawn = self.verdicts.withdrawn(&shown.certificate, &shown.issuer_key_id);
+                withdrawn.or((now_s > shown.not_after_s).then_some(Code::CertificateExpired))
             }
             Publisher::Server { device } => {
                 let presence = std::str::from_utf8(&message.topic).is_ok_and(is_presence);

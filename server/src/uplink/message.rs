@@ -34,8 +34,8 @@ pub enum Publisher {
         name: Arc<str>,
         /// The client id of its session.
         client_id: Arc<str>,
-        /// With which certificate: whether that was withdrawn is asked again at the commit. `None`: with none
-        /// that is known any more.
+        /// With which certificate: whether that was withdrawn or has ended is asked again at the commit.
+        /// `None`: with none that is known any more.
         shown: Option<Arc<Shown>>,
     },
     /// The server, about a device, to it or in its place: its presence, what the fleet wants of it, or a will
@@ -54,6 +54,8 @@ pub struct Shown {
     pub certificate: CertificateId,
     /// Key identifier of the CA that issued it.
     pub issuer_key_id: KeyId,
+    /// Its last good second, Unix seconds.
+    pub not_after_s: i64,
 }
 
 /// A message to store.

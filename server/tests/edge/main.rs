@@ -16,3 +16,4 @@ mod revoke;
 mod services;
 mod site;
 mod twice;
+mod wills;

@@ -166,6 +166,7 @@ impl Connection {
                 shown: Some(Arc::new(Shown {
                     certificate: self.visitor.certificate,
                     issuer_key_id: self.visitor.issuer_key_id,
+                    not_after_s,
                 })),
             },
             client_id,
@@ -222,7 +223,7 @@ impl Connection {
     async fn before(&self, entrant: &Entrant, request: &Request) -> Before {
         let sessions = &self.shard.node.sessions;
         if request.clean {
-            sessions.discard(&entrant.owner);
+            sessions.discard(&entrant.owner, &self.shard.node.trust);
             return Before::default();
         }
         let Some(resumed) = sessions.resume(&entrant.owner) else { return Before::default() };
