@@ -2,13 +2,14 @@
 //! none in the test's. Nothing is acknowledged that is not stored, everything that needs no disk goes on, and
 //! the server recovers by itself once the fault is gone.
 //!
-//! The disk is full for a process whose files may not grow (RLIMIT_FSIZE): a write fails with EFBIG where a
+//! A disk is full for a process whose files may not grow (RLIMIT_FSIZE): a write fails with EFBIG where a
 //! full disk has ENOSPC, and is an error of the commit either way. Any user may set a limit of a process of
-//! his, and lift it again.
+//! his, and lift it again. In `disk` a small disk is full indeed, where the machine lets one be mounted.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod client;
+mod disk;
 #[path = "../rig/mod.rs"]
 mod rig;
 
@@ -136,6 +137,7 @@ fn a_full_disk_costs_the_acknowledgement_and_nothing_else() {
     assert_eq!(Client::connecting(&server, &devices[2]).unwrap().1, NOT_STORED);
     let refused = server.muster(&["device", "suspend", "MU-000002", "--reason", "a full disk"]);
     assert_ne!(refused.status, 0, "{refused:?}");
+    assert!(refused.err.contains("error[M110]"), "{refused:?}");
     second.ping();
     assert_eq!(server.muster(&["device", "list", "-o", "serial"]).exits(0).out.lines().count(), 3);
 

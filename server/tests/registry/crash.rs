@@ -97,7 +97,7 @@ fn a_full_disk_refuses_decisions_and_loses_none_that_was_answered() {
     // Each decision writes: sooner or later one does not fit, and is refused.
     let (answered, failed) = decide(&server.place().data(), &stop);
     assert_eq!(failed.len(), 1, "it ended by a refusal");
-    assert!(failed[0].err.contains("error[M506]"), "{failed:?}");
+    assert!(failed[0].err.contains("error[M110]"), "{failed:?}");
     let server = Server::start_on(server.killed());
     holds(&server, &answered, 1);
     server.muster(&["device", "quarantine", SERIALS[0], "--reason", "there is room again"]).exits(0);
