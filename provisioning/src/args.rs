@@ -21,6 +21,8 @@ pub(crate) struct Cli {
 pub(crate) enum Act {
     /// Carry out a key ceremony: one reviewed file becomes keys, certificates and records.
     Ceremony(Ceremony),
+    /// Sign, with the root of a ceremony, an authority that is to take an older one's place.
+    SignAuthority(SignAuthority),
     /// Take one unit through all its steps.
     Run(Box<Run>),
     /// End a batch.
@@ -70,6 +72,24 @@ pub(crate) struct Ceremony {
     /// The passphrase of each of `stations/`.
     #[arg(long, value_name = "FILE")]
     pub(crate) station_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct SignAuthority {
+    /// The request, as `muster ca rotate` wrote it.
+    pub(crate) request: PathBuf,
+    /// The key identifier that `muster ca rotate` said, 40 hexadecimal digits.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) key: String,
+    /// The folder `root` of the ceremony.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: PathBuf,
+    /// Where to; a file that is there is not replaced.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Opens the root's key; else MUSTER_FACTORY_PASSPHRASE, else a prompt.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -19,7 +19,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`ceremony`] | one reviewed file → keys, certificates, records, a transcript |
+//! | [`ceremony`], [`sign`] | one reviewed file → keys, certificates, records, a transcript; what the root signs later |
 //! | [`station`] | the sans-IO controller of one unit |
 //! | [`journal`] | what a station remembers: append, checksum, fsync, replay |
 //! | [`run`] | the controller, the journal, the authority and a port, brought together |
@@ -40,4 +40,5 @@ pub mod port;
 pub mod run;
 pub mod screen;
 pub mod secret;
+pub mod sign;
 pub mod station;

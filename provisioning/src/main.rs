@@ -20,7 +20,7 @@ use muster_provisioning::{
     order::{self, RawOrder},
     run::{Job, Shift},
     screen::{Manner, Screen},
-    secret,
+    secret, sign,
     station::{Material, Outcome, Patience},
 };
 use muster_shared::Code;
@@ -45,6 +45,29 @@ fn main() -> ExitCode {
 fn act(cli: Cli) -> Result<u8, Fault> {
     match cli.act {
         Act::Ceremony(args) => perform(&args, cli.json),
+        Act::SignAuthority(args) => {
+            let passphrase = secret::passphrase(args.passphrase_file.as_ref(), "the root", false)?;
+            let signed = sign::sign(&args.request, &args.key, &args.root, &passphrase, &args.out, now_ms())?;
+            let key_id = hex(&signed.key_id());
+            say(
+                cli.json,
+                &serde_json::json!({
+                    "schema": "muster.factory.sign-authority/1",
+                    "purpose": signed.purpose().word(),
+                    "subject": signed.name(),
+                    "key_id": key_id,
+                    "out": args.out,
+                }),
+                &format!(
+                    "signed {} · key {key_id} · {}\nnext: put the root away; on the server: \
+                     muster ca rotate {} --certificate {}",
+                    signed.name(),
+                    args.out.display(),
+                    signed.purpose(),
+                    args.out.display(),
+                ),
+            )
+        }
         Act::Run(args) => run(*args, cli.json),
         Act::Batch { act: BatchAct::Close { station, batch, out } } => {
             let (bundle, mut journal) = open(&station)?;
@@ -209,7 +232,7 @@ fn open(args: &Station) -> Result<(StationBundle, Journal), Fault> {
         BundleError::File(FileError::WrongPassphrase(_)) => Fault::new(Code::KeyFileUnreadable, error),
         BundleError::File(_) => Fault::new(Code::FileUnreadable, error),
         BundleError::Station { .. } => Fault::new(Code::StationRecordInvalid, error),
-        BundleError::Ca { .. } => Fault::new(Code::IssuerUnknown, error),
+        BundleError::Ca { .. } | BundleError::Request { .. } => Fault::new(Code::IssuerUnknown, error),
     })?;
     let journal = Journal::open(&args.journal, &bundle.record.tenant, &bundle.record.station);
     let journal = journal.map_err(muster_provisioning::run::disk)?;

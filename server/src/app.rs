@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muster_pki::bundle::ServerBundle;
+use muster_pki::{Purpose, bundle::ServerBundle};
 use muster_shared::Code;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -223,10 +223,7 @@ impl Node {
                 data_dir: config.data_dir.clone(),
                 body_max: config.https.body_max,
                 request: config.https.request,
-                authorities: api::Authorities {
-                    operational: bundle.operational.clone(),
-                    service: bundle.service.clone(),
-                },
+                keys: config.keys.clone(),
                 broker: broker.clone(),
                 services: config
                     .services
@@ -237,8 +234,13 @@ impl Node {
                 config: api::config::told(config),
             }),
         };
-        let tls = api::serve::tls(resolver, bundle.operator.certificate())
-            .map_err(|error| fault("HTTPS cannot be set up", &error))?;
+        let operators: Vec<_> = bundle
+            .former_of(Purpose::Operator)
+            .chain([&bundle.operator])
+            .map(|ca| ca.certificate())
+            .collect();
+        let tls =
+            api::serve::tls(resolver, &operators).map_err(|error| fault("HTTPS cannot be set up", &error))?;
         let listen = config.https.listen;
         let api = Server::start(listen, tls, api::router(doors.clone()), config.https.connections_max)
             .await
@@ -403,11 +405,16 @@ async fn registry(config: &Config, bundle: &ServerBundle) -> Result<Registry, Pr
 fn trust(config: &Config, bundle: &ServerBundle) -> Trust {
     let services = config.services.iter().map(|entry| entry.service.clone());
     let revoked = config.services.iter().flat_map(|entry| entry.revoked.iter().copied());
-    Trust::new(config.mqtt.verify).operational(bundle.operational.certificate()).services(
+    let trust = Trust::new(config.mqtt.verify).operational(bundle.operational.certificate()).services(
         bundle.service.certificate(),
         services,
         revoked,
-    )
+    );
+    bundle.former.iter().map(|ca| ca.certificate()).fold(trust, |trust, ca| match ca.purpose() {
+        Purpose::Operational => trust.operational(ca),
+        Purpose::Service => trust.former_service(ca),
+        _ => trust,
+    })
 }
 
 fn edge(

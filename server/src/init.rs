@@ -251,14 +251,7 @@ fn new_passphrase(file: &Path) -> Result<Passphrase, Box<dyn std::error::Error>>
 /// # Errors
 /// M509 when the passphrase file cannot be read, M311 when the bundle does not open with it.
 pub fn open_bundle(bundle: &Path, passphrase_file: &Path) -> Result<(ServerBundle, Passphrase), Problem> {
-    let unreadable = |why: String| {
-        Problem::new(Code::FileUnreadable)
-            .what("the passphrase file cannot be read")
-            .at(passphrase_file.display().to_string())
-            .because(why)
-    };
-    let text = fs::read_to_string(passphrase_file).map_err(|error| unreadable(error.to_string()))?;
-    let passphrase = Passphrase::new(&text).ok_or_else(|| unreadable("it is empty".to_owned()))?;
+    let passphrase = read_passphrase(passphrase_file)?;
     match ServerBundle::read(bundle, &passphrase) {
         Ok(read) => Ok((read, passphrase)),
         Err(error) => Err(Problem::new(Code::KeyFileUnreadable)
@@ -266,6 +259,21 @@ pub fn open_bundle(bundle: &Path, passphrase_file: &Path) -> Result<(ServerBundl
             .at(format!("{} with {}", bundle.display(), passphrase_file.display()))
             .because(error.to_string())),
     }
+}
+
+/// Reads the passphrase of the server's bundle.
+///
+/// # Errors
+/// M509 when its file cannot be read, or is empty.
+pub fn read_passphrase(file: &Path) -> Result<Passphrase, Problem> {
+    let unreadable = |why: String| {
+        Problem::new(Code::FileUnreadable)
+            .what("the passphrase file cannot be read")
+            .at(file.display().to_string())
+            .because(why)
+    };
+    let text = fs::read_to_string(file).map_err(|error| unreadable(error.to_string()))?;
+    Passphrase::new(&text).ok_or_else(|| unreadable("it is empty".to_owned()))
 }
 
 /// Writes the registry: the root, the stations of the bundle, the first operator with their token.
@@ -283,7 +291,7 @@ fn register(dir: &Path, bundle: &ServerBundle, plan: &Plan) -> Result<(String, V
         registry.trust_root(&actor, &bundle.root.der().to_vec().into()).await?;
         let mut stations = Vec::new();
         for record in &bundle.stations {
-            stations.push(registry.trust_station(&actor, record).await?.station.to_string());
+            stations.push(registry.trust_station(&actor, record).await?.record.station.to_string());
         }
         let new = NewToken::of(&plan.operator, Role::Admin, None);
         let token = registry.create_token(&actor, &new).await?;

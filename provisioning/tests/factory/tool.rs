@@ -22,6 +22,47 @@ struct Factory {
     folder: tempfile::TempDir,
 }
 
+#[test]
+fn the_root_signs_an_authority_only_for_the_key_that_was_named() {
+    let factory = Factory::new();
+    let key = muster_pki::SoftKey::generate().unwrap();
+    let key_id = muster_pki::Signer::public_key(&key).key_id();
+    let key_id: String = key_id.iter().map(|octet| format!("{octet:02x}")).collect();
+    let write = |owner: &str, purpose| {
+        muster_pki::VerifiedCaRequest::write(owner, purpose, "service CA 2", &key).unwrap()
+    };
+    let request = write("Acme", muster_pki::Purpose::Service);
+    fs::write(factory.path("request.pem"), &request).unwrap();
+    let sign = |file: &str, key: &str, out: &str| {
+        let (file, root) = (factory.text(file), factory.text("out/root"));
+        let (out, words) = (factory.text(out), factory.text("words"));
+        let args = ["sign-authority", &file, "--key", key, "--root", &root, "--out", &out];
+        factory.call(&[&args[..], &["--passphrase-file", &words]].concat())
+    };
+    let other = "00".repeat(20);
+    let refused = sign("request.pem", &other, "no.pem");
+    assert_eq!(refused.status.code(), Some(3), "{}", err(&refused));
+    assert!(err(&refused).contains("M307") && err(&refused).contains(&key_id), "{}", err(&refused));
+    for (name, purpose, owner) in [
+        ("root.pem", muster_pki::Purpose::Root, "Acme"),
+        ("foreign.pem", muster_pki::Purpose::Service, "Else"),
+    ] {
+        fs::write(factory.path(name), write(owner, purpose)).unwrap();
+        assert_eq!(sign(name, &key_id, "no.pem").status.code(), Some(3));
+    }
+    assert!(!factory.path("no.pem").exists());
+    let signed = sign("request.pem", &key_id, "service.pem");
+    assert!(signed.status.success(), "{}", err(&signed));
+    let der = |name: &str| {
+        muster_pki::keyfile::certificate_from_pem(&fs::read(factory.path(name)).unwrap()).unwrap()
+    };
+    let root = muster_pki::CaCertificate::root(&der("out/root/root.pem")).unwrap();
+    let made = muster_pki::CaCertificate::issuing(&der("service.pem"), muster_pki::Purpose::Service, &root);
+    assert_eq!(made.unwrap().key(), muster_pki::Signer::public_key(&key));
+    // What is there is not replaced.
+    assert!(!sign("request.pem", &key_id, "service.pem").status.success());
+}
+
 impl Factory {
     fn new() -> Self {
         let factory = Self { folder: tempfile::tempdir().unwrap() };

@@ -20,7 +20,7 @@ use super::{
     routes::{About, Routes},
     time, view,
 };
-use crate::registry::{BatchRow, DeviceState, ImportReport, StationRow};
+use crate::registry::{BatchRow, DeviceState, Differing, ImportReport, StationRow, Taking};
 
 /// Largest station record, octets: one certificate, two keys, a signature.
 const RECORD_MAX: usize = 64 * 1024;
@@ -80,10 +80,11 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .post(
             "/v1/stations",
             trust,
-            About::new("Register a station by its root-signed record")
+            About::new("Register a station and its factory CA by their root-signed record")
+                .query::<Trust>()
                 .takes_raw("application/octet-stream", "The record as the ceremony wrote it")
                 .answers::<view::Trusted>("station.trust")
-                .refuses([Code::StationRecordInvalid]),
+                .refuses([Code::StationRecordInvalid, Code::StationRecordConflict]),
         )
 }
 
@@ -230,20 +231,50 @@ pub(super) async fn stations(
     Ok(Json(view::Page::new("station", items, None, Some(total))))
 }
 
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trust {
+    /// Why, for the audit log.
+    reason: Option<String>,
+    /// A record that the root signed later may take the place of the one the factory CA is registered by.
+    #[serde(default)]
+    replace: bool,
+    /// Say what would be registered, and register nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
 /// The body is the root-signed record as the ceremony wrote it.
 pub(super) async fn trust(
     caller: Caller,
     State(doors): State<Doors>,
+    Query(query): Query<Trust>,
     octets: Body,
 ) -> Result<Json<view::Trusted>, Problem> {
     let actor = caller.may(Need::Trust)?;
     let octets = body(octets, RECORD_MAX).await?;
-    let trusted = doors.registry.trust_station(actor, &octets).await?;
+    let taking = Taking {
+        differing: if query.replace { Differing::Replace } else { Differing::Refuse },
+        dry_run: query.dry_run,
+        reason: query.reason.unwrap_or_default().trim().to_owned(),
+    };
+    let trusted = doors.registry.take_station(actor, &octets, &taking).await?;
+    let record = &trusted.record;
     Ok(Json(view::Trusted {
         schema: "muster.station.trust/1".to_owned(),
-        station: trusted.station.to_string(),
+        station: record.station.to_string(),
+        tenant: record.tenant.to_string(),
+        quota: record.quota,
+        serial_first: record.serials.first().to_string(),
+        serial_last: record.serials.last().to_string(),
+        factory_ca: hex::encode(record.factory.key_id()),
+        manifest_key: hex::encode(record.manifest_key.digest()),
+        signed_at: time::from_ms(record.signed_at_s * 1000),
         already: trusted.already,
+        replaced: trusted.replaced.iter().map(|field| (*field).to_owned()).collect(),
+        dry_run: taking.dry_run,
         generation: trusted.generation.0,
+        audit_no: trusted.audit_no,
     }))
 }
 

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use muster_pki::{
-    Ca, CaCertificate,
+    Ca, CaCertificate, Purpose,
     bundle::ServerBundle,
     crl::{Crl, CrlError, ENTRIES_MAX},
 };
@@ -28,7 +28,7 @@ use super::{
     status_list, time, view,
 };
 use crate::registry::{
-    CertificateStatus,
+    CertificateStatus, KeyId,
     certificates::{CertificateFilter, Listed},
     now_ms,
 };
@@ -39,31 +39,70 @@ const CRL_LIFE_S: i64 = 24 * 3600;
 /// The authorities this server holds.
 pub struct Held {
     root: CaCertificate,
-    all: Vec<(&'static str, Ca)>,
+    /// Those that issue, by their purpose; then those that were rotated, by purpose and key.
+    all: Vec<(String, Ca)>,
+    issuing: usize,
+    /// Whose turn it is to rotate one.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Held {
     /// Those of the server's bundle.
     #[must_use]
     pub fn of(bundle: &ServerBundle) -> Arc<Self> {
-        let all = vec![
-            ("broker", bundle.broker.clone()),
-            ("operational", bundle.operational.clone()),
-            ("https", bundle.https.clone()),
-            ("service", bundle.service.clone()),
-            ("operator", bundle.operator.clone()),
-        ];
-        Arc::new(Self { root: bundle.root.clone(), all })
+        let issuing = [&bundle.broker, &bundle.operational, &bundle.https, &bundle.service, &bundle.operator];
+        let mut all: Vec<_> =
+            issuing.map(|ca| (ca.certificate().purpose().word().to_owned(), ca.clone())).into();
+        all.extend(bundle.former.iter().map(|ca| {
+            let key_id = hex::encode(ca.certificate().key_id());
+            (format!("{}-{}", ca.certificate().purpose(), &key_id[..8]), ca.clone())
+        }));
+        Arc::new(Self { root: bundle.root.clone(), all, issuing: issuing.len(), turn: Default::default() })
+    }
+
+    /// The root all of them are signed by.
+    pub(super) fn root(&self) -> &CaCertificate {
+        &self.root
+    }
+
+    /// Waits until nobody else rotates an authority.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     fn named(&self, name: &str) -> Result<&Ca, Problem> {
-        let found = self.all.iter().find(|(of, _)| *of == name);
+        Self::find(&self.all, name)
+    }
+
+    /// The one that issues for this purpose.
+    pub(super) fn current(&self, name: &str) -> Result<&Ca, Problem> {
+        Self::find(&self.all[..self.issuing], name)
+    }
+
+    fn find<'a>(all: &'a [(String, Ca)], name: &str) -> Result<&'a Ca, Problem> {
+        let found = all.iter().find(|(of, _)| of == name);
         found.map(|(_, ca)| ca).ok_or_else(|| {
-            let possible: Vec<_> = self.all.iter().map(|(name, _)| *name).collect();
+            let possible: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
             Problem::new(Code::CertificateUnknown)
                 .what(format!("this server holds no authority {name:?}"))
                 .next(format!("possible: {}", possible.join(", ")))
         })
+    }
+
+    /// Those whose certificates the devices' door takes.
+    fn of_doors(&self) -> impl Iterator<Item = &(String, Ca)> {
+        let takes = |purpose| matches!(purpose, Purpose::Operational | Purpose::Service);
+        self.all.iter().filter(move |(_, ca)| takes(ca.certificate().purpose()))
+    }
+
+    /// The one of this name whose certificates the devices' door takes.
+    pub(super) fn of_a_door(&self, name: &str) -> Option<&Ca> {
+        self.of_doors().find(|(of, _)| of == name).map(|(_, ca)| ca)
+    }
+
+    /// Does the devices' door take what is signed under this key identifier?
+    pub(super) fn signs_for_a_door(&self, key_id: &KeyId) -> bool {
+        self.of_doors().any(|(_, ca)| ca.certificate().key_id() == *key_id)
     }
 }
 
@@ -193,7 +232,11 @@ async fn authorities(
     caller.may(Need::Look)?;
     let own = &doors.held;
     let mut items = vec![authority("root", &own.root, "off line", None)];
-    items.extend(own.all.iter().map(|(name, ca)| authority(name, ca.certificate(), "this server", None)));
+    items.extend(own.all.iter().enumerate().map(|(at, (name, ca))| {
+        let issues = at < own.issuing;
+        let place = if issues { "this server" } else { "this server, for what it has issued" };
+        view::Authority { issues, ..authority(name, ca.certificate(), place, None) }
+    }));
     let stations = doors.registry.factory_authorities().await?;
     for (record, devices) in stations.into_iter().filter(|(of, _)| caller.scope().covers(&of.tenant)) {
         let place = format!("station {}", record.station);
@@ -203,17 +246,20 @@ async fn authorities(
     Ok(Json(view::Page::new("authority", items, None, Some(total))))
 }
 
+/// SHA-256 of an authority's certificate.
+pub(super) fn fingerprint(of: &CaCertificate) -> CertificateId {
+    CertificateId(sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(of.der())).into())
+}
+
 fn authority(name: &str, of: &CaCertificate, key_at: &str, devices: Option<u64>) -> view::Authority {
-    let digest = muster_shared::CertificateId(
-        sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(of.der())).into(),
-    );
     view::Authority {
         name: name.to_owned(),
         subject: of.name().to_owned(),
         purpose: of.purpose().word().to_owned(),
-        fingerprint: digest.to_string(),
+        fingerprint: fingerprint(of).to_string(),
         key_id: hex::encode(of.key_id()),
         key_at: key_at.to_owned(),
+        issues: true,
         not_before: time::from_s(of.not_before_s()),
         not_after: time::from_s(of.not_after_s()),
         devices,

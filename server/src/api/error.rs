@@ -237,7 +237,7 @@ impl From<RegistryError> for Problem {
                 let problem = problem.because(what);
                 if place.is_empty() { problem } else { problem.at(place.join(" ")) }
             }
-            RegistryError::Station(why) => problem.because(why),
+            RegistryError::Station(why) | RegistryError::StationConflict(why) => problem.because(why),
             RegistryError::RootDiffers(_) | RegistryError::Ambiguous { .. } => {
                 problem.because(error.to_string())
             }

@@ -1,9 +1,6 @@
 //! What is decided about many at once: a batch, a station, a tenant, a CA, a certificate. One rule each.
 
-use std::fmt;
-
 use axum::{Json, extract::State};
-use muster_pki::Ca;
 use muster_shared::{CertificateId, Code, id::IdError};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -65,35 +62,6 @@ pub(super) fn routes(routes: Routes) -> Routes {
 /// What is done to groups by name.
 fn held(act: Act) -> bool {
     !matches!(act, Act::FirstConnection | Act::Decommission)
-}
-
-/// The authorities whose key the server holds and whose certificates its doors take.
-pub struct Authorities {
-    /// Of operational certificates.
-    pub operational: Ca,
-    /// Of services.
-    pub service: Ca,
-}
-
-impl fmt::Debug for Authorities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Authorities")
-    }
-}
-
-impl Authorities {
-    /// The one of this name: `operational` or `service`.
-    pub(super) fn named(&self, name: &str) -> Option<&Ca> {
-        match name {
-            "operational" => Some(&self.operational),
-            "service" => Some(&self.service),
-            _ => None,
-        }
-    }
-
-    fn have(&self, key_id: &KeyId) -> bool {
-        [&self.operational, &self.service].iter().any(|ca| ca.certificate().key_id() == *key_id)
-    }
 }
 
 /// What a decision about a group is posted with.
@@ -180,10 +148,9 @@ fn id<T: std::str::FromStr<Err = IdError>>(text: &str, what: &str) -> Result<T, 
 
 /// An authority by its key identifier, by the station that holds it, or by its name here.
 async fn key_id(doors: &Doors, scope: &Scope, name: &str) -> Result<KeyId, Problem> {
-    let authorities = &doors.facts.authorities;
     // The server's own authorities are every tenant's.
     let whole = *scope == Scope::Every;
-    if let Some(ca) = authorities.named(name).filter(|_| whole) {
+    if let Some(ca) = doors.held.of_a_door(name).filter(|_| whole) {
         return Ok(ca.certificate().key_id());
     }
     let unknown = |why: &str| {
@@ -195,8 +162,8 @@ async fn key_id(doors: &Doors, scope: &Scope, name: &str) -> Result<KeyId, Probl
     let verdicts = doors.registry.verdicts();
     if let Some(key_id) = hex::decode(name).ok().and_then(|octets| KeyId::try_from(octets).ok()) {
         let issuer = verdicts.issuer(&key_id);
-        let known =
-            issuer.is_some_and(|issuer| scope.covers(&issuer.tenant)) || (whole && authorities.have(&key_id));
+        let known = issuer.is_some_and(|issuer| scope.covers(&issuer.tenant))
+            || (whole && doors.held.signs_for_a_door(&key_id));
         return if known { Ok(key_id) } else { Err(unknown("nobody here has this key identifier")) };
     }
     let station = verdicts

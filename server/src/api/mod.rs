@@ -9,7 +9,7 @@
 //! | `auth`, [`attempts`], `login` | who asks, and whether their role covers it; failed tries; getting in |
 //! | `routes`, [`openapi`] | the one list of routes; the document made of it |
 //! | `page` | the web page: a client of these routes |
-//! | `devices`, `acts`, `commands`, `groups`, `readings`, `twin`, `batches`, [`certificates`], [`audit`],
+//! | `devices`, `acts`, `commands`, `groups`, `readings`, `twin`, `batches`, [`certificates`], `rotation`, [`audit`],
 //! `operators`, `tokens`, `status`, [`config`] | the routes |
 //! | `status_list` | the signed status list |
 //! | `stream`, [`jobs`], `explain`, `health` | what happens, told; one act on many; why, and why not; how it is |
@@ -57,6 +57,7 @@ mod operators;
 pub mod overview;
 mod page;
 mod readings;
+mod rotation;
 mod routes;
 pub mod serve;
 mod status;
@@ -70,6 +71,7 @@ pub mod view;
 use crate::{
     bus::Bus,
     certificate::Renewing,
+    config::Keys,
     edge::{Roster, Sessions, Tail, Trust, guard::Tally},
     registry::Registry,
     revocation::Revocation,
@@ -77,7 +79,6 @@ use crate::{
 };
 use asking::Asking;
 use error::Problem;
-pub use groups::Authorities;
 use routes::{About, Route, Routes};
 
 /// Largest JSON body, octets. The largest document taken is a decision with its reason.
@@ -130,8 +131,8 @@ pub struct Facts {
     pub body_max: usize,
     /// Longest a request may take.
     pub request: Duration,
-    /// The authorities of the server's own whose certificates its doors take.
-    pub authorities: Authorities,
+    /// Where the keys of the server's own authorities lie.
+    pub keys: Keys,
     /// The broker's certificate in use.
     pub broker: Arc<Renewing>,
     /// The services that belong to one tenant.
@@ -179,6 +180,7 @@ fn described(routes: Routes) -> Routes {
     let routes = readings::routes(routes);
     let routes = twin::routes(routes);
     let routes = certificates::routes(routes);
+    let routes = rotation::routes(routes);
     let routes = acts::routes(routes);
     let routes = commands::routes(routes);
     let routes = batches::routes(routes);

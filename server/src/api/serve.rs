@@ -86,18 +86,20 @@ impl Server {
     }
 }
 
-/// TLS 1.3, no resumption, HTTP/2 and HTTP/1.1 by ALPN. A client may show a certificate of the operator CA;
+/// TLS 1.3, no resumption, HTTP/2 and HTTP/1.1 by ALPN. A client may show a certificate of an operator CA;
 /// any other ends the handshake.
 ///
 /// # Errors
-/// When the library refuses its own defaults, or the operator CA.
+/// When the library refuses its own defaults, or an operator CA.
 pub fn tls(
     certificate: Arc<dyn ResolvesServerCert>,
-    operators: &CaCertificate,
+    operators: &[&CaCertificate],
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(operators.der()))?;
+    for ca in operators {
+        roots.add(CertificateDer::from(ca.der()))?;
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()

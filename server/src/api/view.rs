@@ -1021,6 +1021,8 @@ pub struct Authority {
     pub key_id: String,
     /// Where its key lives.
     pub key_at: String,
+    /// It issues; one that was rotated only stays trusted for what it has issued.
+    pub issues: bool,
     /// First good second.
     pub not_before: String,
     /// Last good second.
@@ -1075,6 +1077,35 @@ pub struct RefusedRow {
     pub why: String,
 }
 
+/// A step of an authority's rotation: `muster.authority.rotation/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Rotation {
+    /// The schema's name.
+    pub schema: String,
+    /// Which: its purpose.
+    pub authority: String,
+    /// `ask` for a request to the root, `install` for its answer.
+    pub step: String,
+    /// Whether that was done before.
+    pub already: bool,
+    /// Nothing was done: this is what would be.
+    pub dry_run: bool,
+    /// What the new authority's certificate calls it; `null` before its key is made.
+    pub subject: Option<String>,
+    /// Key identifier of the new authority.
+    pub key_id: Option<String>,
+    /// The request for the root, PEM.
+    pub request: Option<String>,
+    /// SHA-256 of the new certificate, once the root has signed it.
+    pub fingerprint: Option<String>,
+    /// Key identifier of the one that issues now.
+    pub former_key_id: String,
+    /// What happens next.
+    pub next: String,
+    /// The step's audit row, where one was written.
+    pub audit_no: Option<u64>,
+}
+
 /// What became of a station record: `muster.station.trust/1`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Trusted {
@@ -1082,10 +1113,30 @@ pub struct Trusted {
     pub schema: String,
     /// The station.
     pub station: String,
-    /// Whether this record was known already.
+    /// The one tenant it makes devices for.
+    pub tenant: String,
+    /// Most devices it may make, ever.
+    pub quota: u64,
+    /// First serial it may give.
+    pub serial_first: String,
+    /// Last serial it may give.
+    pub serial_last: String,
+    /// Key identifier of its factory CA.
+    pub factory_ca: String,
+    /// SHA-256 of the key that signs its manifests.
+    pub manifest_key: String,
+    /// When the root signed the record.
+    pub signed_at: String,
+    /// Whether it was registered already, exactly so.
     pub already: bool,
+    /// The fields in which it differs from the record it took the place of; empty where there was none.
+    pub replaced: Vec<String>,
+    /// Nothing was registered: this is what would be.
+    pub dry_run: bool,
     /// The registry's generation after it.
     pub generation: u64,
+    /// Its audit row, where one was written.
+    pub audit_no: Option<u64>,
 }
 
 /// A registered station.

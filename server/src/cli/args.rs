@@ -19,7 +19,7 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
 
 device    list show import explain twin label command disconnect decommission; acts as of a batch
 batch     list show import export verify suspend resume quarantine release revoke
-ca        list show crl trust-station withdraw {suspend,resume,quarantine,release,revoke}-station
+ca        list show crl trust rotate withdraw {suspend,resume,quarantine,release,revoke}-station
 cert      list show inspect issue revoke   session list show   token list create revoke
 audit     list verify export checkpoint key   operator list add remove role invite   job list cancel
 top       init serve login status events doctor config explain backup restore export schema man …
@@ -500,12 +500,12 @@ pub(super) struct RevokeGroup {
 pub(super) enum Ca {
     /// Stations this server takes devices from
     List,
-    /// Register a station by its root-signed record
-    TrustStation {
-        /// The record from the ceremony
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
+    /// Register a station and its factory CA by their root-signed record
+    #[command(visible_alias = "trust-station")]
+    Trust(Trust),
+    /// Let a new authority of the server's own take over: first the request for the root to sign, then, with
+    /// --certificate, the root's answer. The old one stays trusted for what it has issued
+    Rotate(Rotate),
     /// Refuse every certificate of an authority for ever: its key identifier, the station that holds it,
     /// `operational` or `service`. Sessions end. Cannot be undone
     Withdraw(RevokeGroup),
@@ -532,6 +532,40 @@ pub(super) enum Ca {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Trust {
+    /// The record from the ceremony
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Let it take the place of an older record of the same factory CA, such as one of a smaller quota
+    #[arg(long)]
+    pub(super) replace: bool,
+    /// Why, in your words; kept in the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+    /// Say what would be registered, and register nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Rotate {
+    /// operational, service or operator
+    pub(super) name: String,
+    /// The certificate the root signed for the request; PEM
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub(super) certificate: Option<PathBuf>,
+    /// Write the request to this new file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    /// Why, in your words; kept in the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]

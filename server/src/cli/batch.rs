@@ -1,4 +1,4 @@
-//! `muster batch …` and `muster ca …`: what stations hand over, and whom the server trusts.
+//! `muster batch …`: what stations hand over.
 
 use std::{
     io::{Read as _, Write as _},
@@ -9,17 +9,17 @@ use muster_shared::Code;
 
 use super::{
     Done,
-    args::{Batch, Ca, Paged},
+    args::{Batch, Paged},
     client::{Client, read},
     device::{encode, pages},
-    group::{self, BATCH, CA, STATION},
+    group::{self, BATCH},
     screen::{Screen, Style, Text},
     table::{self, About, Column, thousands},
     words,
 };
 use crate::api::{
     error::Problem,
-    view::{self, Import, Page, Station, Trusted},
+    view::{self, Import, Page},
 };
 
 /// Largest file sent, octets; the server's own limit is `https.body_max`.
@@ -41,24 +41,6 @@ pub(super) fn run(verb: Batch, client: &Client, screen: &Screen) -> Result<Done,
             deliver(&octets, out.as_deref(), screen)
         }
         Batch::Verify { batch } => verify(&batch, client, screen),
-    }
-}
-
-pub(super) fn run_ca(verb: Ca, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    match verb {
-        Ca::List => stations(client, screen),
-        Ca::TrustStation { file } => trust(&file, client, screen),
-        Ca::Withdraw(revoke) => group::revoke(CA, "withdraw", &revoke, client, screen),
-        Ca::SuspendStation(hold) => group::hold(STATION, "suspend", &hold, client, screen),
-        Ca::ResumeStation(hold) => group::hold(STATION, "resume", &hold, client, screen),
-        Ca::QuarantineStation(hold) => group::hold(STATION, "quarantine", &hold, client, screen),
-        Ca::ReleaseStation(hold) => group::hold(STATION, "release", &hold, client, screen),
-        Ca::RevokeStation(revoke) => group::revoke(STATION, "revoke", &revoke, client, screen),
-        Ca::Show { name } => authority(name.as_deref(), client, screen),
-        Ca::Crl { name, out } => {
-            let octets = client.get_raw(&format!("/v1/crl/{}", encode(&name)))?;
-            deliver(&octets, out.as_deref(), screen)
-        }
     }
 }
 
@@ -107,7 +89,7 @@ fn list(paged: &Paged, client: &Client, screen: &Screen) -> Result<Done, Problem
 }
 
 /// Octets to a new file, or to standard output as they are.
-fn deliver(octets: &[u8], out: Option<&Path>, screen: &Screen) -> Result<Done, Problem> {
+pub(super) fn deliver(octets: &[u8], out: Option<&Path>, screen: &Screen) -> Result<Done, Problem> {
     let unwritable = |place: String, error: std::io::Error| {
         Problem::new(Code::FileUnreadable)
             .what("the file cannot be written")
@@ -206,42 +188,6 @@ fn verify(batch: &str, client: &Client, screen: &Screen) -> Result<Done, Problem
     Ok(done)
 }
 
-fn authority(name: Option<&str>, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let document = client.get("/v1/authorities")?;
-    let page: Page<view::Authority> = read(&document)?;
-    let found: Vec<_> = page.items.iter().filter(|of| name.is_none_or(|name| of.name == name)).collect();
-    if found.is_empty() {
-        let all: Vec<_> = page.items.iter().map(|of| of.name.as_str()).collect();
-        return Err(Problem::new(Code::CertificateUnknown)
-            .what(format!("no authority {}", name.unwrap_or_default()))
-            .next(format!("possible: {}", all.join(", "))));
-    }
-    if screen.output.is_json() {
-        screen.raw(&document.to_string());
-        return Ok(Done::Well);
-    }
-    for of in found {
-        screen.pieces(&[
-            Text::new(&of.name, Style::Bold),
-            Text::plain(format!(" · {} authority · {}", of.purpose, of.subject)),
-        ]);
-        for line in fingerprint(&of.fingerprint) {
-            screen.line(format!("  {line}"));
-        }
-        let ends = words::day(&of.not_after);
-        let devices = of.devices.map(|count| format!(" · {} devices", thousands(count))).unwrap_or_default();
-        screen.line(format!("  key {} at {} · ends {ends}{devices}", words::short(&of.key_id), of.key_at));
-    }
-    Ok(Done::Well)
-}
-
-/// A digest to compare by eye: four lines of four groups of four.
-fn fingerprint(hex: &str) -> Vec<String> {
-    let groups: Vec<String> =
-        hex.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group).into_owned()).collect();
-    groups.chunks(4).map(|line| line.join(" ")).collect()
-}
-
 fn import(file: &Path, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     let document = client.post_file("/v1/batches", &slurp(file)?).map_err(|mut problem| {
         // The server names the line; the person knows the file by its path.
@@ -280,68 +226,6 @@ fn import(file: &Path, client: &Client, screen: &Screen) -> Result<Done, Problem
         screen.footer(format!("muster device list --filter batch:{}", import.batch));
     }
     Ok(if import.refused.is_empty() { Done::Well } else { Done::SomeFailed })
-}
-
-const STATION_COLUMNS: &[Column<Station>] = &[
-    Column { head: "STATION", wide: false, cell: |of, _| Text::plain(&of.station) },
-    Column { head: "TENANT", wide: false, cell: |of, _| Text::plain(&of.tenant) },
-    Column {
-        head: "DEVICES",
-        wide: false,
-        cell: |of, _| Text::plain(format!("{} of {}", thousands(of.devices), thousands(of.quota))),
-    },
-    Column {
-        head: "SERIALS",
-        wide: false,
-        cell: |of, _| Text::plain(format!("{} to {}", of.serial_first, of.serial_last)),
-    },
-    Column { head: "KEY", wide: false, cell: |of, _| Text::plain(words::short(&of.manifest_key)) },
-    Column {
-        head: "MANIFESTS",
-        wide: false,
-        cell: |of, _| match of.last_sequence {
-            Some(no) => Text::plain(format!("up to no. {no}")),
-            None => Text::new("none yet", Style::Quiet),
-        },
-    },
-    Column {
-        head: "NOTE",
-        wide: false,
-        cell: |of, _| match &of.stopped_why {
-            Some(why) => Text::new(format!("stopped: {why}"), Style::Red),
-            None => Text::new("nothing", Style::Quiet),
-        },
-    },
-];
-
-fn stations(client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let document = client.get("/v1/stations")?;
-    let page: Page<Station> = read(&document)?;
-    let about = About {
-        noun: "station",
-        total: page.total,
-        filter: None,
-        next: page.next.as_deref(),
-        empty: "no stations yet. A station is registered by its root-signed record: muster ca trust-station FILE",
-    };
-    table::print(screen, &document, &page.items, STATION_COLUMNS, &about);
-    Ok(Done::Well)
-}
-
-fn trust(file: &Path, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let document = client.post_file("/v1/stations", &slurp(file)?).map_err(|mut problem| {
-        problem.place.get_or_insert_with(|| file.display().to_string());
-        problem
-    })?;
-    if screen.output.is_json() {
-        screen.raw(&document.to_string());
-        return Ok(Done::Well);
-    }
-    let trusted: Trusted = read(&document)?;
-    let mark = screen.glyph("✓", "ok");
-    let how = if trusted.already { "was registered already" } else { "is registered" };
-    screen.line(format!("{mark} station {} {how}; its manifests can be imported", trusted.station));
-    Ok(Done::Well)
 }
 
 /// Reads a file whole, or says why not.

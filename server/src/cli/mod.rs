@@ -12,7 +12,7 @@
 //! | `screen`, `table`, `words` | the one writer; listings; how a single value is said |
 //! | `job`, `events`, `explain`, `doctor`, `interrupt`, `tools` | many at once; what happens; why; how it is; Ctrl-C; the
 //! commands themselves |
-//! | `device`, `readings`, `watch`, `bulk`, `group`, `batch`, `session`, `audit`, `operator`, `token`, `login`, `cert`,
+//! | `device`, `readings`, `watch`, `bulk`, `group`, `batch`, `ca`, `session`, `audit`, `operator`, `token`, `login`, `cert`,
 //! `certs`, `local` | the nouns |
 
 mod args;
@@ -20,6 +20,7 @@ mod audit;
 mod backup;
 mod batch;
 mod bulk;
+mod ca;
 mod cert;
 mod certs;
 mod client;
@@ -143,7 +144,7 @@ fn dispatch(
         Noun::Audit(verb) => audit::run(verb, global, &config, screen),
         Noun::Device(verb) => device::run(verb, &Client::new(&config)?, screen),
         Noun::Batch(verb) => batch::run(verb, &Client::new(&config)?, screen),
-        Noun::Ca(verb) => batch::run_ca(verb, &Client::new(&config)?, screen),
+        Noun::Ca(verb) => ca::run(verb, &Client::new(&config)?, screen),
         Noun::Session(verb) => session::run(&verb, &Client::new(&config)?, screen),
         Noun::Operator(verb) => operator::run(verb, &config, screen),
         Noun::Token(verb) => token::run(verb, &Client::new(&config)?, screen),

@@ -45,8 +45,8 @@ impl From<&CaCertificate> for Issuer {
 pub struct Trust {
     /// How a device's certificate is verified.
     pub verify: Verify,
-    pub(super) operational: Option<Issuer>,
-    pub(super) service: Option<Issuer>,
+    operational: Vec<Issuer>,
+    service: Vec<Issuer>,
     services: BTreeMap<Box<str>, Arc<Service>>,
     revoked: BTreeSet<CertificateId>,
 }
@@ -58,10 +58,18 @@ impl Trust {
         Self { verify, ..Self::default() }
     }
 
-    /// With the authority of operational certificates, which chain mode verifies them by.
+    /// With an authority of operational certificates, which chain mode verifies them by. One that was rotated
+    /// is still one.
     #[must_use]
     pub fn operational(mut self, ca: &CaCertificate) -> Self {
-        self.operational = Some(ca.into());
+        self.operational.push(ca.into());
+        self
+    }
+
+    /// With an authority that was rotated, whose service certificates are still good.
+    #[must_use]
+    pub fn former_service(mut self, ca: &CaCertificate) -> Self {
+        self.service.push(ca.into());
         self
     }
 
@@ -74,7 +82,7 @@ impl Trust {
         services: impl IntoIterator<Item = Arc<Service>>,
         revoked: impl IntoIterator<Item = CertificateId>,
     ) -> Self {
-        self.service = Some(ca.into());
+        self.service.push(ca.into());
         self.services = services.into_iter().map(|service| (service.name().into(), service)).collect();
         self.revoked = revoked.into_iter().collect();
         self
@@ -92,8 +100,23 @@ impl Trust {
         self.revoked.contains(certificate)
     }
 
-    /// Did the service authority sign under this key identifier?
+    /// Did a service authority sign under this key identifier?
     pub(super) fn is_service_issuer(&self, key_id: &[u8; 20]) -> bool {
-        self.service.as_ref().is_some_and(|issuer| issuer.key_id == *key_id)
+        self.service_issuer(key_id).is_some()
+    }
+
+    /// The service authority of this key identifier.
+    pub(super) fn service_issuer(&self, key_id: &[u8; 20]) -> Option<&Issuer> {
+        self.service.iter().find(|issuer| issuer.key_id == *key_id)
+    }
+
+    /// The authority of operational certificates of this key identifier.
+    pub(super) fn operational_issuer(&self, key_id: &[u8; 20]) -> Option<&Issuer> {
+        self.operational.iter().find(|issuer| issuer.key_id == *key_id)
+    }
+
+    /// Every service authority.
+    pub(super) fn service_issuers(&self) -> impl Iterator<Item = &Issuer> {
+        self.service.iter()
     }
 }

@@ -23,10 +23,12 @@ use muster_shared::{Generation, Tenant};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Page,
+    Inner, Page, Registry,
     actor::{Actor, Scope},
+    changes::What,
     database::{self, Connection, Pool, QueryBuilder, digest, int, uint},
     error::RegistryError,
+    now_ms,
 };
 
 /// One row.
@@ -159,6 +161,38 @@ impl AuditRow {
 impl AuditHead {
     /// Before the first row.
     pub const EMPTY: Self = Self { no: 0, digest: NOTHING };
+}
+
+/// Puts something on the record that changes nothing else here; the row's number.
+pub(super) async fn record(inner: &Inner, entry: Entry<'_>) -> Result<u64, RegistryError> {
+    let mut writer = inner.writer().await?;
+    let mut tx = writer.begin().await?;
+    let stamp = append(&mut tx, entry, now_ms()).await?;
+    inner.commit(tx).await.inspect_err(|_| writer.fail())?;
+    inner.announce(stamp, What::Access);
+    Ok(stamp.no)
+}
+
+impl Registry {
+    /// Puts on the record what was decided about the server itself, and is kept elsewhere; the row's number.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn record(
+        &self,
+        actor: &Actor,
+        action: &'static str,
+        target: &str,
+        reason: &str,
+        detail: serde_json::Value,
+    ) -> Result<u64, RegistryError> {
+        let (actor, target, reason) = (actor.clone(), target.to_owned(), reason.to_owned());
+        self.run(|inner| async move {
+            let (target, reason) = (&*target, &*reason);
+            record(&inner, Entry { actor: &actor, tenant: None, action, target, reason, detail }).await
+        })
+        .await
+    }
 }
 
 /// Appends the row of a decision to the chain, inside the decision's transaction, and counts the generation.

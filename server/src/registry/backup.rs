@@ -18,10 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Actor, Inner, Place, Registry, RegistryError,
+    Actor, Place, Registry, RegistryError,
     audit::{self, Entry},
-    changes::What,
-    now_ms,
 };
 
 mod read;
@@ -65,7 +63,7 @@ impl Registry {
     pub async fn back_up(&self, actor: &Actor, to: &Path) -> Result<(Header, u64), RegistryError> {
         let (actor, to) = (actor.clone(), to.to_owned());
         self.run(|inner| async move {
-            record(&inner, &actor, "registry.backup", json!({})).await?;
+            audit::record(&inner, entry(&actor, "registry.backup", json!({}))).await?;
             write::write(inner.database.place(), inner.database.readers(), &to).await
         })
         .await
@@ -97,26 +95,15 @@ impl Registry {
         let epoch = registry.raise_continuity_epoch().await?;
         let detail = json!({ "audit_no": header.audit_no, "at_ms": header.at_ms, "epoch": epoch });
         let actor = actor.clone();
-        let said =
-            registry.run(|inner| async move { record(&inner, &actor, "registry.restore", detail).await });
+        let said = registry.run(|inner| async move {
+            audit::record(&inner, entry(&actor, "registry.restore", detail)).await
+        });
         said.await?;
         registry.close().await;
         Ok(Restored { rows, audit_no: header.audit_no, epoch })
     }
 }
 
-/// Puts something on the record that changes nothing else.
-async fn record(
-    inner: &Inner,
-    actor: &Actor,
-    action: &'static str,
-    detail: Value,
-) -> Result<(), RegistryError> {
-    let mut writer = inner.writer().await?;
-    let mut tx = writer.begin().await?;
-    let entry = Entry { actor, tenant: None, action, target: "registry", reason: "", detail };
-    let stamp = audit::append(&mut tx, entry, now_ms()).await?;
-    inner.commit(tx).await.inspect_err(|_| writer.fail())?;
-    inner.announce(stamp, What::Access);
-    Ok(())
+fn entry<'a>(actor: &'a Actor, action: &'a str, detail: Value) -> Entry<'a> {
+    Entry { actor, tenant: None, action, target: "registry", reason: "", detail }
 }

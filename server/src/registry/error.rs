@@ -118,6 +118,9 @@ pub enum RegistryError {
     /// The record does not register a station.
     #[error("station record: {0}")]
     Station(String),
+    /// The record is the root's, and does not go together with those that are registered.
+    #[error("station record: {0}")]
+    StationConflict(String),
     /// Another root is recorded already.
     #[error("another root certificate ({0}) is recorded already")]
     RootDiffers(String),
@@ -230,6 +233,7 @@ impl RegistryError {
             Self::Ambiguous { .. } | Self::BatchAmbiguous { .. } | Self::Value { .. } => Code::UsageWrong,
             Self::Manifest { code, .. } => *code,
             Self::Station(_) | Self::RootDiffers(_) => Code::StationRecordInvalid,
+            Self::StationConflict(_) => Code::StationRecordConflict,
             Self::TokenUnknown => Code::NotSignedIn,
             Self::TokenEnded { .. } => Code::TokenEnded,
             Self::OperatorUnknown(_) => Code::OperatorUnknown,

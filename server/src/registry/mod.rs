@@ -134,7 +134,7 @@ pub use orders::{Order, Ordered};
 pub use query::{DeviceDetail, DeviceRow, Page};
 pub use rules::{GroupDecided, GroupTarget, OpenRule};
 pub use session::{DisconnectReason, SessionId};
-pub use station::{StationRow, Trusted};
+pub use station::{Differing, StationRow, Taking, Trusted};
 pub use token::NewToken;
 pub use verdict::{CertificateStatus, DeviceKey, DeviceName, Verdicts};
 
@@ -397,13 +397,29 @@ impl Registry {
         self.run(|inner| async move { station::trust_root(&inner, &actor, &root).await }).await
     }
 
-    /// Registers a station by its root-signed record. The same record again changes nothing.
+    /// Registers a station by its root-signed record; of two that differ, the one signed later counts. The same
+    /// record again changes nothing.
     ///
     /// # Errors
-    /// [`RegistryError`]; M408 for a record the root did not sign.
+    /// [`RegistryError`]; M408 for a record the root did not sign, M409 for one that does not go together with
+    /// those of other stations.
     pub async fn trust_station(&self, actor: &Actor, record: &[u8]) -> Result<Trusted, RegistryError> {
-        let (actor, record) = (actor.clone(), record.to_vec());
-        self.run(|inner| async move { station::trust_station(&inner, &actor, &record).await }).await
+        let taking = Taking { differing: Differing::Newest, ..Taking::default() };
+        self.take_station(actor, record, &taking).await
+    }
+
+    /// The same with a say in what becomes of a record that differs from the registered one.
+    ///
+    /// # Errors
+    /// As [`Registry::trust_station`].
+    pub async fn take_station(
+        &self,
+        actor: &Actor,
+        record: &[u8],
+        taking: &Taking,
+    ) -> Result<Trusted, RegistryError> {
+        let (actor, record, taking) = (actor.clone(), record.to_vec(), taking.clone());
+        self.run(|inner| async move { station::trust_station(&inner, &actor, &record, &taking).await }).await
     }
 
     /// Imports a manifest, row by row, in chain order.

@@ -11,20 +11,48 @@ use super::{
     audit::{self, Entry, Stamp},
     changes::What,
     database::{Connection, Pool, int, uint},
+    decide::Reason,
     error::RegistryError,
     now_ms,
     verdict::FactoryIssuer,
 };
 
+/// What becomes of a record that differs from the one its factory CA is registered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Differing {
+    /// It is refused, with the fields that differ.
+    #[default]
+    Refuse,
+    /// One that the root signed later takes the place of the registered one; an older one is refused.
+    Replace,
+    /// The one that the root signed later counts, whichever it is: for a bundle that is read at every start.
+    Newest,
+}
+
+/// How a record is to be taken.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Taking {
+    /// What becomes of one that differs.
+    pub differing: Differing,
+    /// Whether only to say what would become of it.
+    pub dry_run: bool,
+    /// Why, in the operator's words; empty without any.
+    pub reason: String,
+}
+
 /// What became of a station record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trusted {
-    /// The station.
-    pub station: StationId,
-    /// Whether this record was known already.
+    /// The record that counts now, or would.
+    pub record: StationRecord,
+    /// Whether it was registered already, exactly so.
     pub already: bool,
+    /// The fields in which it differs from the one it took the place of; empty where there was none.
+    pub replaced: Vec<&'static str>,
     /// The generation after it.
     pub generation: Generation,
+    /// Its audit row, where one was written.
+    pub audit_no: Option<u64>,
 }
 
 /// A registered station.
@@ -122,7 +150,9 @@ pub(super) async fn trust_station(
     inner: &Inner,
     actor: &Actor,
     bytes: &[u8],
+    taking: &Taking,
 ) -> Result<Trusted, RegistryError> {
+    Reason::new(&taking.reason).check_text()?;
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let root = root(&mut tx).await?;
@@ -131,36 +161,47 @@ pub(super) async fn trust_station(
     let record =
         StationRecord::verify(bytes, &root).map_err(|error| RegistryError::Station(error.to_string()))?;
     if !actor.scope.covers(&record.tenant) {
-        return Err(RegistryError::Station(format!(
+        return Err(RegistryError::StationConflict(format!(
             "it is for tenant {}, not for {}",
             record.tenant, actor.scope
         )));
     }
     let known = records(&mut tx, &root).await?;
-    if admissible(&record, &known)? == Standing::Same {
-        let generation = inner.verdicts.generation();
-        return Ok(Trusted { station: record.station, already: true, generation });
+    let standing = admissible(&record, &known, taking.differing)?;
+    let generation = inner.verdicts.generation();
+    let answer =
+        |record, already, replaced| Trusted { record, already, replaced, generation, audit_no: None };
+    let replaced = match standing {
+        Standing::Counts(known) => return Ok(answer(known.clone(), true, Vec::new())),
+        Standing::New(differs) => differs,
+    };
+    if taking.dry_run {
+        return Ok(answer(record, false, replaced));
     }
-    let stamp = put(&mut tx, actor, &record, bytes).await?;
+    let stamp = put(&mut tx, actor, &record, bytes, &taking.reason, &replaced).await?;
     inner.commit(tx).await.inspect_err(|_| writer.fail())?;
     inner.verdicts.put_issuer(issuer(&record));
     inner.announce(stamp, What::StationTrusted(record.station.clone()));
-    Ok(Trusted { station: record.station, already: false, generation: stamp.generation })
+    let audit_no = Some(stamp.no);
+    Ok(Trusted { generation: stamp.generation, audit_no, ..answer(record, false, replaced) })
 }
 
 /// How a record stands to those that are registered.
-#[derive(PartialEq, Eq)]
-enum Standing {
-    /// It is registered, exactly so.
-    Same,
-    /// It is of a new station, or newer than its station's.
-    New,
+enum Standing<'a> {
+    /// This one is registered and goes on to count.
+    Counts(&'a StationRecord),
+    /// It is of a new station, or takes the place of its station's, from which these fields differ.
+    New(Vec<&'static str>),
 }
 
 /// May this record be registered beside the known ones? A station keeps its tenant and its factory key; no
 /// two share a key, or serials of one tenant.
-fn admissible(record: &StationRecord, known: &[StationRecord]) -> Result<Standing, RegistryError> {
-    let refuse = |why: String| Err(RegistryError::Station(why));
+fn admissible<'a>(
+    record: &StationRecord,
+    known: &'a [StationRecord],
+    differing: Differing,
+) -> Result<Standing<'a>, RegistryError> {
+    let refuse = |why: String| Err(RegistryError::StationConflict(why));
     for other in known.iter().filter(|other| other.station != record.station) {
         if other.factory.key_id() == record.factory.key_id() {
             return refuse(format!("its factory CA is station {}'s", other.station));
@@ -170,19 +211,46 @@ fn admissible(record: &StationRecord, known: &[StationRecord]) -> Result<Standin
             return refuse(format!("serials {ours} overlap station {}'s {theirs}", other.station));
         }
     }
-    match known.iter().find(|other| other.station == record.station) {
-        Some(same) if same == record => Ok(Standing::Same),
-        Some(old) if old.tenant != record.tenant || old.factory.key() != record.factory.key() => {
-            refuse(format!(
-                "station {} is registered for tenant {} with another factory CA; another key needs another name",
-                old.station, old.tenant
-            ))
-        }
-        Some(old) if old.signed_at_s > record.signed_at_s => {
-            refuse(format!("a newer record of station {} is registered", old.station))
-        }
-        _ => Ok(Standing::New),
+    let Some(old) = known.iter().find(|other| other.station == record.station) else {
+        return Ok(Standing::New(Vec::new()));
+    };
+    if old == record {
+        return Ok(Standing::Counts(old));
     }
+    if old.tenant != record.tenant || old.factory.key() != record.factory.key() {
+        return refuse(format!(
+            "station {} is registered for tenant {} with another factory CA; another key needs another name",
+            old.station, old.tenant
+        ));
+    }
+    let differs = differences(old, record);
+    let later = record.signed_at_s > old.signed_at_s;
+    let named = differs.join(", ");
+    match differing {
+        Differing::Newest if !later => Ok(Standing::Counts(old)),
+        Differing::Newest | Differing::Replace if later => Ok(Standing::New(differs)),
+        Differing::Refuse if later => refuse(format!(
+            "station {} is registered by another record; the root signed this one later, and it differs in {named}",
+            old.station
+        )),
+        _ => refuse(format!(
+            "station {} is registered by another record, which is not older; this one differs in {named}",
+            old.station
+        )),
+    }
+}
+
+/// The fields in which two records of one station differ, by their names in the file.
+fn differences(old: &StationRecord, new: &StationRecord) -> Vec<&'static str> {
+    let fields = [
+        ("quota", old.quota != new.quota),
+        ("first_serial", old.serials.first() != new.serials.first()),
+        ("last_serial", old.serials.last() != new.serials.last()),
+        ("factory_ca", old.factory != new.factory),
+        ("manifest_key", old.manifest_key != new.manifest_key),
+        ("signed_at", old.signed_at_s != new.signed_at_s),
+    ];
+    fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
 async fn put(
@@ -190,6 +258,8 @@ async fn put(
     actor: &Actor,
     record: &StationRecord,
     bytes: &[u8],
+    reason: &str,
+    replaced: &[&str],
 ) -> Result<Stamp, RegistryError> {
     let at_ms = now_ms();
     sqlx::query(
@@ -208,12 +278,14 @@ async fn put(
         tenant: Some(&record.tenant),
         action: "station.trust",
         target: record.station.as_str(),
-        reason: "",
+        reason,
         detail: json!({
             "tenant": record.tenant.as_str(),
             "quota": record.quota,
             "serials": record.serials.to_string(),
+            "factory_ca": hex::encode(record.factory.key_id()),
             "manifest_key": hex::encode(record.manifest_key.digest()),
+            "replaced": replaced,
         }),
     };
     audit::append(tx, entry, at_ms).await

@@ -3,12 +3,13 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::Value;
 
 use super::{LIMIT, Server, read};
@@ -63,19 +64,31 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
+/// A client's settings that trust the server alone.
+fn trusting(server: &Server) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    let ca = server.place().data().join("https.pem");
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+}
+
 impl Http {
     /// With the token `muster init` wrote.
     pub fn new(server: &Server) -> Self {
-        let mut roots = RootCertStore::empty();
-        let ca = server.place().data().join("https.pem");
-        roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = trusting(server).with_no_client_auth();
         let token = read(server.place().data().join("token")).trim().to_owned();
         Self { address: server.https.clone(), config: Arc::new(config), token }
+    }
+
+    /// With the certificate in these files, its key in the other, and no token.
+    pub fn showing(server: &Server, certificate: &Path, key: &Path) -> Self {
+        let chain = CertificateDer::pem_file_iter(certificate).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(key).unwrap();
+        let config = trusting(server).with_client_auth_cert(chain, key).unwrap();
+        Self { address: server.https.clone(), config: Arc::new(config), token: String::new() }
     }
 
     /// The same server, another token; none when it is empty.

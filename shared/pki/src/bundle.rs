@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! root/       root.pem root.key.pem station-ca.pem station-ca.key.pem
-//! server/     root.pem {broker,operational,https,service,operator}-ca.pem and .key.pem, stations/NAME.record
+//! server/     root.pem {broker,operational,https,service,operator}-ca.pem and .key.pem, stations/NAME.record,
+//!             rotated/ once an authority was rotated (see [`rotation`])
 //! station/    root.pem factory-ca.pem factory-ca.key.pem manifest.pem manifest.key.pem station.record anchors.bin
 //! ```
 //!
 //! Certificates are PEM, keys encrypted PKCS #8 (mode 0600), a record as [`crate::station`] writes it. Reading
 //! checks every certificate, key and record against the root beside it: a folder that reads is whole.
+
+pub mod rotation;
 
 use std::{
     fs,
@@ -20,6 +23,7 @@ use std::{
 use crate::{
     anchors,
     ca::{Ca, CaCertificate, CaError},
+    csr::CsrError,
     key::{Passphrase, Signer, SoftKey},
     keyfile::{self, FileError, make_folder, write, write_key},
     profile::Purpose,
@@ -49,6 +53,14 @@ pub enum BundleError {
         /// What is wrong with it.
         source: StationError,
     },
+    /// A request for a CA's certificate.
+    #[error("{path}: {source}")]
+    Request {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CsrError,
+    },
 }
 
 /// What is put away.
@@ -75,6 +87,8 @@ pub struct ServerBundle {
     pub service: Ca,
     /// For people.
     pub operator: Ca,
+    /// Those that were rotated, oldest first: they issue nothing any more, and what they issued is still good.
+    pub former: Vec<Ca>,
     /// The stations known at the ceremony: each record as it is given to the registry.
     pub stations: Vec<Vec<u8>>,
 }
@@ -132,7 +146,12 @@ impl ServerBundle {
         make_folder(dir)?;
         write_certificate(dir, "root", self.root.der())?;
         for ca in [&self.broker, &self.operational, &self.https, &self.service, &self.operator] {
-            write_ca(dir, ca, passphrase)?;
+            let purpose = ca.certificate().purpose();
+            let mut line = self.former_of(purpose).chain([ca]);
+            write_ca(dir, line.next().unwrap_or(ca), passphrase)?;
+            for (number, later) in (2..).zip(line) {
+                rotation::write(dir, later, number, passphrase)?;
+            }
         }
         let stations = dir.join(STATIONS);
         make_folder(&stations)?;
@@ -155,7 +174,10 @@ impl ServerBundle {
         let (broker, operational, https, service, operator) = thread::scope(|scope| {
             let ca = |purpose| {
                 let root = &root;
-                scope.spawn(move || read_ca(dir, purpose, root, passphrase))
+                scope.spawn(move || {
+                    let first = read_ca(dir, purpose, root, passphrase)?;
+                    rotation::read(dir, first, root, passphrase)
+                })
             };
             let reading = [
                 ca(Purpose::Broker),
@@ -169,7 +191,18 @@ impl ServerBundle {
             Ok::<_, BundleError>((broker?, operational?, https?, service?, operator?))
         })?;
         let stations = read_records(&dir.join(STATIONS), &root)?;
-        Ok(Self { broker, operational, https, service, operator, stations, root })
+        let mut former = Vec::new();
+        let [broker, operational, https, service, operator] = [broker, operational, https, service, operator]
+            .map(|line| {
+                former.extend(line.former);
+                line.current
+            });
+        Ok(Self { broker, operational, https, service, operator, former, stations, root })
+    }
+
+    /// The authorities of a purpose that were rotated, oldest first.
+    pub fn former_of(&self, purpose: Purpose) -> impl Iterator<Item = &Ca> {
+        self.former.iter().filter(move |ca| ca.certificate().purpose() == purpose)
     }
 }
 

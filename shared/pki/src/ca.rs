@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    csr::VerifiedCaRequest,
     key::{KeyError, PublicKey, Signer, SoftKey},
     name,
     profile::{self, CertificateSerial, Purpose},
@@ -248,6 +249,26 @@ impl Ca {
         let issuer = profile::issuer(root.owner(), Purpose::Root, root.name(), &*self.key);
         let der = sign_ca(&issuer, root.owner(), purpose, name, key.public_key(), now_s)?;
         Self::new(CaCertificate::issuing(&der, purpose, root)?, key)
+    }
+
+    /// Signs what asks to be an issuing CA below this root. `now_s` is the time of issue, seconds since 1970.
+    ///
+    /// # Errors
+    /// [`CaError::Purpose`] when this is no root or the request is for one; [`CaError::OtherIssuer`] when it is
+    /// for another owner's hierarchy; [`CaError::Name`], [`CaError::Key`].
+    pub fn certify(&self, request: &VerifiedCaRequest, now_s: i64) -> Result<CaCertificate, CaError> {
+        let root = &self.certificate;
+        root.must_be(Purpose::Root)?;
+        let purpose = request.purpose();
+        if purpose == Purpose::Root {
+            return Err(CaError::Purpose { found: purpose, needed: Purpose::Operational });
+        }
+        if request.owner() != root.owner() {
+            return Err(CaError::OtherIssuer);
+        }
+        let issuer = profile::issuer(root.owner(), Purpose::Root, root.name(), &*self.key);
+        let der = sign_ca(&issuer, root.owner(), purpose, request.name(), request.key(), now_s)?;
+        CaCertificate::issuing(&der, purpose, root)
     }
 
     /// This CA as a trust anchor for clients whose TLS library ends every chain in a self-signed certificate

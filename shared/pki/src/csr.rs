@@ -1,14 +1,20 @@
 //! A certificate signing request that has been checked: whoever holds a [`VerifiedCsr`] knows that the
-//! sender holds the key and asked for exactly the subject it was told to ask for.
+//! sender holds the key and asked for exactly the subject it was told to ask for. A [`VerifiedCaRequest`] is the
+//! same for an issuing CA, which a ceremony signs; its writer is here too.
 
 use muster_shared::{factory::Subject, limits::CSR_MAX};
+use rcgen::CertificateParams;
 
 use crate::{
+    ca::CaError,
     der::{Der, NotDer, tag},
-    key::PublicKey,
-    name,
+    key::{KeyError, PublicKey, SoftKey},
+    keyfile, name,
+    profile::{ForRcgen, Purpose},
     x509::ECDSA_WITH_SHA256,
 };
+
+const LABEL: &str = "CERTIFICATE REQUEST";
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,16 +55,7 @@ impl VerifiedCsr {
     /// # Errors
     /// [`CsrError`] names the first thing that is wrong.
     pub fn verify(der: &[u8], subject: &Subject) -> Result<Self, CsrError> {
-        if der.len() > CSR_MAX {
-            return Err(CsrError::TooLong(der.len()));
-        }
-        let request = Parts::read(der).map_err(|_| CsrError::Malformed)?;
-        let key = PublicKey::from_spki(request.spki).map_err(|_| CsrError::NotP256)?;
-        if request.algorithm != ECDSA_WITH_SHA256 {
-            return Err(CsrError::WrongSignature);
-        }
-        // Possession first: nothing else in a request counts before its signature does.
-        key.verify(request.info, request.signature).map_err(|_| CsrError::WrongSignature)?;
+        let (request, key) = proven(der)?;
         let asked = name::read_device(request.subject).map_err(CsrError::Subject)?;
         if asked != *subject {
             return Err(CsrError::OtherSubject);
@@ -80,6 +77,85 @@ impl VerifiedCsr {
     pub fn key(&self) -> &PublicKey {
         &self.key
     }
+}
+
+/// A request for the certificate of an issuing CA: signed by the key it is for, and named as a CA is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedCaRequest {
+    owner: String,
+    purpose: Purpose,
+    name: String,
+    key: PublicKey,
+}
+
+impl VerifiedCaRequest {
+    /// Writes the request for `key` to become the CA of this name; PEM (RFC 7468 §7).
+    ///
+    /// # Errors
+    /// [`CaError::Name`], [`CaError::Key`].
+    pub fn write(owner: &str, purpose: Purpose, name: &str, key: &SoftKey) -> Result<String, CaError> {
+        if let Some(unfit) = [owner, name].into_iter().find(|text| !name::fits(text)) {
+            return Err(CaError::Name(unfit.to_owned()));
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name::ca(owner, purpose, name);
+        let request = params.serialize_request(&ForRcgen(key)).map_err(|_| KeyError::NotSigned)?;
+        Ok(keyfile::pem(LABEL, request.der()))
+    }
+
+    /// Reads and checks what [`VerifiedCaRequest::write`] wrote.
+    ///
+    /// # Errors
+    /// [`CsrError`] names the first thing that is wrong.
+    pub fn verify(pem: &[u8]) -> Result<Self, CsrError> {
+        let text = std::str::from_utf8(pem).ok();
+        let der = text.and_then(|text| keyfile::unpem(LABEL, text)).ok_or(CsrError::Malformed)?;
+        let (request, key) = proven(&der)?;
+        let (owner, purpose, name) = name::read_ca(request.subject).map_err(CsrError::Subject)?;
+        if !request.attributes.is_empty() {
+            return Err(CsrError::Attributes);
+        }
+        Ok(Self { owner, purpose, name, key })
+    }
+
+    /// Whose it is to be.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// What it is to issue.
+    #[must_use]
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// What it is to be called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+}
+
+/// A request that is signed by the key it is for, and that key. Possession first: nothing else in a request
+/// counts before its signature does.
+fn proven(der: &[u8]) -> Result<(Parts<'_>, PublicKey), CsrError> {
+    if der.len() > CSR_MAX {
+        return Err(CsrError::TooLong(der.len()));
+    }
+    let request = Parts::read(der).map_err(|_| CsrError::Malformed)?;
+    let key = PublicKey::from_spki(request.spki).map_err(|_| CsrError::NotP256)?;
+    if request.algorithm != ECDSA_WITH_SHA256 {
+        return Err(CsrError::WrongSignature);
+    }
+    key.verify(request.info, request.signature).map_err(|_| CsrError::WrongSignature)?;
+    Ok((request, key))
 }
 
 /// The fields of a CertificationRequest (RFC 2986 §4).

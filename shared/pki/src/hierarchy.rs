@@ -151,6 +151,7 @@ impl Hierarchy {
             https: self.https.clone(),
             service: self.service.clone(),
             operator: self.operator.clone(),
+            former: Vec::new(),
             stations: self.stations.iter().map(|station| station.record_file.clone()).collect(),
         }
     }

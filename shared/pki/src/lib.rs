@@ -57,7 +57,7 @@ mod x509;
 
 pub use authority::{Authority, Issued, Request};
 pub use ca::{Ca, CaCertificate};
-pub use csr::VerifiedCsr;
+pub use csr::{VerifiedCaRequest, VerifiedCsr};
 pub use identity::{DeviceIdentity, ServiceIdentity};
 pub use key::{Passphrase, PublicKey, Signer, SoftKey};
 pub use ledger::{Intent, Ledger, MemoryLedger};

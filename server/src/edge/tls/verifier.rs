@@ -118,19 +118,17 @@ impl ClientVerifier {
             if let Some(factory) = self.verdicts.issuer(&device.issuer_key_id) {
                 return one(&factory.certificate);
             }
-            let operational = self.trust.operational.as_ref();
-            let own = operational.filter(|ca| registered && ca.key_id == device.issuer_key_id);
+            let own = self.trust.operational_issuer(&device.issuer_key_id).filter(|_| registered);
             return one(&own?.certificate);
         }
-        let service = self.trust.service.as_ref();
-        if let (Some(ca), Ok(named)) = (service, ServiceIdentity::from_certificate(leaf))
-            && ca.key_id == named.issuer_key_id
+        if let Ok(named) = ServiceIdentity::from_certificate(leaf)
+            && let Some(ca) = self.trust.service_issuer(&named.issuer_key_id)
         {
             return one(&ca.certificate);
         }
         // A certificate whose form hides its issuer may still be one of ours gone wrong.
         let mut authorities = self.verdicts.factory_roots().to_vec();
-        authorities.extend(service.map(|ca| ca.certificate.clone()));
+        authorities.extend(self.trust.service_issuers().map(|ca| ca.certificate.clone()));
         Some(Vouching { authorities, fits: false })
     }
 }

@@ -3,11 +3,15 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use muster_pki::{
-    Passphrase, Signer, SoftKey,
-    bundle::{BundleError, RootBundle, ServerBundle, StationBundle},
+    CaCertificate, Passphrase, Purpose, Signer, SoftKey, VerifiedCaRequest,
+    bundle::{BundleError, RootBundle, ServerBundle, StationBundle, rotation},
+    ca::CaError,
+    csr::CsrError,
     keyfile::{self, FileError},
     testing,
 };
+
+use base64::Engine as _;
 
 use crate::NOW_S;
 
@@ -168,4 +172,92 @@ fn words_are_stretched_and_random_bits_are_not() {
         assert_eq!(keyfile::read_key(&path, &passphrase).unwrap().public_key(), key.public_key());
         assert!(matches!(keyfile::read_key(&path, &other), Err(FileError::WrongPassphrase(_))));
     }
+}
+
+#[test]
+fn a_rotated_authority_issues_and_the_ones_before_it_stay() {
+    let hierarchy = testing::hierarchy(NOW_S);
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, pass) = (folder.path().join("server"), words("correct horse"));
+    hierarchy.server_bundle().write(&dir, &pass).unwrap();
+    let root = hierarchy.root.certificate();
+    let mut line = vec![hierarchy.service.certificate().clone()];
+    for number in [2, 3] {
+        let current = ServerBundle::read(&dir, &pass).unwrap().service;
+        assert_eq!(rotation::asked(&dir, Purpose::Service).unwrap(), None);
+        let asked = rotation::ask(&dir, current.certificate(), &pass).unwrap();
+        assert_eq!((asked.request.purpose(), asked.already), (Purpose::Service, false));
+        assert_eq!(asked.request.name(), format!("service CA {number}"));
+        // Asked again it is the same key.
+        let again = rotation::ask(&dir, current.certificate(), &pass).unwrap();
+        assert_eq!((&again.pem, again.already), (&asked.pem, true));
+        // Until the answer is there, nothing has changed.
+        assert_eq!(ServerBundle::read(&dir, &pass).unwrap().service.certificate(), current.certificate());
+        let answer = hierarchy.root.certify(&asked.request, NOW_S).unwrap();
+        let answer = rotation::check(&asked, answer.der(), root).unwrap();
+        if number == 3 {
+            // A try that ended after the certificate was written.
+            fs::write(dir.join("rotated/service-ca.next/service-ca.pem"), answer.pem()).unwrap();
+        }
+        rotation::install(&dir, &answer).unwrap();
+        line.push(answer);
+        let read = ServerBundle::read(&dir, &pass).unwrap();
+        let former = read.former_of(Purpose::Service).chain([&read.service]);
+        assert!(former.map(|ca| ca.certificate()).eq(&line));
+        assert_eq!(rotation::newest(&dir, Purpose::Service, root).unwrap().as_ref(), line.last());
+        assert_eq!(read.former.len(), line.len() - 1);
+        assert_eq!(read.operational.certificate(), hierarchy.operational.certificate());
+    }
+    let copy = folder.path().join("copy");
+    ServerBundle::read(&dir, &pass).unwrap().write(&copy, &pass).unwrap();
+    let copied = ServerBundle::read(&copy, &pass).unwrap();
+    let former = copied.former_of(Purpose::Service).chain([&copied.service]);
+    assert!(former.map(|ca| ca.certificate()).eq(&line));
+    for path in files(&copy).into_iter().filter(|path| path.to_str().unwrap().ends_with(".key.pem")) {
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
+    }
+}
+
+#[test]
+fn what_was_not_asked_or_not_signed_by_the_root_is_no_answer() {
+    let (hierarchy, stranger) = (testing::hierarchy(NOW_S), testing::hierarchy(NOW_S));
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, pass) = (folder.path().join("server"), words("correct horse"));
+    hierarchy.server_bundle().write(&dir, &pass).unwrap();
+    let root = hierarchy.root.certificate();
+    let asked = rotation::ask(&dir, hierarchy.operator.certificate(), &pass).unwrap();
+    let check = |answer: &CaCertificate| rotation::check(&asked, answer.der(), root);
+    let foreign = stranger.root.certify(&asked.request, NOW_S).unwrap();
+    assert!(matches!(check(&foreign), Err(CaError::OtherIssuer | CaError::WrongSignature)));
+    assert_eq!(check(hierarchy.operator.certificate()), Err(CaError::OtherKey));
+    assert!(matches!(check(hierarchy.service.certificate()), Err(CaError::Purpose { .. })));
+    // The root signs no other root, nothing for another owner, and nothing that does not prove its key.
+    let key = SoftKey::generate().unwrap();
+    let write = |owner: &str, purpose| {
+        let pem = VerifiedCaRequest::write(owner, purpose, "x CA", &key).unwrap();
+        VerifiedCaRequest::verify(pem.as_bytes()).unwrap()
+    };
+    let owner = root.owner();
+    assert!(hierarchy.root.certify(&write(owner, Purpose::Root), NOW_S).is_err());
+    assert!(hierarchy.root.certify(&write("somebody else", Purpose::Service), NOW_S).is_err());
+    assert!(hierarchy.service.certify(&write(owner, Purpose::Service), NOW_S).is_err());
+    let mut der = keyfile_request(&asked.pem);
+    let last = der.len() - 1;
+    der[last] ^= 1;
+    let altered = VerifiedCaRequest::verify(armoured(&der).as_bytes());
+    assert_eq!(altered, Err(CsrError::WrongSignature));
+    for odd in ["", "-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----\n"] {
+        assert_eq!(VerifiedCaRequest::verify(odd.as_bytes()), Err(CsrError::Malformed));
+    }
+}
+
+/// The request within its armour.
+fn keyfile_request(pem: &str) -> Vec<u8> {
+    let certificate = pem.replace("CERTIFICATE REQUEST", "CERTIFICATE");
+    keyfile::certificate_from_pem(certificate.as_bytes()).unwrap()
+}
+
+fn armoured(der: &[u8]) -> String {
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n")
 }
