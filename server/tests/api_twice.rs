@@ -52,6 +52,8 @@ fn a_key_is_one_requests(server: &Server, http: &Http) {
     for wrong in ["\"\"", "a b", "\"a\"b\""] {
         http.post_with(SUSPEND, &format!("idempotency-key: {wrong}\r\n"), &body).refused(400, "M504");
     }
+    // A method that is not served is refused as such, whatever its key.
+    http.ask("TRACE", SUSPEND, &key("b-1"), b"").refused(405, "M512");
     // Another credential's key of the same name is another key.
     let made = server.muster(&["token", "create", "bo", "--role", "operator", "--json"]).exits(0).json();
     let other = http.with(made["token"].as_str().unwrap());

@@ -52,7 +52,8 @@ pub(super) struct Keeping {
 
 /// Goes around every request.
 pub(super) async fn keep(State(keeping): State<Keeping>, request: Request, next: Next) -> Response {
-    let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    // Of any other method none is served: whoever asks with one is told so, under a key or not.
+    let writes = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
     if !writes || !request.headers().contains_key(NAME) {
         return next.run(request).await;
     }

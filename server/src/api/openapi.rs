@@ -103,8 +103,7 @@ fn operation(route: &Route, answers: &mut SchemaGenerator) -> Value {
         Content::Nothing => {}
         Content::Json(shape) => {
             let schema = shape(&mut requests()).to_value();
-            operation["requestBody"] =
-                json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+            operation["requestBody"] = json!({ "required": !about.may_be_empty, "content": { "application/json": { "schema": schema } } });
         }
         Content::Raw(media, what) => {
             operation["requestBody"] =
@@ -152,6 +151,10 @@ fn parameters(route: &Route) -> Vec<Value> {
             let mut of = of.clone();
             let description = of.as_object_mut().and_then(|of| of.remove("description"));
             not_null(&mut of);
+            if name == "limit" {
+                // Said once for all: `super::page_limit` reads each of them.
+                of["minimum"] = json!(1);
+            }
             parameters.push(json!({
                 "name": name, "in": "query", "required": required.contains(name.as_str()),
                 "description": description.unwrap_or_default(), "schema": of,

@@ -33,6 +33,8 @@ pub(super) struct About {
     /// Words a path parameter may be, where it is not free.
     pub(super) words: Vec<(&'static str, Vec<&'static str>)>,
     pub(super) body: Content,
+    /// It does without a body too.
+    pub(super) may_be_empty: bool,
     pub(super) answer: Content,
     /// `device.list` of `muster.device.list/1`; empty where the answer has no such name.
     pub(super) document: &'static str,
@@ -55,6 +57,7 @@ impl About {
             query: None,
             words: Vec::new(),
             body: Content::Nothing,
+            may_be_empty: false,
             answer: Content::Nothing,
             document: "",
             status: 200,
@@ -75,6 +78,11 @@ impl About {
     pub(super) fn takes<T: JsonSchema>(mut self) -> Self {
         self.body = Content::Json(|generator| generator.subschema_for::<T>());
         self
+    }
+
+    /// It takes this JSON document, or no body at all.
+    pub(super) fn may_take<T: JsonSchema>(self) -> Self {
+        Self { may_be_empty: true, ..self.takes::<T>() }
     }
 
     /// It takes octets as they are.

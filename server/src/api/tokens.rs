@@ -39,7 +39,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
             "/v1/tokens/{id}/revoke",
             revoke,
             About::new("End a token now")
-                .takes::<Revoked>()
+                .may_take::<Revoked>()
                 .answers::<view::Token>("")
                 .refuses([Code::OperatorUnknown]),
         )
