@@ -54,6 +54,28 @@ impl Farewell {
 }
 
 impl Farewell {
+    /// Was something refused by ending the session? Such an end is counted with its code, as a refusal that a
+    /// session survives is. Not a decision about the device, which is on its record anyway, nor silence: a
+    /// client that was not heard within its keep-alive was refused nothing, and on a poor link that is
+    /// every day's end of a session.
+    #[must_use]
+    pub fn refuses(self) -> bool {
+        use DisconnectReason as Why;
+        match self.why {
+            Why::ProtocolError | Why::TopicRefused | Why::Throttled => true,
+            Why::Administrative => self.code == Code::NotStored,
+            Why::ClientInitiated
+            | Why::KeepAliveTimeout
+            | Why::ConnectionLost
+            | Why::SessionTakenOver
+            | Why::CertificateRevoked
+            | Why::CertificateExpired
+            | Why::DeviceSuspended
+            | Why::DeviceQuarantined
+            | Why::ServerShutdown => false,
+        }
+    }
+
     /// Does nothing of the session stay? Not of a device that may not talk any more: what waits for it and
     /// what is retained of it go, too.
     #[must_use]

@@ -251,6 +251,7 @@ async fn a_silent_session_ends_after_its_keep_alive() {
     };
     // It is told before it is recorded.
     assert_eq!(timeout(PATIENCE, ended).await.expect("in time"), DisconnectReason::KeepAliveTimeout);
+    assert!(site.detail(0).await.refusals.is_empty(), "silence is no refusal");
     site.stop().await;
 }
 

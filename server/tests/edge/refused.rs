@@ -1,5 +1,7 @@
 //! Who is not let in, and what each is told.
 
+use std::collections::BTreeMap;
+
 use muster_pki::testing::{self, OddDevice, Refused};
 use muster_server::{
     edge::{Trust, Verify},
@@ -203,6 +205,64 @@ async fn a_foreign_topic_is_refused_with_a_reason_or_a_close() {
     assert_eq!(site.stored().await.len(), 1);
     let ended = site.detail(0).await.sessions[0].ended.map(|(_, why)| why);
     assert_eq!(ended, Some(DisconnectReason::TopicRefused));
+    site.stop().await;
+}
+
+/// Refusals on the first device's record, by code.
+async fn counted(site: &Site) -> BTreeMap<&'static str, u64> {
+    let mut counted = BTreeMap::new();
+    for row in site.detail(0).await.refusals {
+        *counted.entry(row.code.id()).or_default() += row.count;
+    }
+    counted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_a_running_session_is_on_its_devices_record_with_its_code() {
+    let site = Site::with(1).await;
+    let foreign = "acme/MU-000002/telemetry/x";
+    let flood: Vec<u8> =
+        (1..=200).flat_map(|id| publish(V5, 2, id, "acme/MU-000001/app/x", b"x")).collect();
+    let faults = [
+        (V5, vec![0x36, 2, 0, 0], "M107"),
+        (V3, vec![0x36, 2, 0, 0], "M107"),
+        (V5, vec![0x30, 0xff, 0xff, 0xff, 0x7f], "M108"),
+        (V5, connect(V5, ""), "M109"),
+        (V5, publish(V5, 0, 0, foreign, b"x"), "M210"),
+        (V3, publish(V3, 0, 0, foreign, b"x"), "M210"),
+        (V3, publish(V3, 1, 1, foreign, b"x"), "M210"),
+        (V5, flood, "M228"),
+    ];
+    let mut expected = BTreeMap::new();
+    for (version, octets, code) in faults {
+        let mut client = Client::connected(&site, &site.devices[0], version).await;
+        client.send(&octets).await;
+        while client.packet().await.is_ok() {}
+        *expected.entry(code).or_default() += 1;
+        assert_eq!(counted(&site).await, expected, "{octets:02x?}");
+    }
+    let page = site.registry.timeline(&site.devices[0].identity().serial, None, 100).await.unwrap();
+    let mut lines: Vec<_> = page.items.iter().filter_map(|event| event.code).map(Code::id).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["M107", "M108", "M109", "M210", "M228"], "one line a code and day");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_subscription_that_is_refused_is_on_its_devices_record() {
+    let site = Site::with(1).await;
+    for (version, said) in [(V5, [0x8f, 0x9e, 0x87, 0x97]), (V3, [0x80; 4])] {
+        let mut client = Client::connected(&site, &site.devices[0], version).await;
+        assert_eq!(client.subscribe("acme/MU-000001/app/a#").await, said[0]);
+        assert_eq!(client.subscribe("$share/group/acme/MU-000001/app/#").await, said[1]);
+        assert_eq!(client.subscribe("acme/MU-000002/#").await, said[2]);
+        for n in 0..32 {
+            assert_eq!(client.subscribe(&format!("acme/MU-000001/app/{n}")).await, 1);
+        }
+        assert_eq!(client.subscribe("acme/MU-000001/app/32").await, said[3]);
+    }
+    let expected = ["M210", "M223", "M224", "M225"].map(|code| (code, 2));
+    assert_eq!(counted(&site).await, BTreeMap::from(expected));
     site.stop().await;
 }
 

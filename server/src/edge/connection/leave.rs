@@ -51,6 +51,9 @@ impl Connection {
                 if let (Some(device), Principal::Device(name)) = (device, &self.visitor.principal) {
                     node.presences.offline(name, device, farewell.why);
                 }
+                if farewell.refuses() {
+                    self.record_refusal(farewell.code);
+                }
             }
             None if farewell.why == DisconnectReason::ProtocolError => {
                 self.record_refused_by(farewell.code);

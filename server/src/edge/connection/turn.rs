@@ -262,7 +262,7 @@ impl Connection {
         None
     }
 
-    fn record_refusal(&self, code: Code) {
+    pub(super) fn record_refusal(&self, code: Code) {
         let device = self.seated.as_ref().and_then(|seated| seated.outlet.owner.device());
         let who = device.map_or(Claimed::Nobody, Claimed::Device);
         self.shard.node.facts.refused(&who, code, now_ms(), Some(self.peer));

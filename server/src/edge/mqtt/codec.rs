@@ -68,6 +68,7 @@ impl Fault {
             Reason::PACKET_TOO_LARGE => Code::PacketTooLarge,
             Reason::UNSUPPORTED_PROTOCOL_VERSION => Code::ProtocolUnsupported,
             Reason::NOT_AUTHORIZED => Code::TopicNotIts,
+            Reason::RECEIVE_MAXIMUM_EXCEEDED => Code::ReceiveMaximumExceeded,
             _ => Code::PacketOutOfPlace,
         }
     }

@@ -222,9 +222,7 @@ impl Running {
         for one in filters {
             let granted =
                 self.subscriptions.subscribe(who, self.protocol, &one, filters.subscription_id, mark);
-            if granted.reason == Reason::NOT_AUTHORIZED {
-                out.commands.push(Command::Refused(Code::TopicNotIts));
-            }
+            out.commands.extend(granted.refusal().map(Command::Refused));
             reasons.push(granted.reason.0);
             if let Some(replay) = granted.replay {
                 self.replays.begin(replay);

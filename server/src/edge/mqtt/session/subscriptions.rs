@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use muster_shared::topic::{self, Bounds, Forbidden};
+use muster_shared::{
+    Code,
+    topic::{self, Bounds, Forbidden},
+};
 
 use super::command::{Delivery, Replay, Via};
 use crate::edge::{
@@ -127,6 +130,19 @@ fn topic_at(filter: &str) -> Option<usize> {
 pub(super) struct Granted {
     pub(super) reason: Reason,
     pub(super) replay: Option<Replay>,
+}
+
+impl Granted {
+    /// Our code for it, where it was refused.
+    pub(super) fn refusal(&self) -> Option<Code> {
+        match self.reason {
+            Reason::TOPIC_FILTER_INVALID => Some(Code::FilterMalformed),
+            Reason::QUOTA_EXCEEDED => Some(Code::SubscriptionsFull),
+            Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED => Some(Code::SharedForServices),
+            Reason(0x80..) => Some(Code::TopicNotIts),
+            _ => None,
+        }
+    }
 }
 
 /// All subscriptions of a session.

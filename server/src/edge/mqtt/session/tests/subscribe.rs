@@ -22,7 +22,10 @@ fn each_filter_is_granted_or_refused_by_itself() {
     assert!(String::from_utf8_lossy(&said).contains("M210"));
     let mut commands = client.commands();
     assert_eq!(commands.pop(), Some(Command::Subscriptions(2)));
-    assert_eq!(commands, vec![Command::Refused(Code::TopicNotIts); 4]);
+    let codes = [Code::TopicNotIts; 4];
+    let codes =
+        codes.into_iter().chain([Code::SharedForServices, Code::FilterMalformed, Code::FilterMalformed]);
+    assert_eq!(commands, codes.map(Command::Refused).collect::<Vec<_>>());
 
     let mut client = Client::connected(V3);
     client.send(&subscribe(V3, &filters));
