@@ -212,6 +212,7 @@ pub(super) async fn metrics(caller: Caller, State(doors): State<Doors>) -> Resul
         ("continuity_breaker_openings", "Times there were too many to act on.", seen.breaker_openings),
         ("quarantined", "Devices quarantined by the server.", seen.quarantined),
         ("addresses_busy", "Connections of addresses that had too many.", seen.addresses_busy),
+        ("slowed", "Devices held back for their pace, each once a minute.", seen.slowed),
         ("proxy_headers_missing", "Connections of balancers without a header.", seen.headers_missing),
     ] {
         let name = format!("muster_{name}_total");

@@ -298,8 +298,10 @@ impl Connection {
 
     fn refuse(&mut self, refusal: &Refusal) {
         let node = &self.shard.node;
-        node.facts.refused(&refusal.who, refusal.code, now_ms(), Some(self.peer));
-        info!(who = self.visitor.principal.label(), peer = %self.peer, code = %refusal.code, "refused");
+        if node.facts.refused(&refusal.who, refusal.code, now_ms(), Some(self.peer)) {
+            // Who comes again and again is counted, and said once.
+            info!(who = self.visitor.principal.label(), peer = %self.peer, code = %refusal.code, "refused");
+        }
         let shard = Rc::clone(&self.shard);
         let mut scratch = shard.scratch.borrow_mut();
         self.session.refuse(zero_touch::told(refusal.code), &mut scratch.out);

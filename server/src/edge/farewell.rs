@@ -98,7 +98,7 @@ impl From<DisconnectReason> for Farewell {
             Why::SessionTakenOver => Code::SessionTakenOver,
             Why::ProtocolError => Code::PacketOutOfPlace,
             Why::TopicRefused => Code::TopicNotIts,
-            Why::Throttled => Code::TooManyMessages,
+            Why::Throttled => Code::ReaderTooSlow,
             Why::CertificateRevoked => Code::CertificateRevoked,
             Why::CertificateExpired => Code::CertificateExpired,
             Why::DeviceSuspended => Code::DeviceSuspended,

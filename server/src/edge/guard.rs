@@ -24,7 +24,7 @@ use super::{
     roster::{Owner, Roster, ServiceClient},
 };
 use crate::{
-    registry::{Act, Actor, Claimed, DeviceKey, DeviceName, Facts, Reason, Registry, RegistryError, Target},
+    registry::{Act, Actor, DeviceKey, DeviceName, Facts, Notice, Reason, Registry, RegistryError, Target},
     revocation::Revocation,
 };
 
@@ -60,6 +60,8 @@ pub struct Seen {
     pub addresses_busy: u64,
     /// Connections of a balancer without a PROXY protocol header.
     pub headers_missing: u64,
+    /// Devices held back for their pace, each once a minute.
+    pub slowed: u64,
 }
 
 /// A number that grows.
@@ -87,6 +89,7 @@ pub struct Tally {
     pub(super) quarantined: Count,
     pub(super) addresses_busy: Count,
     pub(super) headers_missing: Count,
+    pub(super) slowed: Count,
 }
 
 impl Tally {
@@ -102,6 +105,7 @@ impl Tally {
             quarantined: self.quarantined.read(),
             addresses_busy: self.addresses_busy.read(),
             headers_missing: self.headers_missing.read(),
+            slowed: self.slowed.read(),
         }
     }
 }
@@ -209,8 +213,9 @@ impl Guard {
         tracing::warn!(device = %name.device_id, tenant = %name.tenant, %peer, "sessions of a device take over from one another");
         match self.policy.takeovers {
             Response::Alert => {
-                // On the device's record, where its operator looks.
-                self.facts.refused(&Claimed::Device(device), Code::SessionContested, now_ms, Some(peer));
+                // On the device's record, where its operator looks; nobody was refused.
+                let notice = Notice::CloneSuspected { times: self.policy.takeovers_max };
+                self.facts.noticed(device, notice, now_ms, Some(peer));
                 Ok(())
             }
             Response::Enforce => {

@@ -77,6 +77,8 @@ impl Default for Limits {
 /// What a device may have saved up of [`Limits::messages_per_s`], seconds: an outbox that fills while a
 /// device is away is emptied at once.
 pub const BURST_S: u32 = 10;
+/// How often it is said of a device that it is held back for its pace, milliseconds: notices count by the minute.
+pub const SLOWED_AGAIN_MS: u64 = 60_000;
 /// Connections of one shard that wait for their handshake or are in it. Further ones wait in the kernel's
 /// accept queue, so that a reconnect storm is served in order. Four times what one address may take.
 pub const HANDSHAKES_MAX: usize = 4096;

@@ -1,7 +1,8 @@
 //! How fast a device may send: an average with a burst, in one number (the generic cell rate algorithm,
-//! ITU-T I.371). Whoever is faster is not read for a while; TCP holds it back and nothing is lost.
+//! ITU-T I.371). Whoever is faster is not read for a while; TCP holds it back and nothing is lost. Its operator
+//! is told once a minute.
 
-use super::limits::BURST_S;
+use super::limits::{BURST_S, SLOWED_AGAIN_MS};
 
 /// The pace of one connection.
 #[derive(Debug, Clone, Copy)]
@@ -9,16 +10,18 @@ pub(super) struct Pace {
     /// When everything sent so far would have been sent at the average rate, microseconds.
     due_us: u64,
     interval_us: u64,
+    /// When it may be said again that it was held back.
+    quiet_until_ms: u64,
 }
 
 impl Pace {
     pub(super) fn new(messages_per_s: u32) -> Self {
-        Self { due_us: 0, interval_us: 1_000_000 / u64::from(messages_per_s.max(1)) }
+        Self { due_us: 0, interval_us: 1_000_000 / u64::from(messages_per_s.max(1)), quiet_until_ms: 0 }
     }
 
     /// As fast as it is read.
     pub(super) fn unlimited() -> Self {
-        Self { due_us: 0, interval_us: 0 }
+        Self { due_us: 0, interval_us: 0, quiet_until_ms: 0 }
     }
 
     /// One message came.
@@ -30,6 +33,15 @@ impl Pace {
     pub(super) fn wait_until_ms(&self, now_ms: u64) -> Option<u64> {
         let ready_us = self.due_us.saturating_sub(u64::from(BURST_S) * 1_000_000);
         (ready_us > now_ms * 1000).then(|| ready_us.div_ceil(1000))
+    }
+
+    /// It is held back. Is that to be said, or was it lately?
+    pub(super) fn is_news(&mut self, now_ms: u64) -> bool {
+        let news = now_ms >= self.quiet_until_ms;
+        if news {
+            self.quiet_until_ms = now_ms + SLOWED_AGAIN_MS;
+        }
+        news
     }
 }
 
@@ -60,6 +72,13 @@ mod tests {
         assert_eq!(pace.wait_until_ms(0), Some(3000));
         assert_eq!(pace.wait_until_ms(2999), Some(3000));
         assert_eq!(pace.wait_until_ms(3000), None);
+    }
+
+    #[test]
+    fn it_is_said_once_a_minute() {
+        let mut pace = Pace::new(1);
+        let said = (0..=180_000).filter(|now_ms| pace.is_news(*now_ms)).count();
+        assert_eq!(said, 4);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What the edge sees, on its way to the registry: coalesced, bounded, unaudited, never waited for.
 //!
 //! A call notes the fact in memory and returns; one task writes what has gathered, a few thousand rows a
-//! transaction, a few times a second. So a hammering device costs one row a minute, not one an attempt.
-//! What does not fit is counted and said, never waited for.
+//! transaction, a few times a second. What can be counted is folded before ([`fold`]): a hammering device
+//! costs one row a minute and a write now and then, not one an attempt. What does not fit is counted and
+//! said, never waited for.
 
+mod fold;
 mod write;
 
 use std::{
@@ -13,13 +15,15 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use muster_shared::{Code, SerialNumber, Tenant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+pub use self::fold::Notice;
+use self::fold::{Count, Folds, Key, Noted, What};
 use super::{
     Inner,
     newest::Newest,
@@ -80,20 +84,7 @@ struct Shared {
     urgent: Notify,
     next_session: AtomicU64,
     dropped: AtomicU64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct RefusalKey {
-    who: Claimed,
-    code: Code,
-    minute_ms: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct RefusalCount {
-    count: u64,
-    last_at_ms: u64,
-    remote: Option<SocketAddr>,
+    writes: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,8 +96,7 @@ enum SessionFact {
 #[derive(Default)]
 struct Pending {
     sessions: Vec<SessionFact>,
-    refusals: HashMap<RefusalKey, RefusalCount>,
-    names: usize,
+    folds: Folds,
     /// Whose tokens have changed; what they are now is read when it is written.
     continuity: HashSet<DeviceKey>,
     tokens: HashMap<String, u64>,
@@ -122,6 +112,7 @@ impl Facts {
             urgent: Notify::new(),
             next_session: AtomicU64::new(next_session),
             dropped: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared), newest }
     }
@@ -141,26 +132,25 @@ impl Facts {
         self.note(|pending| pending.push(SessionFact::Ended(session, at_ms, why)));
     }
 
-    /// A connection, or a packet of one, was refused. Counted per device, code and minute.
-    pub fn refused(&self, who: &Claimed, code: Code, at_ms: u64, remote: Option<SocketAddr>) {
-        let minute_ms = at_ms - at_ms % MINUTE_MS;
-        self.note(|pending| {
-            let mut key = RefusalKey { who: who.clone(), code, minute_ms };
-            if !pending.refusals.contains_key(&key) && matches!(key.who, Claimed::Name(..)) {
-                if pending.names < NAMES_MAX {
-                    pending.names += 1;
-                } else {
-                    key.who = Claimed::Nobody;
-                }
-            }
-            if pending.refusals.len() >= WAITING_MAX && !pending.refusals.contains_key(&key) {
-                return false;
-            }
-            let count =
-                pending.refusals.entry(key).or_insert(RefusalCount { count: 0, last_at_ms: 0, remote });
-            count.add(&RefusalCount { count: 1, last_at_ms: at_ms, remote });
-            true
-        });
+    /// A connection, or a packet of one, was refused. Counted per device, code and minute. Tells whether it is
+    /// the first of its kind for a while: what is said of each attempt elsewhere is said of that one only.
+    pub fn refused(&self, who: &Claimed, code: Code, at_ms: u64, remote: Option<SocketAddr>) -> bool {
+        self.count(who, What::Refused(code), at_ms, remote)
+    }
+
+    /// A device did something its operator wants to see, and was refused nothing. Counted like a refusal.
+    pub fn noticed(&self, device: DeviceKey, notice: Notice, at_ms: u64, remote: Option<SocketAddr>) {
+        self.count(&Claimed::Device(device), What::Noticed(notice), at_ms, remote);
+    }
+
+    fn count(&self, who: &Claimed, what: What, at_ms: u64, remote: Option<SocketAddr>) -> bool {
+        let noted = self.shared.pending.lock().folds.note(who, what, at_ms, remote, Instant::now());
+        match noted {
+            Noted::First | Noted::Sooner => self.shared.some.notify_one(),
+            Noted::Counted => {}
+            Noted::Dropped => self.drop_one(),
+        }
+        noted == Noted::First
     }
 
     /// What is known of the device's continuity tokens has changed.
@@ -207,6 +197,12 @@ impl Facts {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
+    /// Transactions in which facts were written since the start.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.shared.writes.load(Ordering::Relaxed)
+    }
+
     /// Lets the writer write what is there and end.
     pub(super) fn close(&self) {
         self.shared.pending.lock().closing = true;
@@ -216,19 +212,15 @@ impl Facts {
 
     fn note(&self, change: impl FnOnce(&mut Pending) -> bool) {
         let kept = change(&mut self.shared.pending.lock());
-        if !kept && self.shared.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(10_000) {
-            tracing::warn!("more facts than can wait: some are not recorded");
+        if !kept {
+            self.drop_one();
         }
         self.shared.some.notify_one();
     }
-}
 
-impl RefusalCount {
-    fn add(&mut self, other: &Self) {
-        self.count += other.count;
-        if other.last_at_ms >= self.last_at_ms {
-            self.last_at_ms = other.last_at_ms;
-            self.remote = other.remote;
+    fn drop_one(&self) {
+        if self.shared.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(10_000) {
+            tracing::warn!("more facts than can wait: some are not recorded");
         }
     }
 }
@@ -242,28 +234,26 @@ impl Pending {
         true
     }
 
-    fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
-            && self.refusals.is_empty()
-            && self.continuity.is_empty()
-            && self.tokens.is_empty()
+    /// How long until something is to be written; `None`: nothing waits.
+    fn due_in(&self) -> Option<Duration> {
+        let counts_only = self.sessions.is_empty() && self.continuity.is_empty() && self.tokens.is_empty();
+        if counts_only { self.folds.due_in(Instant::now()) } else { Some(Duration::ZERO) }
     }
 
-    /// As rows, sessions first and in order.
-    fn rows(&mut self) -> Vec<Fact> {
+    /// As rows, sessions first and in order. Counts that may wait a little longer do so, unless `all`.
+    fn rows(&mut self, all: bool) -> Vec<Fact> {
         let sessions = std::mem::take(&mut self.sessions).into_iter().map(Fact::Session);
-        let refusals =
-            std::mem::take(&mut self.refusals).into_iter().map(|(key, count)| Fact::Refusal(key, count));
+        let counts =
+            self.folds.take(Instant::now(), all).into_iter().map(|(key, count)| Fact::Count(key, count));
         let continuity = std::mem::take(&mut self.continuity).into_iter().map(Fact::Continuity);
         let tokens = std::mem::take(&mut self.tokens).into_iter().map(|(id, at)| Fact::Token(id, at));
-        self.names = 0;
-        sessions.chain(refusals).chain(continuity).chain(tokens).collect()
+        sessions.chain(counts).chain(continuity).chain(tokens).collect()
     }
 }
 
 enum Fact {
     Session(SessionFact),
-    Refusal(RefusalKey, RefusalCount),
+    Count(Key, Count),
     Continuity(DeviceKey),
     Token(String, u64),
 }
@@ -271,19 +261,21 @@ enum Fact {
 /// What the writer does next.
 enum Next {
     Wait,
+    WaitFor(Duration),
     Gather,
-    WriteNow,
+    WriteAll,
     WriteAndEnd,
 }
 
 impl Shared {
     fn next(&self) -> Next {
         let pending = self.pending.lock();
-        match (pending.closing, pending.flushes.is_empty(), pending.is_empty()) {
+        match (pending.closing, pending.flushes.is_empty(), pending.due_in()) {
             (true, ..) => Next::WriteAndEnd,
-            (false, false, _) => Next::WriteNow,
-            (false, true, false) => Next::Gather,
-            (false, true, true) => Next::Wait,
+            (false, false, _) => Next::WriteAll,
+            (false, true, None) => Next::Wait,
+            (false, true, Some(Duration::ZERO)) => Next::Gather,
+            (false, true, Some(wait)) => Next::WaitFor(wait),
         }
     }
 }
@@ -292,34 +284,41 @@ impl Shared {
 pub(super) async fn run(facts: Facts, inner: Weak<Inner>) {
     let shared = facts.shared;
     loop {
-        match shared.next() {
+        let all = match shared.next() {
             Next::Wait => {
                 shared.some.notified().await;
                 continue;
             }
+            Next::WaitFor(wait) => {
+                let _ = tokio::time::timeout(wait, shared.some.notified()).await;
+                continue;
+            }
             Next::Gather => {
                 let _ = tokio::time::timeout(GATHER, shared.urgent.notified()).await;
+                false
             }
-            Next::WriteNow => {}
+            Next::WriteAll => true,
             Next::WriteAndEnd => {
-                write_all(&shared, &inner).await;
+                write_all(&shared, &inner, true).await;
                 // Who still waits is told that the writer has ended.
                 shared.pending.lock().flushes.clear();
                 return;
             }
-        }
-        if !write_all(&shared, &inner).await {
+        };
+        if !write_all(&shared, &inner, all).await {
             tokio::time::sleep(AGAIN).await;
         }
     }
 }
 
 /// Writes what waits; what cannot be written now waits on. Tells whether all was written.
-async fn write_all(shared: &Shared, inner: &Weak<Inner>) -> bool {
+async fn write_all(shared: &Shared, inner: &Weak<Inner>, all: bool) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let (mut rows, flushes) = {
         let mut pending = shared.pending.lock();
-        (pending.rows(), std::mem::take(&mut pending.flushes))
+        // Who asked while facts gathered waits for all of them.
+        let all = all || !pending.flushes.is_empty();
+        (pending.rows(all), std::mem::take(&mut pending.flushes))
     };
     while !rows.is_empty() {
         let chunk = rows.len().min(ROWS);
@@ -329,6 +328,7 @@ async fn write_all(shared: &Shared, inner: &Weak<Inner>) -> bool {
             return false;
         }
         rows.drain(..chunk);
+        shared.writes.fetch_add(1, Ordering::Relaxed);
     }
     for flush in flushes {
         let _ = flush.send(());
@@ -339,14 +339,13 @@ async fn write_all(shared: &Shared, inner: &Weak<Inner>) -> bool {
 fn put_back(shared: &Shared, rows: Vec<Fact>, flushes: Vec<oneshot::Sender<()>>) {
     let mut pending = shared.pending.lock();
     let newer = std::mem::take(&mut pending.sessions);
+    let mut counts = Vec::new();
     for row in rows {
         match row {
             Fact::Session(fact) => {
                 pending.push(fact);
             }
-            Fact::Refusal(key, count) => {
-                pending.refusals.entry(key).and_modify(|now| now.add(&count)).or_insert(count);
-            }
+            Fact::Count(key, count) => counts.push((key, count)),
             Fact::Continuity(device) => drop(pending.continuity.insert(device)),
             Fact::Token(id, at_ms) => {
                 let last = pending.tokens.entry(id).or_insert(at_ms);
@@ -354,6 +353,7 @@ fn put_back(shared: &Shared, rows: Vec<Fact>, flushes: Vec<oneshot::Sender<()>>)
             }
         }
     }
+    pending.folds.put_back(counts);
     for fact in newer {
         if !pending.push(fact) {
             shared.dropped.fetch_add(1, Ordering::Relaxed);

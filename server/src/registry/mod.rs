@@ -122,7 +122,7 @@ pub use decide::{Aim, Decided, Reason, RevocationReason, Target};
 pub use device::{Act, DeviceState};
 pub use enforce::Unenforced;
 pub use error::RegistryError;
-pub use facts::{Claimed, Connected, Facts};
+pub use facts::{Claimed, Connected, Facts, Notice};
 pub use filter::{Filter, FilterError};
 pub use group::{Group, Hold, KeyId};
 pub use import::{ImportReport, RowRefused};

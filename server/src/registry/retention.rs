@@ -1,6 +1,8 @@
-//! How long facts are kept: sessions and refusals that are old go, a few at a time, so that a decision waits
+//! How long facts are kept: sessions, refusals and notices that are old go, a few at a time, so that a decision waits
 //! milliseconds for it. The newest session of a device stays whatever its age: it says how it was last seen.
 //! Decisions are kept for ever.
+
+use sqlx::AssertSqlSafe;
 
 use super::{Inner, Registry, RegistryError, database::int};
 
@@ -12,7 +14,7 @@ const ROWS: i64 = 500;
 pub struct Before {
     /// Sessions that ended before.
     pub sessions_ms: u64,
-    /// Refusals of minutes before.
+    /// Refusals and notices of minutes before.
     pub refusals_ms: u64,
 }
 
@@ -21,7 +23,7 @@ pub struct Before {
 pub struct Forgotten {
     /// Sessions.
     pub sessions: u64,
-    /// Refusals, a code and minute each.
+    /// Refusals and notices, a kind and minute each.
     pub refusals: u64,
 }
 
@@ -34,7 +36,8 @@ impl Registry {
         self.run(|inner| async move {
             Ok(Forgotten {
                 sessions: sessions(&inner, before.sessions_ms).await?,
-                refusals: refusals(&inner, before.refusals_ms).await?,
+                refusals: minutes(&inner, "refusal", before.refusals_ms).await?
+                    + minutes(&inner, "notice", before.refusals_ms).await?,
             })
         })
         .await
@@ -74,23 +77,24 @@ async fn sessions(inner: &Inner, before_ms: u64) -> Result<u64, RegistryError> {
     }
 }
 
-async fn refusals(inner: &Inner, before_ms: u64) -> Result<u64, RegistryError> {
+/// Rows of a table that counts by the minute.
+async fn minutes(inner: &Inner, table: &'static str, before_ms: u64) -> Result<u64, RegistryError> {
     let mut gone = 0;
     loop {
         let mut writer = inner.writer().await?;
         let mut tx = writer.begin().await?;
         // Whole minutes, as many as hold about so many rows.
-        let upto: Option<(Option<i64>,)> = sqlx::query_as(
-            "SELECT max(minute_ms) FROM (SELECT minute_ms FROM refusal WHERE minute_ms < $1
-             ORDER BY minute_ms LIMIT $2) AS oldest",
-        )
+        let upto: Option<(Option<i64>,)> = sqlx::query_as(AssertSqlSafe(format!(
+            "SELECT max(minute_ms) FROM (SELECT minute_ms FROM {table} WHERE minute_ms < $1
+                 ORDER BY minute_ms LIMIT $2) AS oldest"
+        )))
         .bind(int(before_ms))
         .bind(ROWS)
         .fetch_optional(&mut *tx)
         .await?;
         let Some((Some(upto),)) = upto else { return Ok(gone) };
-        let done =
-            sqlx::query("DELETE FROM refusal WHERE minute_ms <= $1").bind(upto).execute(&mut *tx).await?;
+        let delete = AssertSqlSafe(format!("DELETE FROM {table} WHERE minute_ms <= $1"));
+        let done = sqlx::query(delete).bind(upto).execute(&mut *tx).await?;
         gone += done.rows_affected();
         inner.commit(tx).await.inspect_err(|_| writer.fail())?;
     }

@@ -1,7 +1,8 @@
 //! What happened to a device and what it did, newest first, each in one line. Every surface shows these lines.
 //!
-//! Put together when it is asked for, from what is kept anyway: the audit log, sessions, refusals, certificates
-//! and the manifest it came with. Refusals of one code on one day (UTC) are one line.
+//! Put together when it is asked for, from what is kept anyway: the audit log, sessions, refusals, notices,
+//! certificates and the manifest it came with. Refusals of one code on one day (UTC) are one line, and so are
+//! notices of one kind.
 
 use std::collections::HashMap;
 
@@ -14,6 +15,7 @@ use super::{
     decide::{Target, find},
     device::Act,
     error::RegistryError,
+    facts::Notice,
     session::{DisconnectReason, words},
 };
 
@@ -34,6 +36,10 @@ words!(
         Certificate = "certificate",
         /// Somebody wrote on it, or ordered something of it.
         Ordered = "ordered",
+        /// It sent faster than it may, and was held back.
+        Slowed = "slowed",
+        /// Perhaps there are two of it; nobody was kept out.
+        CloneSuspected = "clone_suspected",
     }
 );
 
@@ -134,6 +140,7 @@ pub(super) async fn timeline(
     events.extend(decided(&mut connection, id, &groups, before, rows).await?);
     events.extend(sessions(&mut connection, id, before, rows).await?);
     events.extend(refused(&mut connection, id, before).await?);
+    events.extend(noticed(&mut connection, id, before).await?);
     events.retain(|event| event.at_ms < before);
     events.sort_by_key(|event| std::cmp::Reverse(event.at_ms));
     // What happened in one millisecond stays on one page: the cursor is an instant.
@@ -384,37 +391,83 @@ fn host(remote: &str) -> String {
 }
 
 async fn refused(connection: &mut Connection, id: i64, before: u64) -> Result<Vec<Event>, RegistryError> {
-    // To the end of the day: a fold that has later refusals stands on the page before.
-    let until = before.saturating_sub(1).saturating_add(DAY_MS) / DAY_MS * DAY_MS;
-    let rows: Vec<(String, i64, i64, Option<String>)> = sqlx::query_as(
+    type Row = (String, i64, i64, Option<String>);
+    let rows: Vec<Row> = sqlx::query_as(
         "SELECT code, count, last_at_ms, remote FROM refusal WHERE device = $1 AND minute_ms < $2
          ORDER BY minute_ms DESC LIMIT $3",
     )
     .bind(id)
-    .bind(int(until))
+    .bind(int(end_of_day(before)))
     .bind(MINUTES)
     .fetch_all(connection)
     .await?;
-    let mut folds: Vec<(Code, u64, u64, Option<String>)> = Vec::new();
-    for (code, count, last_at_ms, remote) in rows {
-        let (code, last): (Code, u64) = (parse(&code, "a refusal's code")?, uint(last_at_ms));
-        match folds.iter_mut().find(|(of, at, ..)| *of == code && at / DAY_MS == last / DAY_MS) {
-            Some((_, at, sum, _)) => (*at, *sum) = ((*at).max(last), *sum + uint(count)),
-            None => folds.push((code, last, uint(count), remote)),
+    let rows = rows.into_iter().map(|(code, count, last_at_ms, remote)| {
+        Ok((parse::<Code>(&code, "a refusal's code")?, count, last_at_ms, remote))
+    });
+    let folds = folded(rows.collect::<Result<_, RegistryError>>()?);
+    Ok(folds.iter().map(refusal).collect())
+}
+
+async fn noticed(connection: &mut Connection, id: i64, before: u64) -> Result<Vec<Event>, RegistryError> {
+    type Row = (String, i64, i64, i64, Option<String>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT kind, bound, count, last_at_ms, remote FROM notice WHERE device = $1 AND minute_ms < $2
+         ORDER BY minute_ms DESC LIMIT $3",
+    )
+    .bind(id)
+    .bind(int(end_of_day(before)))
+    .bind(MINUTES)
+    .fetch_all(connection)
+    .await?;
+    let rows = rows.into_iter().map(|(kind, bound, count, last_at_ms, remote)| {
+        let notice = u32::try_from(bound).ok().and_then(|bound| Notice::of(&kind, bound));
+        let notice = notice.ok_or_else(|| RegistryError::Damaged(format!("a notice is {kind:?}")))?;
+        Ok((notice, count, last_at_ms, remote))
+    });
+    let folds = folded(rows.collect::<Result<_, RegistryError>>()?);
+    Ok(folds.iter().map(notice).collect())
+}
+
+/// To the end of the day before an instant: a fold that has later rows stands on the page before.
+fn end_of_day(before: u64) -> u64 {
+    before.saturating_sub(1).saturating_add(DAY_MS) / DAY_MS * DAY_MS
+}
+
+/// What happened on one day, folded into one line.
+struct Fold<T> {
+    what: T,
+    /// The newest of them, Unix milliseconds.
+    at_ms: u64,
+    count: u64,
+    /// From where the newest came.
+    remote: Option<String>,
+}
+
+impl<T> Fold<T> {
+    fn from(&self) -> String {
+        self.remote.as_deref().map(|remote| format!(", from {}", host(remote))).unwrap_or_default()
+    }
+}
+
+/// Rows of minutes, newest first: what, count, time of the newest, its address.
+fn folded<T: PartialEq>(rows: Vec<(T, i64, i64, Option<String>)>) -> Vec<Fold<T>> {
+    let mut folds: Vec<Fold<T>> = Vec::new();
+    for (what, count, last_at_ms, remote) in rows {
+        let (last, count) = (uint(last_at_ms), uint(count));
+        match folds.iter_mut().find(|fold| fold.what == what && fold.at_ms / DAY_MS == last / DAY_MS) {
+            Some(fold) => (fold.at_ms, fold.count) = (fold.at_ms.max(last), fold.count + count),
+            None => folds.push(Fold { what, at_ms: last, count, remote }),
         }
     }
-    Ok(folds
-        .into_iter()
-        .map(|(code, at_ms, count, remote)| refusal(code, at_ms, count, remote.as_deref()))
-        .collect())
+    folds
 }
 
 /// `refused [M201] device suspended, from 10.0.4.17 ×14 that day`.
-fn refusal(code: Code, at_ms: u64, count: u64, remote: Option<&str>) -> Event {
-    let from = remote.map(|remote| format!(", from {}", host(remote))).unwrap_or_default();
-    let times = if count > 1 { format!(" ×{count} that day") } else { String::new() };
+fn refusal(fold: &Fold<Code>) -> Event {
+    let (code, from) = (fold.what, fold.from());
+    let times = if fold.count > 1 { format!(" ×{} that day", fold.count) } else { String::new() };
     Event {
-        at_ms,
+        at_ms: fold.at_ms,
         kind: EventKind::Refused,
         mark: Mark::Refused,
         text: format!("refused [{}] {}{from}{times}", code.id(), code.words()),
@@ -422,4 +475,21 @@ fn refusal(code: Code, at_ms: u64, count: u64, remote: Option<&str>) -> Event {
         audit_no: None,
         code: Some(code),
     }
+}
+
+/// `slowed: over 100 msg/s, in 4 minutes that day`.
+fn notice(fold: &Fold<Notice>) -> Event {
+    let (kind, mark, text) = match fold.what {
+        Notice::Slowed { per_s } => {
+            let minutes =
+                if fold.count > 1 { format!(", in {} minutes that day", fold.count) } else { String::new() };
+            (EventKind::Slowed, Mark::Plain, format!("slowed: over {per_s} msg/s{minutes}"))
+        }
+        Notice::CloneSuspected { times } => {
+            let again = if fold.count > 1 { format!(" ×{} that day", fold.count) } else { String::new() };
+            let text = format!("clone suspected: session taken over {times} times{}{again}", fold.from());
+            (EventKind::CloneSuspected, Mark::Quarantined, text)
+        }
+    };
+    Event { at_ms: fold.at_ms, kind, mark, text, actor: None, audit_no: None, code: None }
 }

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use muster_server::edge::Limits;
+use muster_server::{edge::Limits, registry::DisconnectReason};
+use muster_shared::Code;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -107,6 +108,10 @@ async fn zero_window_reader() {
             assert_eq!(watch.packet().await.unwrap(), [0xd0, 0]);
             sent += 1;
         }
+        let detail = siege.site.detail(round + 1).await;
+        assert_eq!(detail.sessions[0].ended.map(|(_, why)| why), Some(DisconnectReason::Throttled));
+        let codes: Vec<_> = detail.refusals.iter().map(|row| row.code).collect();
+        assert_eq!(codes, [Code::ReaderTooSlow], "what is wrong with it, on its record");
     })
     .await;
 }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use muster_server::{edge::Limits, registry::DisconnectReason};
+use muster_server::{
+    edge::Limits,
+    registry::{DisconnectReason, timeline::EventKind},
+};
 use muster_shared::Code;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -255,20 +258,60 @@ async fn a_silent_session_ends_after_its_keep_alive() {
     site.stop().await;
 }
 
+/// Octets that the kernel holds of one connection at most, both ways and on both ends of it.
+fn held_by_the_kernel() -> usize {
+    let most = |name: &str| -> usize {
+        let three = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap();
+        three.split_whitespace().nth(2).unwrap().parse().unwrap()
+    };
+    2 * (most("tcp_rmem") + most("tcp_wmem"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_never_reads_costs_a_bounded_amount() {
+async fn a_client_that_never_reads_is_not_read_and_then_closed() {
     let site = Site::with(2).await;
-    let mut deaf = Client::connected(&site, &site.devices[0], V3).await;
-    // Answers nobody takes: pings until the server reads no more, or ends it.
+    let mut deaf = Client::open(&site, tls_of(&site.devices[0]), V3).await.unwrap();
+    deaf.send(&connect_with(V3, 0b10, 1, &[&text("")])).await;
+    assert_eq!(deaf.packet().await.unwrap()[3], 0);
+    // Answers nobody takes, until the server reads no more: it keeps no more than four packets of the largest
+    // size, the kernel has the rest.
     let pings = [0xc0, 0].repeat(32 * 1024);
-    let flood = async {
-        for _ in 0..2000 {
-            deaf.send(&pings).await;
+    let most = held_by_the_kernel() + 8 * muster_shared::limits::PACKET_MAX;
+    let mut sent = 0;
+    while timeout(Duration::from_secs(1), deaf.send(&pings)).await.is_ok() && sent <= most {
+        sent += pings.len();
+    }
+    assert!(sent <= most, "{sent} octets were taken of one that reads nothing, of {most}");
+    let key = site.key(0);
+    let closed = async {
+        while site.roster.is_online(key).is_some() {
+            sleep(Duration::from_millis(20)).await;
         }
     };
-    let _ = timeout(Duration::from_secs(3), flood).await;
+    timeout(PATIENCE, closed).await.expect("closed");
+    let ended = site.detail(0).await.sessions[0].ended.map(|(_, why)| why);
+    assert_eq!(ended, Some(DisconnectReason::KeepAliveTimeout), "what is not read is not heard");
     works(&site).await;
     drop(deaf);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_too_fast_is_slowed_and_its_operator_sees_it() {
+    let site = Site::limited(2, Limits { messages_per_s: 20, ..Limits::default() }).await;
+    let mut eager = Client::connected(&site, &site.devices[0], V5).await;
+    // The burst that is granted, and then some.
+    for id in 1..=240 {
+        eager.send(&publish(V5, 1, id, TELEMETRY, b"x")).await;
+        assert_eq!(eager.packet().await.unwrap(), [0x40, 2, 0, id as u8], "slowed, and nothing is lost");
+    }
+    assert_eq!(site.edge.as_ref().unwrap().seen().slowed, 1, "once a minute, not once a message");
+    assert_eq!(site.detail(0).await.refusals, [], "it was refused nothing");
+    for (device, lines) in [(0, &["slowed: over 20 msg/s"][..]), (1, &[])] {
+        let page = site.registry.timeline(&site.devices[device].identity().serial, None, 100).await.unwrap();
+        let slowed = page.items.iter().filter(|event| event.kind == EventKind::Slowed);
+        assert_eq!(slowed.map(|event| &event.text).collect::<Vec<_>>(), lines);
+    }
     site.stop().await;
 }
 

@@ -221,8 +221,7 @@ async fn counted(site: &Site) -> BTreeMap<&'static str, u64> {
 async fn what_ends_a_running_session_is_on_its_devices_record_with_its_code() {
     let site = Site::with(1).await;
     let foreign = "acme/MU-000002/telemetry/x";
-    let flood: Vec<u8> =
-        (1..=200).flat_map(|id| publish(V5, 2, id, "acme/MU-000001/app/x", b"x")).collect();
+    let flood: Vec<u8> = (1..=200).flat_map(|id| publish(V5, 2, id, "acme/MU-000001/app/x", b"x")).collect();
     let faults = [
         (V5, vec![0x36, 2, 0, 0], "M107"),
         (V3, vec![0x36, 2, 0, 0], "M107"),

@@ -113,7 +113,7 @@ pub(super) fn line(of: &view::Event) -> Event {
         _ => ("○", "t-manufactured"),
     };
     let kind = match of.kind.as_str() {
-        "connected" | "disconnected" => "session",
+        "connected" | "disconnected" | "slowed" | "clone_suspected" => "session",
         "refused" => "refusal",
         _ => "decision",
     };

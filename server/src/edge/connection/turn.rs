@@ -25,7 +25,7 @@ use crate::{
         mqtt::session::{Command, Fate, Kept, Output, Uplink},
         shard::Scratch,
     },
-    registry::{Claimed, DisconnectReason, now_ms},
+    registry::{Claimed, DisconnectReason, Notice, now_ms},
     uplink::{Change, Message, Outcome, Ticket},
 };
 
@@ -175,6 +175,8 @@ impl Connection {
         self.paused = paused_until.is_some();
         if !self.paused {
             self.session.tick(now_ms, out);
+        } else if self.pace.is_news(now_ms) {
+            self.record_slowed();
         }
         let look_ms = self.expiry(now_ms, out);
         let save_ms = self.save_due(now_ms);
@@ -266,6 +268,15 @@ impl Connection {
         let device = self.seated.as_ref().and_then(|seated| seated.outlet.owner.device());
         let who = device.map_or(Claimed::Nobody, Claimed::Device);
         self.shard.node.facts.refused(&who, code, now_ms(), Some(self.peer));
+    }
+
+    fn record_slowed(&self) {
+        let node = &self.shard.node;
+        node.tally.slowed.add();
+        if let Some(device) = self.seated.as_ref().and_then(|seated| seated.outlet.owner.device()) {
+            let notice = Notice::Slowed { per_s: node.limits.messages_per_s };
+            node.facts.noticed(device, notice, now_ms(), Some(self.peer));
+        }
     }
 
     /// The state of a session that goes on, for the log.

@@ -9,7 +9,9 @@ use crate::{
         clones::Policy,
         roster::{Arrival, Mail, Protocol, Seat},
     },
-    registry::{DeviceState, DisconnectReason, continuity::KEY_FILE, now_ms, testing::Fleet},
+    registry::{
+        DeviceState, DisconnectReason, continuity::KEY_FILE, now_ms, testing::Fleet, timeline::EventKind,
+    },
     uplink::Writer,
 };
 
@@ -293,7 +295,11 @@ async fn sessions_that_take_over_from_one_another_are_announced_and_then_held_ba
     assert_eq!((seen.takeovers, seen.takeovers_suspected, seen.takeovers_refused), (3, 1, 2));
     node.fleet.registry.facts().flush().await;
     let detail = node.fleet.registry.device(&node.fleet.devices[0].serial).await.unwrap();
-    assert_eq!(detail.refusals.iter().map(|row| row.code).collect::<Vec<_>>(), [Code::SessionContested]);
+    assert_eq!((detail.refusals.len(), detail.row.refused_24h), (0, 0), "the newcomers were let in");
+    let page = node.fleet.registry.timeline(&node.fleet.devices[0].serial, None, 100).await.unwrap();
+    let suspected = page.items.iter().filter(|event| event.kind == EventKind::CloneSuspected);
+    let lines: Vec<_> = suspected.map(|event| event.text.as_str()).collect();
+    assert_eq!(lines, ["clone suspected: session taken over 3 times, from 10.0.4.17"]);
     assert_eq!(node.state(0), DeviceState::Registered);
 }
 

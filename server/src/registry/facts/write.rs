@@ -1,7 +1,9 @@
 //! Facts on their way to the file: a chunk of them is one transaction, its sessions are a few statements in all.
 //! A statement is a round trip to the thread of its connection, which costs more than the row it writes.
 
-use super::{Claimed, Connected, Fact, RefusalCount, RefusalKey, SessionFact};
+use muster_shared::Code;
+
+use super::{Claimed, Connected, Count, Fact, Key, Notice, SessionFact, What};
 use crate::registry::{
     Inner, continuity,
     database::{Connection, QueryBuilder, int},
@@ -16,15 +18,19 @@ pub(super) async fn write(inner: &Inner, rows: &[Fact]) -> Result<(), RegistryEr
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     sessions(&mut tx, &inner.verdicts, rows).await?;
-    let refusals = rows.iter().filter(|row| matches!(row, Fact::Refusal(..))).count() as u64;
+    let refusals = |row: &&Fact| matches!(row, Fact::Count(Key { what: What::Refused(_), .. }, _));
+    let refusals = rows.iter().filter(refusals).count() as u64;
     let mut turn = if refusals > 0 { follow::turns(&mut tx, refusals).await? } else { 0 };
     for row in rows {
         match row {
             Fact::Session(_) => {}
-            Fact::Refusal(key, count) => {
-                refused(&mut tx, &inner.verdicts, key, count, turn).await?;
-                turn += 1;
-            }
+            Fact::Count(key, count) => match key.what {
+                What::Refused(code) => {
+                    refused(&mut tx, &inner.verdicts, key, code, count, turn).await?;
+                    turn += 1;
+                }
+                What::Noticed(notice) => noticed(&mut tx, &inner.verdicts, key, notice, count).await?,
+            },
             Fact::Continuity(device) => {
                 continuity::write(&mut tx, &inner.continuity, &inner.verdicts, *device).await?;
             }
@@ -51,7 +57,7 @@ async fn sessions(tx: &mut Connection, verdicts: &Verdicts, rows: &[Fact]) -> Re
         match row {
             Fact::Session(SessionFact::Began(id, session)) => began.push((*id, session)),
             Fact::Session(SessionFact::Ended(id, at_ms, why)) => ended.push((*id, *at_ms, *why)),
-            Fact::Refusal(..) | Fact::Continuity(_) | Fact::Token(..) => {}
+            Fact::Count(..) | Fact::Continuity(_) | Fact::Token(..) => {}
         }
     }
     for began in began.chunks(SESSIONS) {
@@ -103,8 +109,9 @@ async fn end(tx: &mut Connection, ended: &[(SessionId, u64, DisconnectReason)]) 
 async fn refused(
     tx: &mut Connection,
     verdicts: &Verdicts,
-    key: &RefusalKey,
-    count: &RefusalCount,
+    key: &Key,
+    code: Code,
+    count: &Count,
     turn: u64,
 ) -> Result<(), RegistryError> {
     let (device, claimed) = match &key.who {
@@ -121,12 +128,40 @@ async fn refused(
     )
     .bind(device)
     .bind(claimed)
-    .bind(key.code.id())
+    .bind(code.id())
     .bind(int(key.minute_ms))
     .bind(int(count.count))
     .bind(int(count.last_at_ms))
     .bind(count.remote.map(|remote| remote.to_string()))
     .bind(int(turn))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn noticed(
+    tx: &mut Connection,
+    verdicts: &Verdicts,
+    key: &Key,
+    notice: Notice,
+    count: &Count,
+) -> Result<(), RegistryError> {
+    let Claimed::Device(device) = key.who else { return Ok(()) };
+    let Some(device) = verdicts.row(device) else { return Ok(()) };
+    let (kind, bound) = notice.parts();
+    sqlx::query(
+        "INSERT INTO notice (device, kind, bound, minute_ms, count, last_at_ms, remote)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (device, kind, bound, minute_ms) DO UPDATE
+         SET count = notice.count + excluded.count, last_at_ms = excluded.last_at_ms, remote = excluded.remote",
+    )
+    .bind(device)
+    .bind(kind)
+    .bind(i64::from(bound))
+    .bind(int(key.minute_ms))
+    .bind(int(count.count))
+    .bind(int(count.last_at_ms))
+    .bind(count.remote.map(|remote| remote.to_string()))
     .execute(tx)
     .await?;
     Ok(())

@@ -130,3 +130,67 @@ async fn old_facts_go_and_the_newest_session_of_a_device_stays() {
     assert_eq!(fleet.count("SELECT count(*) FROM session").await, 2);
     assert_eq!(fleet.registry.forget_facts(before).await.unwrap(), Forgotten::default());
 }
+
+#[tokio::test]
+async fn a_hammering_device_costs_no_write_an_attempt() {
+    let fleet = Fleet::with(2).await;
+    let facts = fleet.registry.facts();
+    let [first, other] = [0, 1].map(|device| Claimed::Device(fleet.devices[device].key));
+    let written = || fleet.count("SELECT coalesce(CAST(sum(count) AS BIGINT), 0) FROM refusal");
+    let before = facts.writes();
+    assert!(facts.refused(&first, Code::CertificateRevoked, now_ms(), None), "the first is said");
+    while written().await < 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // Fewer than five a second: each would be a write of its own.
+    let mut attempts = 1;
+    for _ in 0..10 {
+        assert!(!facts.refused(&first, Code::CertificateRevoked, now_ms(), None));
+        attempts += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(220)).await;
+    }
+    assert_eq!(facts.writes() - before, 1, "{attempts} attempts");
+    // Somebody else's first one does not wait for that, nor does it take the others along.
+    assert!(facts.refused(&other, Code::CertificateRevoked, now_ms(), None));
+    while written().await < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(facts.writes() - before, 2);
+    // A stop takes all of them.
+    let fleet = fleet.reopened().await;
+    let detail = fleet.registry.device(&fleet.devices[0].serial).await.unwrap();
+    assert_eq!(detail.row.refused_24h, attempts, "and none is lost");
+}
+
+#[tokio::test]
+async fn notices_fold_by_device_kind_and_day_and_go_with_the_refusals() {
+    use crate::registry::{Notice, retention::Before, timeline::EventKind};
+    let fleet = Fleet::with(1).await;
+    let facts = fleet.registry.facts();
+    let (day, device) = (1_700_000_000_000 / 86_400_000 * 86_400_000, fleet.devices[0].key);
+    let remote = Some(REMOTE.parse().unwrap());
+    for minute in 0..3 {
+        facts.noticed(device, Notice::Slowed { per_s: 100 }, day + minute * 60_000, remote);
+    }
+    facts.noticed(device, Notice::Slowed { per_s: 50 }, day, remote);
+    facts.noticed(device, Notice::CloneSuspected { times: 5 }, day + 7, remote);
+    facts.flush().await;
+    let serial = &fleet.devices[0].serial;
+    let page = fleet.registry.timeline(serial, None, 100).await.unwrap();
+    let kinds = [EventKind::Slowed, EventKind::CloneSuspected];
+    let lines = page.items.iter().filter(|event| kinds.contains(&event.kind));
+    let lines: Vec<_> = lines.map(|event| event.text.as_str()).collect();
+    assert_eq!(
+        lines,
+        [
+            "slowed: over 100 msg/s, in 3 minutes that day",
+            "clone suspected: session taken over 5 times, from 10.0.4.17",
+            "slowed: over 50 msg/s",
+        ]
+    );
+    let detail = fleet.registry.device(serial).await.unwrap();
+    assert_eq!((detail.row.refused_24h, detail.refusals.len()), (0, 0));
+    let before = Before { sessions_ms: 0, refusals_ms: day + 86_400_000 };
+    assert_eq!(fleet.registry.forget_facts(before).await.unwrap().refusals, 5);
+    assert_eq!(fleet.count("SELECT count(*) FROM notice").await, 0);
+}
