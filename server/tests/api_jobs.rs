@@ -182,11 +182,14 @@ fn a_job_is_cancelled_or_goes_on_after_a_crash(server: Server) {
 fn why_and_how_it_is() {
     let server = Server::start();
     let http = Http::new(&server);
-    server.with_devices("B-1", &["MU-000001", "MU-000002"]);
+    let devices = server.with_devices("B-1", &["MU-000001", "MU-000002"]);
     let explain = |serial: &str, more: &str| http.get(&format!("/v1/explain/{serial}{more}"));
     let said = explain("MU-000001", "").is(200);
     assert_eq!((&said["may_connect"], &said["code"]), (&json!(true), &json!(null)), "{said}");
-    assert!(said["checks"].as_array().unwrap().iter().all(|check| check["outcome"] == "yes"), "{said}");
+    let outcomes: Vec<_> = said["checks"].as_array().unwrap().iter().map(|check| &check["outcome"]).collect();
+    let yes = outcomes.iter().filter(|outcome| **outcome == "yes").count();
+    let depends = outcomes.iter().filter(|outcome| **outcome == "depends").count();
+    assert_eq!((yes, depends, outcomes.len()), (8, 2, 10), "what it sends is not known: {said}");
     http.post("/v1/devices/MU-000001/suspend", &json!({ "reason": "case 881" })).is(200);
     let said = explain("MU-000001", "").is(200);
     assert_eq!((&said["may_connect"], &said["code"]), (&json!(false), &json!("M201")), "{said}");
@@ -215,6 +218,27 @@ fn why_and_how_it_is() {
         "{said:?}"
     );
     server.muster(&["device", "explain", "MU-000002"]).exits(0);
+
+    // Nothing is wrong with its certificate, and it was turned away for what it sent.
+    rig::device::Device::turned_away_with(&server, &devices[1], "made up");
+    let until = Instant::now() + Duration::from_secs(30);
+    let said = loop {
+        let said = explain("MU-000002", "").is(200);
+        if said["refused_since"] == true || Instant::now() > until {
+            break said;
+        }
+    };
+    assert_eq!(
+        (&said["may_connect"], &said["last_refusal"]["code"]),
+        (&json!(true), &json!("M217")),
+        "{said}"
+    );
+    assert!(said["next"].as_str().unwrap().contains("MU-000002"), "{said}");
+    let shown = server.muster(&["device", "explain", "MU-000002"]).exits(10);
+    assert!(shown.out.contains("M217") && shown.out.contains("? continuity token"), "{shown:?}");
+    let _device = rig::device::Device::connect(&server, &devices[1]);
+    let said = explain("MU-000002", "").is(200);
+    assert_eq!(said["refused_since"], json!(false), "it was let in since: {said}");
 
     let doctor = server.muster(&["doctor"]).exits(0);
     for word in ["reach", "TLS", "token", "clock", "registry", "disk"] {

@@ -72,7 +72,10 @@ use crate::{
     bus::Bus,
     certificate::Renewing,
     config::Keys,
-    edge::{Roster, Sessions, Tail, Trust, guard::Tally},
+    edge::{
+        Roster, Sessions, Tail, Trust,
+        guard::{Guard, Tally},
+    },
     registry::Registry,
     revocation::Revocation,
     uplink::{History, Writer},
@@ -96,6 +99,8 @@ pub struct Doors {
     pub roster: Arc<Roster>,
     /// What is kept of who is not.
     pub sessions: Arc<Sessions>,
+    /// What stands at the devices' door.
+    pub guard: Arc<Guard>,
     /// Decisions that end sessions, seen through.
     pub revocation: Revocation,
     /// Whether messages can be stored.

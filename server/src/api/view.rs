@@ -310,13 +310,15 @@ pub struct Explanation {
     pub certificate_id: String,
     /// That certificate's end.
     pub certificate_ends_at: String,
-    /// Whether it would be let in.
+    /// Whether it would be let in, as far as that is known before it says anything.
     pub may_connect: bool,
+    /// Whether it was refused for what it sent itself, and has not been let in since.
+    pub refused_since: bool,
     /// What it would be refused with.
     pub code: Option<String>,
     /// The code's words.
     pub words: Option<String>,
-    /// What to do about it.
+    /// What to do about it; where only the last refusal stands in the way, about that.
     pub next: Option<String>,
     /// Each check in the order it is made.
     pub checks: Vec<Check>,
@@ -337,7 +339,7 @@ pub struct Check {
     pub check: String,
     /// Its words.
     pub words: String,
-    /// `yes`, `no` or `not_reached`.
+    /// `yes`, `no`, `not_reached`, or `depends`: on what it sends.
     pub outcome: String,
     /// What was found.
     pub said: Option<String>,

@@ -22,12 +22,17 @@ pub(super) fn run(explain: &Explain, client: &Client, screen: &Screen) -> Result
     } else {
         show(&said, screen);
     }
-    let well = said.may_connect && said.topic.as_ref().is_none_or(|topic| topic.allowed);
+    let well =
+        said.may_connect && !said.refused_since && said.topic.as_ref().is_none_or(|topic| topic.allowed);
     Ok(if well { Done::Well } else { Done::AnswerIsNo })
 }
 
 fn show(said: &Explanation, screen: &Screen) {
-    let answer = if said.may_connect { "may connect" } else { "may not connect" };
+    let answer = match (said.may_connect, said.refused_since) {
+        (true, false) => "its certificate may connect",
+        (true, true) => "its certificate may connect, and it was refused for what it sent",
+        (false, _) => "may not connect",
+    };
     screen.pieces(&[
         words::glyph(&said.state, screen),
         Text::plain(" "),
@@ -39,6 +44,7 @@ fn show(said: &Explanation, screen: &Screen) {
         checks.push(match &*check.outcome {
             "yes" => Text::new(format!("{} {}  ", screen.glyph("✓", "ok"), check.words), Style::Green),
             "no" => Text::new(format!("{} {}  ", screen.glyph("✕", "no"), check.words), Style::Red),
+            "depends" => Text::new(format!("? {}  ", check.words), Style::Quiet),
             _ => Text::new(format!("{} {}  ", screen.glyph("·", "-"), check.words), Style::Quiet),
         });
     }
@@ -49,6 +55,11 @@ fn show(said: &Explanation, screen: &Screen) {
     )];
     if let (Some(code), Some(words)) = (&said.code, &said.words) {
         facts.push(("refused", format!("[{code}] {words}")));
+    }
+    for check in said.checks.iter().filter(|check| check.outcome == "depends") {
+        if let Some(known) = &check.said {
+            facts.push(("depends on", format!("{}: {known}", check.words)));
+        }
     }
     if let Some(row) = &said.why {
         let reason = row.reason.as_ref().map(|reason| format!(" {reason:?}")).unwrap_or_default();

@@ -118,6 +118,15 @@ impl Takeovers {
         }
         Takeover::Granted
     }
+
+    /// Until when who sits there stays, if another takeover would be refused now.
+    pub(super) fn refused_until_ms(&self, owner: &Owner, now_ms: u64) -> Option<u64> {
+        let owners = self.owners.lock();
+        let at_ms = &owners.known.get(owner)?.at_ms;
+        let within = at_ms.iter().filter(|at_ms| **at_ms + self.window_ms > now_ms);
+        (within.clone().count() >= self.max)
+            .then(|| within.min().map_or(now_ms, |at_ms| at_ms + self.window_ms))
+    }
 }
 
 impl Recent {
@@ -189,6 +198,12 @@ impl Breaker {
             }
         }
     }
+
+    /// Would the next event be one too many?
+    pub(super) fn is_open(&self, now_ms: u64) -> bool {
+        let recent = self.recent.lock();
+        recent.iter().filter(|at_ms| **at_ms + self.window_ms > now_ms).count() >= self.max
+    }
 }
 
 #[cfg(test)]
@@ -219,8 +234,11 @@ mod tests {
         assert_eq!(note(1000), Takeover::Granted);
         assert_eq!(note(2000), Takeover::Suspected);
         for at_ms in [2001, 5000, 9999] {
+            assert_eq!(takeovers.refused_until_ms(&ONE, at_ms), Some(10_000));
             assert_eq!(note(at_ms), Takeover::Refused { until_ms: 10_000 });
         }
+        assert_eq!(takeovers.refused_until_ms(&ONE, 10_000), None);
+        assert_eq!(takeovers.refused_until_ms(&OTHER, 5000), None);
         assert_eq!(takeovers.note(OTHER, 5000), Takeover::Granted, "another device is not concerned");
         // What was refused does not count, and it is one suspicion as long as it goes on.
         assert_eq!(note(10_000), Takeover::Granted);
@@ -252,6 +270,7 @@ mod tests {
         let breaker = Breaker::new(&policy(3, 10));
         let note = |at_ms| breaker.note(at_ms);
         assert_eq!([note(0), note(1), note(2)], [Broken::No; 3]);
+        assert!(breaker.is_open(3) && !breaker.is_open(10_000));
         assert_eq!(note(3), Broken::Now);
         for n in 0..1000 {
             assert_eq!(note(4 + n * 1000), Broken::Still, "as long as they come");

@@ -155,6 +155,13 @@ impl Continuity {
         }
     }
 
+    /// What is known before it shows anything: whether a token is held against it, whether it confirmed one,
+    /// and whether an old one would be quarantined for.
+    pub(super) fn standing(&self, device: DeviceKey, now_ms: u64) -> (Response, Option<Issued>, bool) {
+        let kept = self.registry.continuity().kept(device);
+        (self.response, kept.map(|kept| kept.confirmed), self.breaker.is_open(now_ms))
+    }
+
     /// The token for CONNACK, once the device is let in: what it showed is confirmed, and this one comes
     /// next. `None` when the system gives no random octets: then it shows the same again.
     pub(super) fn issue(

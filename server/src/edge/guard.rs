@@ -64,6 +64,19 @@ pub struct Seen {
     pub slowed: u64,
 }
 
+/// What a device's next CONNECT will be held against, beside its certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What is done about a continuity token that is not the expected one.
+    pub response: Response,
+    /// The epoch of the newest token it has confirmed; `None`: it may come without one.
+    pub confirmed_epoch: Option<u32>,
+    /// Too many devices show old tokens: none is quarantined for one now.
+    pub breaker_open: bool,
+    /// Its session was taken over too often: who sits there stays until then, Unix milliseconds.
+    pub contested_until_ms: Option<u64>,
+}
+
 /// A number that grows.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU64);
@@ -172,6 +185,20 @@ impl Guard {
         }
         self.tally.takeovers.add();
         Ok(())
+    }
+
+    /// What the device's next CONNECT will be held against by [`Guard::vet`].
+    #[must_use]
+    pub fn standing(&self, device: DeviceKey, now_ms: u64) -> Standing {
+        let (response, confirmed, breaker_open) = self.continuity.standing(device, now_ms);
+        let sits = self.roster.is_online(device).is_some();
+        let until = || self.takeovers.refused_until_ms(&device.into(), now_ms);
+        Standing {
+            response,
+            confirmed_epoch: confirmed.map(|confirmed| confirmed.epoch),
+            breaker_open,
+            contested_until_ms: sits.then(until).flatten(),
+        }
     }
 
     /// May another connection of this service's client take over? Services carry no tokens and are nobody's

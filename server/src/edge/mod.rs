@@ -147,6 +147,7 @@ pub struct Edge {
     verdicts: Arc<Verdicts>,
     trust: Arc<Trust>,
     tally: Arc<Tally>,
+    guard: Arc<Guard>,
     presences: Arc<Presences>,
     phase: watch::Sender<Phase>,
     config: watch::Sender<Arc<ServerConfig>>,
@@ -171,9 +172,11 @@ impl Edge {
         let tally = Arc::<Tally>::default();
         let presences = Arc::new(Presences::new(doors.uplink.clone(), Arc::clone(&verdicts)));
         let roster = Arc::clone(&doors.roster);
+        let guard = Guard::new(&doors.registry, roster, doors.revocation, limits.clones, Arc::clone(&tally));
+        let guard = Arc::new(guard);
         let node = Arc::new(Node {
             admission: Admission::new(&limits, listeners.len()),
-            guard: Guard::new(&doors.registry, roster, doors.revocation, limits.clones, Arc::clone(&tally)),
+            guard: Arc::clone(&guard),
             tally: Arc::clone(&tally),
             verdicts: Arc::clone(&verdicts),
             facts: doors.registry.facts(),
@@ -192,8 +195,18 @@ impl Edge {
             config: config_seen,
         });
         let roster = doors.roster;
-        let mut edge =
-            Self { addr, roster, verdicts, trust, tally, presences, phase, config, shards: Vec::new() };
+        let mut edge = Self {
+            addr,
+            roster,
+            verdicts,
+            trust,
+            tally,
+            guard,
+            presences,
+            phase,
+            config,
+            shards: Vec::new(),
+        };
         for (number, listener) in listeners.into_iter().enumerate() {
             // What was started before ends when `edge` is dropped here.
             let shard = start_shard(number, listener, Arc::clone(&node)).map_err(EdgeError::Shard)?;
@@ -218,6 +231,12 @@ impl Edge {
     #[must_use]
     pub fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
+    }
+
+    /// The guards themselves: what a device's next CONNECT will be held against.
+    #[must_use]
+    pub fn guard(&self) -> Arc<Guard> {
+        Arc::clone(&self.guard)
     }
 
     /// Shows another certificate to every connection from now on; live ones stay.

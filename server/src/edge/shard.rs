@@ -67,7 +67,7 @@ pub(super) struct Node {
     pub(super) zero_touch: Option<Arc<ZeroTouch>>,
     pub(super) limits: Limits,
     pub(super) admission: Arc<Admission>,
-    pub(super) guard: Guard,
+    pub(super) guard: Arc<Guard>,
     pub(super) tally: Arc<Tally>,
     pub(super) connections: AtomicUsize,
     pub(super) phase: watch::Receiver<Phase>,

@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use v5::mqttbytes::{
     QoS,
-    v5::{ConnectReturnCode, Packet, Publish, PublishProperties},
+    v5::{ConnectProperties, ConnectReturnCode, Packet, Publish, PublishProperties},
 };
 
 use super::{LIMIT, Server};
@@ -58,6 +58,24 @@ impl Device {
             matches!(packet, Packet::ConnAck(ack) if ack.code == ConnectReturnCode::Success).then_some(())
         });
         device
+    }
+
+    /// Asks to be let in with this continuity token, and is not.
+    #[allow(dead_code, reason = "not of every test binary with a rig")]
+    #[track_caller]
+    pub fn turned_away_with(server: &Server, credential: &Credential, token: &str) {
+        let id = credential.identity().device_id.to_string();
+        let mut options = v5::MqttOptions::new(id, "localhost", server.mqtt_port);
+        let properties = ConnectProperties {
+            user_properties: vec![("muster-continuity".to_owned(), token.to_owned())],
+            ..ConnectProperties::new()
+        };
+        options.set_connect_properties(properties);
+        let tls = rumqttc::TlsConfiguration::Rustls(Arc::new(tls(server, credential)));
+        options.set_transport(Transport::tls_with_config(tls));
+        let (_client, mut connection) = v5::Client::new(options, 16);
+        let refused = connection.iter().find_map(|event| event.err()).expect("an end");
+        assert!(matches!(refused, v5::ConnectionError::ConnectionRefused(_)), "{refused}");
     }
 
     /// The next packet that `pick` takes; what comes before is passed over.

@@ -419,6 +419,8 @@ struct Why {
     checks: Vec<Check>,
     /// `[M201] device is suspended`; nothing when it may connect.
     refusal: Option<String>,
+    /// What it was refused with for what it sent, when it has not been let in since.
+    last: Option<String>,
     next: String,
     because: Option<Event>,
     offers: Vec<Offer>,
@@ -454,6 +456,10 @@ pub(super) async fn why(
         seen: Seen::of(&detail.device.presence),
         checks: told["checks"].as_array().into_iter().flatten().map(check).collect(),
         refusal: refused.then(|| format!("[{}] {}", text(&told["code"]), text(&told["words"]))),
+        last: (told["refused_since"] == Value::Bool(true)).then(|| {
+            let last = &told["last_refusal"];
+            format!("[{}] {}", text(&last["code"]), text(&last["words"]))
+        }),
         next: text(&told["next"]),
         because: detail.why.as_ref().filter(|_| refused).map(events::decision),
         topic: told["topic"].as_object().map(|of| Topic {
@@ -471,6 +477,7 @@ fn check(of: &Value) -> Check {
     let (glyph, class, outcome) = match of.get("outcome").and_then(Value::as_str) {
         Some("yes") => ("✓", "passed", "passed"),
         Some("no") => ("✕", "failed", "refused"),
+        Some("depends") => ("?", "skipped", "depends on what it sends"),
         _ => ("–", "skipped", "not reached"),
     };
     Check { glyph, class, outcome, name: text("words"), said: text("said") }

@@ -257,6 +257,25 @@ async fn too_many_old_tokens_at_once_open_the_breaker() {
 }
 
 #[tokio::test]
+async fn what_a_device_will_be_held_against_is_known_before() {
+    let node = node(2, Policy { quarantines_max: 1, ..Policy::default() }).await;
+    let standing = |device: usize| node.guard.standing(node.fleet.devices[device].key, now_ms());
+    let fresh = Standing {
+        response: Response::Enforce,
+        confirmed_epoch: None,
+        breaker_open: false,
+        contested_until_ms: None,
+    };
+    assert_eq!(standing(0), fresh);
+    let (first, _) = confirmed(&node, 0);
+    assert_eq!(standing(0), Standing { confirmed_epoch: Some(1), ..fresh });
+    let third = node.connect(0, Some(&first));
+    node.connect(0, third.as_deref().ok()).unwrap();
+    assert_eq!(node.connect(0, Some(&first)), Err(Code::ContinuityOlder));
+    assert!(standing(0).breaker_open && standing(1).breaker_open, "one was enough, for the whole fleet");
+}
+
+#[tokio::test]
 async fn where_the_operator_only_wants_to_know_everybody_is_let_in() {
     let policy = Policy { continuity: Response::Alert, ..Policy::default() };
     let node = node(1, policy).await;
@@ -289,6 +308,9 @@ async fn sessions_that_take_over_from_one_another_are_announced_and_then_held_ba
         [Ok(()), Ok(()), Ok(()), Ok(()), contested, contested],
         "one connect, three takeovers"
     );
+    let standing = |device: usize| node.guard.standing(node.fleet.devices[device].key, now_ms());
+    assert!(standing(0).contested_until_ms.is_some_and(|until_ms| until_ms > now_ms()), "and it is known");
+    assert_eq!(standing(1).contested_until_ms, None);
     assert!(seat.is_some_and(|seat| seat.ordered_to_close().is_none()), "who sits there stays");
     node.connect(1, None).unwrap();
     let seen = node.seen();
