@@ -56,6 +56,9 @@ pub(super) fn not_ready(doors: &Doors) -> Vec<String> {
     if !doors.uplink.is_ready() {
         why.push("the uplink log cannot store".to_owned());
     }
+    if let Some(trouble) = doors.registry.trouble() {
+        why.push(trouble.to_owned());
+    }
     if !doors.bus.is_ready() {
         why.push("the bus is starting again".to_owned());
     }

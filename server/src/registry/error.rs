@@ -7,6 +7,7 @@ use muster_shared::{BatchId, Code, SerialNumber, StationId, Tenant};
 use super::{
     device::{Act, TransitionError},
     group::Group,
+    health,
 };
 
 /// Why the registry refused, or failed.
@@ -248,7 +249,8 @@ impl RegistryError {
             Self::Backup(_) => Code::BackupDamaged,
             Self::Occupied(_) => Code::RegistryOccupied,
             Self::Full(_) => Code::NotStored,
-            Self::Database(_) | Self::Damaged(_) => Code::Fault,
+            Self::Database(failure) => health::code_of(&**failure),
+            Self::Damaged(_) => Code::Fault,
         }
     }
 }

@@ -324,6 +324,7 @@ async fn write_all(shared: &Shared, inner: &Weak<Inner>, all: bool) -> bool {
         let chunk = rows.len().min(ROWS);
         if let Err(error) = write::write(&inner, &rows[..chunk]).await {
             tracing::error!(%error, waiting = rows.len(), "facts cannot be written; trying again");
+            inner.health.failed(&error);
             put_back(shared, rows, flushes);
             return false;
         }

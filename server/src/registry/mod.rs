@@ -41,14 +41,15 @@
 //! | [`idempotency`], [`jobs`] | requests that are asked twice; one act on many devices |
 //! | `load` | the file's word, into the verdicts |
 //! | [`backup`], [`export`] | the whole registry in a file of lines, and back; what another program reads of it |
+//! | `health`, `recovery` | whether it can be written, and what is tried until it can |
 //! | `database`, `sqlite` | SQLite or PostgreSQL: how it is opened, written and upgraded |
 
 use std::{
     collections::HashMap,
     future::Future,
     path::Path,
-    sync::{Arc, Weak},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -79,6 +80,7 @@ pub mod facts;
 pub mod filter;
 pub mod follow;
 pub mod group;
+mod health;
 pub mod idempotency;
 pub mod import;
 mod index;
@@ -95,6 +97,7 @@ pub mod orders;
 pub mod overview;
 pub mod query;
 pub mod readings;
+mod recovery;
 pub mod retention;
 pub mod rules;
 pub mod session;
@@ -157,6 +160,7 @@ struct Inner {
     audit_key: SoftKey,
     changes: broadcast::Sender<Change>,
     facts: Facts,
+    health: health::Health,
     newest: Arc<Newest>,
     /// Another server has taken the registry from this one.
     lost: watch::Sender<bool>,
@@ -207,7 +211,9 @@ impl Inner {
 
     /// Commits. From the moment this returns `Ok` the decision is made.
     async fn commit(&self, tx: database::Tx<'_>) -> Result<(), RegistryError> {
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        self.health.works();
+        Ok(())
     }
 
     /// Tells the readers. Under the writer's lock, after the flip: they hear of decisions in order.
@@ -223,31 +229,6 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.facts.close();
         self.newest.close();
-    }
-}
-
-/// How often a server of a shared database looks whether it still is the one that writes.
-const WATCH: Duration = Duration::from_secs(2);
-
-/// Asks for the writer from time to time, which finds out whether its connection lives, makes a new one when
-/// it does not, and finds out whether somebody else was there in between.
-async fn watch_writer(inner: Weak<Inner>) {
-    let mut broken = false;
-    loop {
-        tokio::time::sleep(WATCH).await;
-        let Some(inner) = inner.upgrade() else { return };
-        let failed = inner.writer().await.err();
-        match &failed {
-            Some(RegistryError::Closed) => return,
-            Some(error @ RegistryError::Held(_)) => {
-                tracing::error!(%error, "this server does not write the registry any more");
-                return;
-            }
-            Some(error) if !broken => tracing::error!(%error, "the registry's database does not answer"),
-            None if broken => tracing::info!("the registry's database answers again"),
-            Some(_) | None => {}
-        }
-        broken = failed.is_some();
     }
 }
 
@@ -312,6 +293,7 @@ impl Registry {
             verdicts,
             changes: broadcast::channel(CHANGES_MAX).0,
             facts: Facts::new(database::uint(last_session) + 1, newest.clone()),
+            health: health::Health::default(),
             newest: newest.clone(),
             closing: watch::channel(false).0,
             lost: watch::Sender::new(false),
@@ -327,9 +309,7 @@ impl Registry {
         let newest = tokio::spawn(newest::run(newest, Arc::downgrade(&inner)));
         let standing = tokio::spawn(standing::run(inner.closing.subscribe(), Arc::downgrade(&inner)));
         *inner.writers.lock() = vec![facts, newest, standing];
-        if inner.database.is_shared() {
-            drop(tokio::spawn(watch_writer(Arc::downgrade(&inner))));
-        }
+        drop(tokio::spawn(recovery::run(Arc::downgrade(&inner))));
         Ok(Self { inner })
     }
 
@@ -361,7 +341,14 @@ impl Registry {
         F: Future<Output = Result<T, RegistryError>> + Send + 'static,
     {
         let task = self.inner.runtime.spawn(decision(self.inner.clone()));
-        task.await.map_err(|_| RegistryError::Closed)?
+        let done = task.await.map_err(|_| RegistryError::Closed)?;
+        done.inspect_err(|error| self.inner.health.failed(error))
+    }
+
+    /// What stands in the way of writing, as the last write found it. Asks nobody.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&'static str> {
+        self.inner.health.words()
     }
 
     /// May this device talk now, for every thread.

@@ -5,11 +5,11 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Answered, SERIALS, decide, holds, postgres::Postgres, rig};
-use crate::rig::{Place, Server};
+use crate::rig::{Place, Server, http::Http};
 
 /// Decides until `strike` has happened to the server; what was answered, and the server as it is then.
 fn struck(server: Server, after: Duration, strike: impl FnOnce(Server) -> Place) -> (Place, Answered) {
@@ -98,9 +98,70 @@ fn a_full_disk_refuses_decisions_and_loses_none_that_was_answered() {
     let (answered, failed) = decide(&server.place().data(), &stop);
     assert_eq!(failed.len(), 1, "it ended by a refusal");
     assert!(failed[0].err.contains("error[M110]"), "{failed:?}");
+    becomes(&server, Some("the disk of the registry is full, or fails"));
     let server = Server::start_on(server.killed());
     holds(&server, &answered, 1);
     server.muster(&["device", "quarantine", SERIALS[0], "--reason", "there is room again"]).exits(0);
+}
+
+/// Waits until a probe is told this, or that all is well.
+fn becomes(server: &Server, why: Option<&str>) {
+    let until = Instant::now() + rig::LIMIT;
+    let http = Http::new(server);
+    loop {
+        let asked = Instant::now();
+        let answer = http.get("/readyz");
+        assert!(asked.elapsed() < Duration::from_secs(10), "a probe does not wait for the database");
+        let found = &answer.json()["not_ready"];
+        let as_wanted = match why {
+            Some(why) => found.as_array().is_some_and(|all| all.iter().any(|one| one == why)),
+            None => found == &serde_json::json!([]),
+        };
+        if as_wanted {
+            assert_eq!(answer.status, if why.is_some() { 503 } else { 200 });
+            return;
+        }
+        assert!(Instant::now() < until, "{found}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn with_the_database_gone_the_node_is_not_ready_and_is_again_by_itself() {
+    let mut postgres = Postgres::start();
+    let place = Place::with_registry(Some(&postgres.database()));
+    let server = Server::start_on(place);
+    server.with_devices("B-0001", &SERIALS);
+    becomes(&server, None);
+    postgres.crash();
+    // Nobody asks it for anything, and it is found out.
+    becomes(&server, Some("the registry's database does not answer"));
+    let suspend = || server.muster(&["device", "suspend", SERIALS[0], "--reason", "a reason of ten"]);
+    suspend().exits(7).refused("M545");
+    postgres.restart();
+    becomes(&server, None);
+    suspend().exits(0);
+}
+
+#[test]
+fn a_registry_that_another_program_holds_is_told_apart_and_is_free_again() {
+    let server = Server::start();
+    server.with_devices("B-0001", &SERIALS);
+    let file = server.place().data().join("registry.sqlite");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut other = runtime.block_on(async {
+        use sqlx::Connection as _;
+        let url = format!("sqlite://{}", file.display());
+        let mut other = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+        other
+    });
+    let suspend = || server.muster(&["device", "suspend", SERIALS[0], "--reason", "a reason of ten"]);
+    suspend().exits(7).refused("M544");
+    becomes(&server, Some("another program holds the registry's database"));
+    runtime.block_on(async { sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap() });
+    becomes(&server, None);
+    suspend().exits(0);
 }
 
 #[test]

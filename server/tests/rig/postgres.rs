@@ -189,7 +189,17 @@ impl Postgres {
 
     /// Ends it as a machine that loses power does, and starts it again.
     pub fn crash_and_restart(&mut self) {
+        self.crash();
+        self.restart();
+    }
+
+    /// Ends it as a machine that loses power does.
+    pub fn crash(&mut self) {
         self.end("QUIT");
+    }
+
+    /// Starts it again.
+    pub fn restart(&mut self) {
         let log = File::options().append(true).open(self.dir.path().join("log")).unwrap();
         self.child = program("postgres")
             .arg("-D")
