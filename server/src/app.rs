@@ -217,6 +217,7 @@ impl Node {
             tail: messages.tail.clone(),
             trust,
             asking: asking.clone(),
+            figures: edge.figures(),
             guard: edge.guard(),
             facts: Arc::new(api::Facts {
                 started_at_ms: now_ms(),

@@ -17,7 +17,15 @@
 
 mod group;
 
-use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use muster_shared::{Code, Generation};
 use parking_lot::Mutex;
@@ -97,13 +105,34 @@ pub struct Revocation {
     uplink: Writer,
     /// Decisions being enforced now: the reconciler leaves them alone.
     busy: Arc<Mutex<HashSet<Generation>>>,
+    times: Arc<Times>,
+}
+
+/// How long decisions took to be enforced, since the start.
+#[derive(Debug, Default)]
+struct Times {
+    count: AtomicU64,
+    sum_ms: AtomicU64,
+}
+
+impl Times {
+    fn note(&self, enforced: &Enforced) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.sum_ms.fetch_add(enforced.commit_to_closed_ms, Ordering::Relaxed);
+    }
 }
 
 impl Revocation {
     /// Over this node's registry, sessions and uplink log.
     #[must_use]
     pub fn new(registry: Registry, sessions: Arc<Sessions>, uplink: Writer) -> Self {
-        Self { registry, sessions, uplink, busy: Arc::default() }
+        Self { registry, sessions, uplink, busy: Arc::default(), times: Arc::default() }
+    }
+
+    /// How many decisions were enforced since the start, and how long that took in all, milliseconds.
+    #[must_use]
+    pub fn times(&self) -> (u64, u64) {
+        (self.times.count.load(Ordering::Relaxed), self.times.sum_ms.load(Ordering::Relaxed))
     }
 
     /// Decides about a device. When this returns `Ok`, nothing the decision forbids is accepted any more;
@@ -134,7 +163,9 @@ impl Revocation {
         let this = self.clone();
         let claim = Claim::new(&this.busy, decided.generation);
         async move {
-            let done = enforce(&this.registry, &this.sessions, &this.uplink, decided).await;
+            let done = enforce(&this.registry, &this.sessions, &this.uplink, decided)
+                .await
+                .inspect(|enforced| this.times.note(enforced));
             drop(claim);
             done
         }
@@ -156,7 +187,9 @@ impl Revocation {
                     .await
                     .map_err(|_| NotEnforced::NotRecorded)
             } else {
-                enforce(&self.registry, &self.sessions, &self.uplink, open.decided).await.map(drop)
+                enforce(&self.registry, &self.sessions, &self.uplink, open.decided)
+                    .await
+                    .map(|enforced| self.times.note(&enforced))
             };
             match enforced {
                 Ok(()) => done += 1,

@@ -239,6 +239,7 @@ fn why_and_how_it_is() {
     let _device = rig::device::Device::connect(&server, &devices[1]);
     let said = explain("MU-000002", "").is(200);
     assert_eq!(said["refused_since"], json!(false), "it was let in since: {said}");
+    figures(&http);
 
     let doctor = server.muster(&["doctor"]).exits(0);
     for word in ["reach", "TLS", "token", "clock", "registry", "disk"] {
@@ -249,6 +250,41 @@ fn why_and_how_it_is() {
     let wrong = server.place().file("wrong-token", "muster_wrong\n");
     let refused = server.muster(&["doctor", "--token-file", wrong.to_str().unwrap()]).exits(10);
     assert!(refused.out.contains("✕ token") && refused.out.contains("[M501]"), "{refused:?}");
+}
+
+/// One device was turned away and let in; another was suspended.
+fn figures(http: &Http) {
+    let until = Instant::now() + rig::LIMIT;
+    loop {
+        let text = String::from_utf8(http.get("/metrics").body).unwrap();
+        let of =
+            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        let families = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let named = samples.clone().all(|line| line.starts_with("muster_") && line.split(' ').count() == 2);
+        assert!(families > 30 && named, "{text}");
+        let found = [
+            "muster_refusals_total{code=\"M217\"}",
+            "muster_connects_total{protocol=\"5.0\"}",
+            "muster_connects_total{protocol=\"3.1.1\"}",
+            "muster_sessions_ended_total{reason=\"throttled\"}",
+            "muster_messages_received_total{qos=\"1\"}",
+            "muster_messages_sent_total{qos=\"2\"}",
+            "muster_takeovers_suspected_total",
+            "muster_slowed_total",
+            "muster_bus_restarts_total",
+            "muster_bus_dropped_total",
+            "muster_facts_dropped_total",
+            "muster_enforcement_seconds_count",
+        ]
+        .map(of);
+        let wanted = [1., 1., 0., 0., 0., 0., 0., 0., 0., 0., 0., 1.].map(Some);
+        if found == wanted && of("muster_enforcement_seconds_sum").is_some() {
+            return;
+        }
+        assert!(Instant::now() < until, "{found:?}\n{text}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

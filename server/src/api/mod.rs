@@ -52,6 +52,7 @@ mod health;
 mod idempotency;
 pub mod jobs;
 mod login;
+mod metrics;
 pub mod openapi;
 mod operators;
 pub mod overview;
@@ -74,6 +75,7 @@ use crate::{
     config::Keys,
     edge::{
         Roster, Sessions, Tail, Trust,
+        figures::Figures,
         guard::{Guard, Tally},
     },
     registry::Registry,
@@ -99,7 +101,9 @@ pub struct Doors {
     pub roster: Arc<Roster>,
     /// What is kept of who is not.
     pub sessions: Arc<Sessions>,
-    /// What stands at the devices' door.
+    /// What went through the devices' door.
+    pub figures: Arc<Figures>,
+    /// What stands at it.
     pub guard: Arc<Guard>,
     /// Decisions that end sessions, seen through.
     pub revocation: Revocation,
@@ -179,7 +183,7 @@ fn described(routes: Routes) -> Routes {
     let routes = routes
         .get("/v1", list_routes, About::new("What there is").answers::<view::Page<view::Route>>("route.list"))
         .get(openapi::PATH, document, About::new("This document").open().answers::<Value>(""));
-    let routes = status::routes(routes);
+    let routes = metrics::routes(status::routes(routes));
     let routes = overview::routes(routes);
     let routes = devices::routes(routes);
     let routes = readings::routes(routes);

@@ -1,6 +1,4 @@
-//! What is going on now: health, sessions, figures.
-
-use std::fmt::Write as _;
+//! What is going on now: health and sessions.
 
 use super::{
     Doors,
@@ -16,7 +14,7 @@ use crate::{
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 
@@ -30,7 +28,6 @@ pub(super) fn routes(routes: Routes) -> Routes {
             sessions,
             About::new("Live sessions").answers::<view::Page<view::Session>>("session.list"),
         )
-        .get("/metrics", metrics, About::new("Figures").answers_raw(text, "Prometheus text format 0.0.4"))
         .get("/healthz", healthz, About::new("The process answers").open().answers_raw(text, "ok"))
         .get(
             "/readyz",
@@ -114,7 +111,7 @@ pub(super) fn online(doors: &Doors, scope: &Scope) -> u64 {
 }
 
 /// The live sessions of a scope: its devices', and those of the services that are its own.
-fn seen(doors: &Doors, scope: &Scope) -> Vec<SessionInfo> {
+pub(super) fn seen(doors: &Doors, scope: &Scope) -> Vec<SessionInfo> {
     let mut sessions = doors.roster.list();
     let Some(tenant) = scope.tenant() else { return sessions };
     let verdicts = doors.registry.verdicts();
@@ -149,81 +146,4 @@ pub(super) fn shown(session: &SessionInfo, verdicts: &Verdicts) -> view::Session
         keep_alive_s: arrival.keep_alive_s,
         certificate_id: arrival.certificate.to_string(),
     }
-}
-
-/// Prometheus text format 0.0.4. What is counted over all tenants is for those who see all of them.
-pub(super) async fn metrics(caller: Caller, State(doors): State<Doors>) -> Result<Response, Problem> {
-    caller.may(Need::Look)?;
-    let scope = caller.scope();
-    let devices = doors.registry.device_count(scope).await?;
-    let verdicts = doors.registry.verdicts();
-    let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, value: u64| {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
-    };
-    gauge(
-        "muster_ready",
-        "1 when devices are taken and their messages stored.",
-        not_ready(&doors).is_empty().into(),
-    );
-    gauge("muster_devices", "Devices in the registry.", devices);
-    if *scope != Scope::Every {
-        let own = seen(&doors, scope);
-        let of_devices = own.iter().filter(|session| session.arrival.owner.device().is_some()).count();
-        gauge("muster_sessions", "Live sessions of devices.", of_devices as u64);
-        gauge(
-            "muster_service_sessions",
-            "Live sessions of services.",
-            own.len().saturating_sub(of_devices) as u64,
-        );
-        return Ok(prometheus(text));
-    }
-    gauge("muster_certificates", "Certificates in the registry.", verdicts.certificates() as u64);
-    let (all, devices) = (doors.roster.count(), doors.roster.devices().len());
-    gauge("muster_sessions", "Live sessions of devices.", devices as u64);
-    gauge("muster_service_sessions", "Live sessions of services.", all.saturating_sub(devices) as u64);
-    gauge(
-        "muster_sessions_kept",
-        "Sessions that outlive their connection.",
-        doors.sessions.counts().0 as u64,
-    );
-    gauge("muster_generation", "Decisions made.", verdicts.generation().0);
-    gauge(
-        "muster_start_time_seconds",
-        "Start of the process, Unix seconds.",
-        doors.facts.started_at_ms / 1000,
-    );
-    gauge(
-        "muster_broker_certificate_end_seconds",
-        "End of the broker's certificate, Unix seconds.",
-        u64::try_from(doors.facts.broker.ends_at_s()).unwrap_or(0),
-    );
-    let log = doors.uplink.kept();
-    gauge("muster_uplink_octets", "Octets of the uplink log that hold something.", log.octets);
-    let seen = doors.facts.tally.read();
-    for (name, help, value) in [
-        ("dropped", "Messages to devices that found no room.", doors.sessions.counts().1),
-        (
-            "uplink_segments_removed",
-            "Segments of the uplink log that went for their age or its size.",
-            log.removed,
-        ),
-        ("takeovers", "Sessions that were taken over.", seen.takeovers),
-        ("takeovers_refused", "Takeovers that were refused.", seen.takeovers_refused),
-        ("takeovers_suspected", "Devices whose session was taken over too often.", seen.takeovers_suspected),
-        ("continuity_alerts", "Continuity tokens that were not the expected ones.", seen.continuity_alerts),
-        ("continuity_breaker_openings", "Times there were too many to act on.", seen.breaker_openings),
-        ("quarantined", "Devices quarantined by the server.", seen.quarantined),
-        ("addresses_busy", "Connections of addresses that had too many.", seen.addresses_busy),
-        ("slowed", "Devices held back for their pace, each once a minute.", seen.slowed),
-        ("proxy_headers_missing", "Connections of balancers without a header.", seen.headers_missing),
-    ] {
-        let name = format!("muster_{name}_total");
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
-    }
-    Ok(prometheus(text))
-}
-
-fn prometheus(text: String) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

@@ -28,6 +28,12 @@ pub trait Bus: Send + Sync {
 
     /// Whether it carries now. A node whose bus is down says it is not ready.
     fn is_ready(&self) -> bool;
+
+    /// Times it died and was started again.
+    fn restarts(&self) -> u64;
+
+    /// Commits that found no room, on the bus or at a reader: their readers read the log.
+    fn dropped(&self) -> u64;
 }
 
 /// One reader's end. Bounded: what a slow reader does not take is dropped, and shows as a gap in the positions.

@@ -94,18 +94,6 @@ impl Rumqttd {
         Ok(Arc::new(Self { shared, queue, thread: Mutex::new(Some(thread)) }))
     }
 
-    /// Times the router died and was started again.
-    #[must_use]
-    pub fn restarts(&self) -> u64 {
-        self.shared.restarts.load(Ordering::Relaxed)
-    }
-
-    /// Commits that found no room, on the bus or at a reader.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
-    }
-
     /// Kills the router's thread: it panics on a topic whose first octet is half a character.
     #[cfg(test)]
     pub(crate) fn kill_router(&self) {
@@ -148,6 +136,14 @@ impl Bus for Rumqttd {
 
     fn is_ready(&self) -> bool {
         self.shared.ready.load(Ordering::Acquire)
+    }
+
+    fn restarts(&self) -> u64 {
+        self.shared.restarts.load(Ordering::Relaxed)
+    }
+
+    fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
     }
 }
 

@@ -36,6 +36,7 @@ mod connection;
 pub mod continuity;
 pub mod farewell;
 pub mod feed;
+pub mod figures;
 pub mod gate;
 pub mod guard;
 pub mod identity;
@@ -71,6 +72,7 @@ use tokio::{
 
 use self::{
     admission::Admission,
+    figures::Figures,
     guard::{Guard, Tally},
     limits::SESSIONS_TICK,
     presence::Presences,
@@ -147,6 +149,7 @@ pub struct Edge {
     verdicts: Arc<Verdicts>,
     trust: Arc<Trust>,
     tally: Arc<Tally>,
+    figures: Arc<Figures>,
     guard: Arc<Guard>,
     presences: Arc<Presences>,
     phase: watch::Sender<Phase>,
@@ -169,7 +172,7 @@ impl Edge {
         let listeners = listener::listen(addr, shards.max(1)).map_err(listen)?;
         let addr = listeners[0].local_addr().map_err(listen)?;
         let limits = listener::within_descriptors(doors.limits);
-        let tally = Arc::<Tally>::default();
+        let (tally, figures) = (Arc::<Tally>::default(), Arc::<Figures>::default());
         let presences = Arc::new(Presences::new(doors.uplink.clone(), Arc::clone(&verdicts)));
         let roster = Arc::clone(&doors.roster);
         let guard = Guard::new(&doors.registry, roster, doors.revocation, limits.clones, Arc::clone(&tally));
@@ -178,6 +181,7 @@ impl Edge {
             admission: Admission::new(&limits, listeners.len()),
             guard: Arc::clone(&guard),
             tally: Arc::clone(&tally),
+            figures: Arc::clone(&figures),
             verdicts: Arc::clone(&verdicts),
             facts: doors.registry.facts(),
             registry: doors.registry,
@@ -195,18 +199,9 @@ impl Edge {
             config: config_seen,
         });
         let roster = doors.roster;
-        let mut edge = Self {
-            addr,
-            roster,
-            verdicts,
-            trust,
-            tally,
-            guard,
-            presences,
-            phase,
-            config,
-            shards: Vec::new(),
-        };
+        let shards = Vec::new();
+        let mut edge =
+            Self { addr, roster, verdicts, trust, tally, figures, guard, presences, phase, config, shards };
         for (number, listener) in listeners.into_iter().enumerate() {
             // What was started before ends when `edge` is dropped here.
             let shard = start_shard(number, listener, Arc::clone(&node)).map_err(EdgeError::Shard)?;
@@ -231,6 +226,12 @@ impl Edge {
     #[must_use]
     pub fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
+    }
+
+    /// What it has carried since its start, while it is counted.
+    #[must_use]
+    pub fn figures(&self) -> Arc<Figures> {
+        Arc::clone(&self.figures)
     }
 
     /// The guards themselves: what a device's next CONNECT will be held against.

@@ -27,6 +27,7 @@ use super::{
     admission::Admission,
     arrival,
     feed::{Groups, Tail},
+    figures::{Figures, Flow},
     guard::{Guard, Tally},
     limits::{ACCEPT_PAUSE, HANDSHAKES_MAX, LINGER_AT_STOP, Limits, READ_BUFFER},
     mqtt::session::Output,
@@ -69,6 +70,7 @@ pub(super) struct Node {
     pub(super) admission: Arc<Admission>,
     pub(super) guard: Arc<Guard>,
     pub(super) tally: Arc<Tally>,
+    pub(super) figures: Arc<Figures>,
     pub(super) connections: AtomicUsize,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) config: watch::Receiver<Arc<ServerConfig>>,
@@ -87,6 +89,8 @@ pub(super) struct Scratch {
 pub(super) struct Shard {
     pub(super) node: Arc<Node>,
     pub(super) scratch: RefCell<Scratch>,
+    /// What its connections carry.
+    pub(super) flow: Arc<Flow>,
     started: Instant,
     handshakes: Arc<Semaphore>,
     /// Where those who have arrived wait for their handshake, in order.
@@ -102,8 +106,10 @@ impl Shard {
             wire: Wire::default(),
             out: Output::default(),
         };
+        let flow = node.figures.flow();
         Rc::new(Self {
             node,
+            flow,
             scratch: RefCell::new(scratch),
             started: Instant::now(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),

@@ -85,6 +85,8 @@ struct Shared {
     next_session: AtomicU64,
     dropped: AtomicU64,
     writes: AtomicU64,
+    /// Refusals since the start, in the order of [`Code::ALL`].
+    refused: Vec<AtomicU64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +115,7 @@ impl Facts {
             next_session: AtomicU64::new(next_session),
             dropped: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            refused: Code::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
         };
         Self { shared: Arc::new(shared), newest }
     }
@@ -135,6 +138,10 @@ impl Facts {
     /// A connection, or a packet of one, was refused. Counted per device, code and minute. Tells whether it is
     /// the first of its kind for a while: what is said of each attempt elsewhere is said of that one only.
     pub fn refused(&self, who: &Claimed, code: Code, at_ms: u64, remote: Option<SocketAddr>) -> bool {
+        // In the order they are declared in, which is that of `ALL`.
+        if let Some(counter) = self.shared.refused.get(code as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
         self.count(who, What::Refused(code), at_ms, remote)
     }
 
@@ -195,6 +202,12 @@ impl Facts {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Refusals since the start, by code; codes nobody was refused with are left out.
+    pub fn refusals(&self) -> impl Iterator<Item = (Code, u64)> {
+        let counted = self.shared.refused.iter().map(|counter| counter.load(Ordering::Relaxed));
+        Code::ALL.iter().copied().zip(counted.collect::<Vec<_>>()).filter(|(_, count)| *count > 0)
     }
 
     /// Transactions in which facts were written since the start.

@@ -129,6 +129,7 @@ impl Revocation {
             .mark_rule_enforced(rule.generation, enforced_at_ms, closed_sessions)
             .await
             .map_err(|_| NotEnforced::NotRecorded)?;
+        self.times.note(&enforced);
         Ok(enforced)
     }
 

@@ -55,10 +55,12 @@ impl Connection {
         };
         match pass {
             Pass::Device { device, name, state, not_after_s } => {
-                self.device(&request, device, &name, state, not_after_s).await
+                self.device(&request, device, &name, state, not_after_s).await?;
             }
-            Pass::Service { service, not_after_s } => self.service(&request, &service, not_after_s).await,
+            Pass::Service { service, not_after_s } => self.service(&request, &service, not_after_s).await?,
         }
+        self.shard.node.figures.connected(request.protocol);
+        Ok(())
     }
 
     /// A device that nobody has registered: where its tenant allows it, it is registered by this connection,

@@ -44,6 +44,7 @@ impl Connection {
         match &self.seated {
             Some(seated) => {
                 info!(who, peer = %self.peer, why = %farewell.why, code = %farewell.code, "disconnected");
+                node.figures.ended(farewell.why);
                 let device = seated.outlet.owner.device();
                 if let (Some(device), Some(record)) = (device, seated.record) {
                     node.facts.disconnected(device, record, now_ms(), farewell.why);

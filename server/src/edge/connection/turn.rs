@@ -290,6 +290,7 @@ impl Connection {
         let state = uplink.state.clone().and_then(|kept| self.change(*kept)).map(Box::new);
         let seated = self.seated.as_ref().expect("a session runs only when it is seated");
         seated.seat.count_received();
+        self.shard.flow.received(uplink.qos as u8);
         let message = Message { state, ..self.message(uplink) };
         self.shard.node.uplink.append(message)
     }
@@ -321,6 +322,7 @@ impl Connection {
         let Scratch { wire, out, .. } = scratch;
         let mut broken = self.tls.send(&out.bytes, wire).is_err();
         out.bytes.clear();
+        self.shard.flow.sent(&mut out.sent);
         let mut taken = 0;
         if !broken && self.unsent.is_empty() {
             match write(&mut self.stream, wire.as_slice(), cx) {

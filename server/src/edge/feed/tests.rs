@@ -108,6 +108,15 @@ impl Bus for Leaky {
     fn is_ready(&self) -> bool {
         true
     }
+
+    fn restarts(&self) -> u64 {
+        0
+    }
+
+    fn dropped(&self) -> u64 {
+        let published = self.count.load(Ordering::Relaxed);
+        published - (0..published).filter(|n| n % self.of < self.pass).count() as u64
+    }
 }
 
 #[tokio::test]

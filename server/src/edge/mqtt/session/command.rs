@@ -17,6 +17,8 @@ pub struct Output {
     pub bytes: Vec<u8>,
     /// To be done, in this order.
     pub commands: Vec<Command>,
+    /// Messages among the octets, and those that follow them when they are on disk, by QoS.
+    pub sent: [u32; 3],
 }
 
 /// What a session wants done.

@@ -180,6 +180,7 @@ impl Running {
             let mut packet = Vec::new();
             // Others may overtake it while it waits: no alias depends on it.
             self.write(message, qos, id, false, None, &mut packet)?;
+            out.sent[qos as usize] += 1;
             self.in_flight(sent);
             let wait = self.save(out);
             self.answers.push_prepared(id, packet, wait);
@@ -285,6 +286,7 @@ impl Running {
             (None, max) => Aliases::default().of(message.topic, max),
         };
         self.write(message, qos, id, dup, alias, &mut out.bytes)?;
+        out.sent[qos as usize] += 1;
         if let Some((alias, false)) = alias {
             self.outbound.get_or_insert_default().aliases.told(alias, message.topic);
         }
