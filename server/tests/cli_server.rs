@@ -136,6 +136,25 @@ fn a_batch_is_held_let_go_and_revoked(server: &Server) {
     let done = batch(&[&["suspend", "B-0001", "--json"], &why[..]].concat()).exits(0).json();
     assert_eq!((&done["schema"], &done["kind"]), (&json!("muster.group.decision/1"), &json!("batch")));
     assert_eq!((&done["enforced"], &done["sessions_closed"]), (&json!(true), &json!(0)));
+    let listed = |filter: &str| {
+        let listed = server.muster(&["device", "list", "--filter", filter, "-o", "serial"]).exits(0);
+        listed.out.lines().count()
+    };
+    assert_eq!((listed("state:suspended"), listed("state:registered")), (3, 0));
+    let table = server.muster(&["device", "list", "--filter", "state:suspended"]).exits(0);
+    assert!(
+        table.out.contains("suspended") && table.out.contains("refused as its group is [M201]"),
+        "{table:?}"
+    );
+    let show = server.muster(&["device", "show", "MU-000001"]).exits(0);
+    assert!(show.out.contains("MU-000001 · suspended by admin"), "{}", show.out);
+    assert!(show.out.contains("recall of the first order\" · itself registered"), "{}", show.out);
+    let show = server.muster(&["device", "show", "MU-000001", "--json"]).exits(0).json();
+    assert_eq!((&show["state"], &show["own_state"]), (&json!("suspended"), &json!("registered")));
+    let explain = server.muster(&["device", "explain", "MU-000001", "--json"]).exits(10).json();
+    assert_eq!((&explain["state"], &explain["code"]), (&json!("suspended"), &json!("M201")), "{explain}");
+    let overview = rig::http::Http::new(server).get("/v1/overview").is(200);
+    assert_eq!(overview["states"], json!([{ "state": "suspended", "devices": 3 }]));
     let said = batch(&[&["resume", "B-0001"], &why[..]].concat()).exits(0);
     assert!(said.out.contains("suspended → active · 3 devices"), "{}", said.out);
     batch(&[&["resume", "B-0001"], &why[..]].concat()).exits(3).refused("M203");

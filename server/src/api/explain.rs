@@ -112,7 +112,7 @@ pub(super) async fn explain(
         serial: serial.clone(),
         tenant: detail.row.tenant.to_string(),
         device_id: detail.row.device_id.to_string(),
-        state: detail.row.state.as_str().to_owned(),
+        state: detail.row.in_force.as_str().to_owned(),
         certificate_id: certificate.id.to_string(),
         certificate_ends_at: time::from_s(certificate.not_after_s),
         may_connect: code.is_none(),
@@ -122,7 +122,7 @@ pub(super) async fn explain(
         next: code.or(stands).map(|code| code.entry().next.replace("{}", &serial)),
         checks,
         online,
-        why: detail.why.as_ref().filter(|_| code.is_some()).map(audit::row),
+        why: detail.held_by.as_ref().or(detail.why.as_ref()).filter(|_| code.is_some()).map(audit::row),
         last_refusal: detail.refusals.first().map(refusal),
         topic,
     }))

@@ -369,9 +369,11 @@ pub struct Device {
     pub tenant: String,
     /// Its name on topics.
     pub device_id: String,
-    /// What the registry allows it.
+    /// The state in force: its own, or the one a group it is in is held in, where that is graver.
     pub state: String,
-    /// When that last changed.
+    /// Its own state: what decisions about this device, and no other, have put it in.
+    pub own_state: String,
+    /// When its own state last changed.
     pub changed_at: String,
     /// What is seen of it.
     pub presence: Presence,
@@ -533,7 +535,7 @@ pub struct DeviceDetail {
     /// What the listing shows.
     #[serde(flatten)]
     pub device: Device,
-    /// The decision that put it in its state.
+    /// The decision that put its state in force: about it, or about a group it is in.
     pub why: Option<AuditRow>,
     /// Newest first.
     pub certificates: Vec<Certificate>,

@@ -85,7 +85,7 @@ fn note(of: &view::Device) -> Text {
             format!("{} refused in 24 h [{} {}]", of.refused_24h, refusal.code, refusal.words),
             Style::Red,
         ),
-        _ if of.refused_as.is_some() && matches!(&*of.state, "registered" | "active") => Text::new(
+        _ if of.state != of.own_state => Text::new(
             format!("refused as its group is [{}]", words::or_unknown(of.refused_as.as_deref())),
             Style::Red,
         ),
@@ -177,7 +177,7 @@ fn show(serial: &str, history: bool, client: &Client, screen: &Screen) -> Result
         words::glyph(&device.state, screen),
         Text::plain(" "),
         Text::new(&device.serial, Style::Bold),
-        Text::plain(format!(" · {}{}", device.state, why(&detail))),
+        Text::plain(format!(" · {}{}{}", device.state, why(&detail), itself(device))),
     ]);
     for (label, said) in facts(&detail) {
         screen.line(format!("  {label:<11} {said}"));
@@ -332,6 +332,11 @@ fn why(detail: &DeviceDetail) -> String {
         text.push_str(&format!(": {reason:?}"));
     }
     text
+}
+
+/// What the device is by itself, where a group it is in holds it in another state.
+fn itself(device: &view::Device) -> String {
+    if device.own_state == device.state { String::new() } else { format!(" · itself {}", device.own_state) }
 }
 
 /// A row of the device's history in one line: `suspended by ana "case 881", session closed in 9 ms (0x98)`.

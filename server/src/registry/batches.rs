@@ -23,7 +23,7 @@ pub struct BatchRow {
     pub product: String,
     /// Devices of it in the registry.
     pub devices: u64,
-    /// Of those, in state active.
+    /// Of those, active, and held by nothing that was decided about their batch, station or tenant.
     pub active: u64,
     /// When the station closed it, Unix milliseconds; of one without a manifest, when it was begun here.
     pub closed_at_ms: u64,
@@ -48,7 +48,7 @@ const BATCHES: &str = "SELECT batch.id, batch.name, station.tenant, station.name
         batch.closed_at_ms, manifest.sequence, manifest.digest, manifest.imported_at_ms, manifest.imported_by,
         (SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally WHERE tally.batch = batch.id) AS devices,
         (SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally WHERE tally.batch = batch.id
-         AND tally.state = 'active') AS active
+         AND tally.state = 'active' AND batch.held = '') AS active
     FROM batch
     JOIN station ON station.id = batch.station
     LEFT JOIN manifest ON manifest.id = (SELECT max(m.id) FROM manifest m WHERE m.batch = batch.id)

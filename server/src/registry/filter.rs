@@ -10,7 +10,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `state` | states, with commas between: `suspended,quarantined` |
+//! | `state` | states in force, by itself or by a group it is in, with commas between: `suspended,quarantined` |
 //! | `tenant`, `batch`, `station`, `product` | exactly |
 //! | `tag`, `group` | a tag; a group |
 //! | `online` | `yes` or `no` |

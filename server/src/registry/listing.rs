@@ -16,7 +16,7 @@
 use muster_shared::Tenant;
 
 use self::{
-    condition::{Way, condition, driver, ways},
+    condition::{Against, Way, condition, driver, ways, words},
     cursor::{Cursor, Key},
 };
 use super::{
@@ -24,7 +24,8 @@ use super::{
     database::{Connection, QueryBuilder, uint},
     error::RegistryError,
     filter::{Filter, Is, Term},
-    now_ms,
+    group::KeyId,
+    held, now_ms,
     query::{DeviceRow, PAGE_MAX, Page, rows},
 };
 
@@ -60,14 +61,15 @@ pub type States = Vec<(DeviceState, u64)>;
 struct Asked {
     terms: Vec<Term>,
     order: Order,
-    now_ms: u64,
+    against: Against,
 }
 
 impl Asked {
-    fn new(listing: &Listing) -> Self {
+    fn new(inner: &Inner, listing: &Listing) -> Self {
         let own = listing.tenant.clone().map(|tenant| Term { not: false, is: Is::Tenant(tenant) });
         let terms = own.into_iter().chain(listing.filter.terms.iter().map(positive)).collect();
-        Self { terms, order: listing.order, now_ms: now_ms() }
+        let against = Against { now_ms: now_ms(), held: inner.verdicts.holding() };
+        Self { terms, order: listing.order, against }
     }
 
     /// `WHERE` all of the terms, the one that drives first.
@@ -76,9 +78,9 @@ impl Asked {
         for (at, term) in self.terms.iter().enumerate() {
             query.push(" AND ");
             if driving == Some(at) {
-                driver(query, term, self.now_ms);
+                driver(query, term, &self.against);
             } else {
-                condition(query, term, self.now_ms);
+                condition(query, term, &self.against);
             }
         }
     }
@@ -99,7 +101,7 @@ fn positive(term: &Term) -> Term {
 /// A page of devices.
 pub(super) async fn list(inner: &Inner, listing: &Listing) -> Result<Page<DeviceRow>, RegistryError> {
     let limit = listing.limit.clamp(1, PAGE_MAX) as usize;
-    let asked = Asked::new(listing);
+    let asked = Asked::new(inner, listing);
     let after = listing.after.as_deref().map(|text| Cursor::read(text, listing.order)).transpose()?;
     let mut connection = inner.database.readers().acquire().await?;
     let driving = driving(inner, &mut connection, &asked).await?;
@@ -132,11 +134,11 @@ async fn driving(
     let mut best: Option<(usize, i64)> = None;
     for (at, term) in asked.terms.iter().enumerate() {
         let mut sum = 0;
-        for mut way in ways(inner, term, asked.now_ms, FEW + 1) {
+        for mut way in ways(inner, term, &asked.against, FEW + 1) {
             let (count,): (i64,) = way.build_query_as().fetch_one(&mut *connection).await?;
             sum += count;
         }
-        if Way::of(term).is_some() && sum <= FEW && best.is_none_or(|(_, few)| sum < few) {
+        if Way::of(term, &asked.against).is_some() && sum <= FEW && best.is_none_or(|(_, few)| sum < few) {
             best = Some((at, sum));
         }
     }
@@ -145,7 +147,7 @@ async fn driving(
 
 /// `FROM device`, by the index that drives.
 fn from(inner: &Inner, asked: &Asked, driving: Option<usize>) -> String {
-    let way = driving.map(|at| Way::of(&asked.terms[at]));
+    let way = driving.map(|at| Way::of(&asked.terms[at], &asked.against));
     match way {
         Some(Some(Way::Index(index))) => format!(" FROM device{}", inner.database.by(index)),
         // A set of numbers: the rows are found by them.
@@ -196,7 +198,8 @@ async fn total(
         matches!(term.is, Is::State(_) | Is::Tenant(_) | Is::Batch(_) | Is::Station(_) | Is::Product(_))
     };
     if asked.terms.iter().all(tallied) {
-        return Ok((tally(connection, &asked.terms).await?.iter().map(|(_, count)| count).sum(), true));
+        let states = tally(connection, &asked.terms, &asked.against.held.cas).await?;
+        return Ok((states.iter().map(|(_, count)| count).sum(), true));
     }
     let (mut query, all) = match driving {
         Some(_) => {
@@ -206,7 +209,7 @@ async fn total(
             (query, true)
         }
         None => {
-            let all: u64 = tally(connection, &[]).await?.iter().map(|(_, count)| count).sum();
+            let all: u64 = tally(connection, &[], &[]).await?.iter().map(|(_, count)| count).sum();
             let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT device.*");
             query.push(from(inner, asked, None)).push(" LIMIT ").push_bind(FEW).push(") AS device");
             asked.conditions(&mut query, None);
@@ -217,12 +220,18 @@ async fn total(
     Ok((uint(count), all))
 }
 
-/// Devices by state, added up from the tally.
-async fn tally(connection: &mut Connection, terms: &[Term]) -> Result<States, RegistryError> {
-    let mut query = QueryBuilder::new(
-        "SELECT device.state, CAST(sum(device.devices) AS BIGINT) FROM tally AS device
-         JOIN batch AS made ON made.id = device.batch JOIN station AS at ON at.id = made.station WHERE 1 = 1",
-    );
+/// Devices by the state that is in force, added up from the tally; counted while a CA is withdrawn, which the
+/// tally does not know of.
+async fn tally(connection: &mut Connection, terms: &[Term], cas: &[KeyId]) -> Result<States, RegistryError> {
+    let (from, devices) =
+        if cas.is_empty() { ("tally AS device", "device.devices") } else { ("device", "1") };
+    let mut query =
+        QueryBuilder::new("SELECT summed.state, CAST(sum(summed.devices) AS BIGINT) FROM (SELECT ");
+    held::in_force(&mut query, "made.held", cas);
+    query.push(format!(
+        " AS state, {devices} AS devices FROM {from}
+         JOIN batch AS made ON made.id = device.batch JOIN station AS at ON at.id = made.station WHERE 1 = 1"
+    ));
     for term in terms {
         query.push(if term.not { " AND NOT (" } else { " AND (" });
         match &term.is {
@@ -230,17 +239,33 @@ async fn tally(connection: &mut Connection, terms: &[Term]) -> Result<States, Re
             Is::Batch(batch) => query.push("made.name = ").push_bind(batch.as_str().to_owned()),
             Is::Station(station) => query.push("at.name = ").push_bind(station.as_str().to_owned()),
             Is::Product(product) => query.push("made.product = ").push_bind(product.clone()),
-            Is::State(states) => condition::states(&mut query, states),
-            _ => query.push("1 = 1"),
+            _ => query.push(if term.not { "1 = 0" } else { "1 = 1" }),
         };
         query.push(")");
     }
-    query.push(" GROUP BY device.state");
+    query.push(") AS summed WHERE 1 = 1");
+    for term in terms {
+        if let Is::State(states) = &term.is {
+            query.push(if term.not { " AND NOT " } else { " AND " });
+            query.push(format!("summed.state IN {}", words(states)));
+        }
+    }
+    query.push(" GROUP BY summed.state");
     let rows: Vec<(String, i64)> = query.build_query_as().fetch_all(connection).await?;
     rows.into_iter()
         .filter(|(_, count)| *count > 0)
         .map(|(state, count)| Ok((super::database::parse(&state, "a device's state")?, uint(count))))
         .collect()
+}
+
+/// Devices by the state that is in force: all, or those of a tenant, a batch, a station or a product.
+pub(super) async fn by_state(
+    inner: &Inner,
+    connection: &mut Connection,
+    whose: impl IntoIterator<Item = Is>,
+) -> Result<States, RegistryError> {
+    let terms: Vec<Term> = whose.into_iter().map(|is| Term { not: false, is }).collect();
+    tally(connection, &terms, &inner.verdicts.holding().cas).await
 }
 
 /// What a summary of a fleet shows.
@@ -276,9 +301,7 @@ const NEEDS: [&str; 4] = [
 /// A fleet at a glance.
 pub(super) async fn summary(inner: &Inner, tenant: Option<&Tenant>) -> Result<Summary, RegistryError> {
     let mut connection = inner.database.readers().acquire().await?;
-    let own: Vec<Term> =
-        tenant.map(|tenant| Term { not: false, is: Is::Tenant(tenant.clone()) }).into_iter().collect();
-    let counted = tally(&mut connection, &own).await?;
+    let counted = by_state(inner, &mut connection, tenant.cloned().map(Is::Tenant)).await?;
     let count = |state| counted.iter().find(|(of, _)| *of == state).map_or(0, |(_, count)| *count);
     let states = DeviceState::ALL.map(|state| (state, count(state))).to_vec();
     let mut needs = Vec::new();
@@ -312,7 +335,7 @@ async fn counting(
     filter: &Filter,
 ) -> Result<(u64, bool), RegistryError> {
     let listing = Listing { tenant: tenant.cloned(), filter: filter.clone(), ..Listing::default() };
-    let asked = Asked::new(&listing);
+    let asked = Asked::new(inner, &listing);
     let driving = driving(inner, connection, &asked).await?;
     total(inner, connection, &asked, driving).await
 }

@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 
 use super::{
     group::{Group, Hold},
+    held::Held,
     verdict::DeviceKey,
 };
 
@@ -119,6 +120,19 @@ impl Members {
             return None;
         }
         self.inner.read().rules.get(group).copied()
+    }
+
+    /// Which groups hold anybody.
+    pub(super) fn holding(&self) -> Held {
+        if !self.some.load(Ordering::SeqCst) {
+            return Held::default();
+        }
+        let inner = self.inner.read();
+        let withdrawn = inner.issuers.iter().filter(|issuer| issuer.held.is_some());
+        Held {
+            batches: inner.batches.iter().any(|batch| batch.held.is_some()),
+            cas: withdrawn.filter_map(|issuer| issuer.key_id[..].try_into().ok()).collect(),
+        }
     }
 
     /// Why the groups of a device, and of the certificate it shows, refuse it: the gravest reason.

@@ -81,6 +81,7 @@ pub mod filter;
 pub mod follow;
 pub mod group;
 mod health;
+mod held;
 pub mod idempotency;
 pub mod import;
 mod index;

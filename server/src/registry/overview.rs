@@ -4,10 +4,12 @@ use muster_shared::{Code, Tenant};
 
 use super::{
     Inner,
-    database::{Connection, int, parse, uint},
+    database::{Connection, QueryBuilder, int, parse, uint},
     device::DeviceState,
     error::RegistryError,
-    now_ms,
+    filter::Is,
+    group::KeyId,
+    held, listing, now_ms,
 };
 
 /// The figures.
@@ -17,7 +19,7 @@ pub struct Overview {
     pub from_ms: u64,
     /// Its end: now.
     pub to_ms: u64,
-    /// Devices in each state there is one in.
+    /// Devices in each state there is one in: the state in force.
     pub states: Vec<(DeviceState, u64)>,
     /// When the newest of the quarantined came to it.
     pub quarantined_ms: Option<u64>,
@@ -88,15 +90,17 @@ pub(super) async fn read(inner: &Inner, tenant: Option<&Tenant>) -> Result<Overv
     let to_ms = now_ms();
     let from_ms = (to_ms.saturating_sub(DAY_MS) / BUCKET_MS) * BUCKET_MS;
     let mut connection = inner.database.readers().acquire().await?;
-    let of = Of { tenant, from_ms: int(from_ms) };
+    let of = Of { tenant, from_ms: int(from_ms), cas: inner.verdicts.holding().cas };
     let now_s = int(to_ms) / 1000;
     let ends = of.ends(&mut connection, now_s).await?;
+    let states = listing::by_state(inner, &mut connection, tenant.cloned().map(Is::Tenant)).await?;
+    let quarantined = states.iter().any(|(state, n)| *state == DeviceState::Quarantined && *n > 0);
     let soon = ends.iter().filter(|(day_s, _)| *day_s < now_s + SOON_S);
     Ok(Overview {
         from_ms,
         to_ms,
-        states: of.states(&mut connection).await?,
-        quarantined_ms: of.quarantined(&mut connection).await?,
+        quarantined_ms: if quarantined { of.quarantined(&mut connection).await? } else { None },
+        states,
         sessions: of.sessions(&mut connection).await?,
         refusals: of.refusals(&mut connection).await?,
         refused: of.refused(&mut connection).await?,
@@ -109,6 +113,8 @@ pub(super) async fn read(inner: &Inner, tenant: Option<&Tenant>) -> Result<Overv
 struct Of<'a> {
     tenant: Option<&'a Tenant>,
     from_ms: i64,
+    /// The withdrawn CAs.
+    cas: Vec<KeyId>,
 }
 
 impl Of<'_> {
@@ -116,22 +122,28 @@ impl Of<'_> {
         self.tenant.map(Tenant::to_string).unwrap_or_default()
     }
 
-    async fn states(&self, c: &mut Connection) -> Result<Vec<(DeviceState, u64)>, RegistryError> {
-        let of_tenant = of_tenant(self.tenant);
-        let sql = format!("SELECT state, count(*) FROM device WHERE {of_tenant} GROUP BY state");
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(self.name()).fetch_all(c).await?;
-        rows.into_iter().map(|(state, n)| Ok((parse(&state, "a device's state")?, uint(n)))).collect()
-    }
-
+    /// By a decision of its own, or by one about a group that some batch is in.
     async fn quarantined(&self, c: &mut Connection) -> Result<Option<u64>, RegistryError> {
-        let sql =
-            format!("SELECT max(changed_at_ms) FROM device WHERE state = $2 AND {}", of_tenant(self.tenant));
-        let (newest,): (Option<i64>,) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(self.name())
-            .bind(DeviceState::Quarantined.as_str())
-            .fetch_one(c)
-            .await?;
+        let of_tenant = of_tenant(self.tenant);
+        let own = format!("SELECT max(changed_at_ms) FROM device WHERE state = $2 AND {of_tenant}");
+        let station = of_tenant.replace("device.", "device_at.");
+        let group = format!(
+            "SELECT max(rule.decided_at_ms) FROM rule WHERE rule.lifted IS NULL AND rule.state = $2
+             AND EXISTS (SELECT 1 FROM batch JOIN station AS device_at ON device_at.id = batch.station
+                WHERE batch.held = $2 AND {station}
+                AND ((rule.kind = 'batch' AND rule.value = device_at.name || '/' || batch.name)
+                    OR (rule.kind = 'station' AND rule.value = device_at.name)
+                    OR (rule.kind = 'tenant' AND rule.value = device_at.tenant)))"
+        );
+        let mut newest = None;
+        for sql in [own, group] {
+            let (at_ms,): (Option<i64>,) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+                .bind(self.name())
+                .bind(DeviceState::Quarantined.as_str())
+                .fetch_one(&mut *c)
+                .await?;
+            newest = newest.max(at_ms);
+        }
         Ok(newest.map(uint))
     }
 
@@ -188,17 +200,21 @@ impl Of<'_> {
     }
 
     async fn refused(&self, c: &mut Connection) -> Result<Vec<RefusedIn>, RegistryError> {
-        let sql = format!(
-            "SELECT device.state, count(DISTINCT device.id), CAST(sum(refusal.count) AS BIGINT), max(refusal.last_at_ms)
-             FROM refusal JOIN device ON device.id = refusal.device
-             WHERE refusal.minute_ms >= $2 AND {} GROUP BY device.state",
-            of_tenant(self.tenant)
+        let mut query = QueryBuilder::new(
+            "SELECT told.state, count(DISTINCT told.device), CAST(sum(told.times) AS BIGINT), max(told.last_at_ms)
+             FROM (SELECT ",
         );
-        let rows: Vec<(String, i64, i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(self.name())
-            .bind(self.from_ms)
-            .fetch_all(c)
-            .await?;
+        held::in_force(&mut query, held::OF_DEVICE, &self.cas);
+        query.push(
+            " AS state, refusal.device AS device, refusal.count AS times, refusal.last_at_ms AS last_at_ms
+             FROM refusal JOIN device ON device.id = refusal.device WHERE refusal.minute_ms >= ",
+        );
+        query.push_bind(self.from_ms);
+        if let Some(tenant) = self.tenant {
+            query.push(" AND device.tenant = ").push_bind(tenant.to_string());
+        }
+        query.push(") AS told GROUP BY told.state");
+        let rows: Vec<(String, i64, i64, i64)> = query.build_query_as().fetch_all(c).await?;
         rows.into_iter()
             .map(|(state, devices, refusals, last)| {
                 Ok(RefusedIn {

@@ -44,8 +44,10 @@ pub struct DeviceRow {
     pub device_id: DeviceId,
     /// The number on its label.
     pub serial: SerialNumber,
-    /// What the registry allows it.
+    /// Its own state.
     pub state: DeviceState,
+    /// The state that is in force: its own, or what a group it is in holds it in, where that is graver.
+    pub in_force: DeviceState,
     /// The order it was made in.
     pub batch: BatchId,
     /// Where it was made.
@@ -87,8 +89,10 @@ pub struct DeviceRow {
 pub struct DeviceDetail {
     /// What the listing shows.
     pub row: DeviceRow,
-    /// Why it is in its state: the audit row of the last change.
+    /// Why it is in its own state: the audit row of the last change.
     pub why: Option<AuditRow>,
+    /// The decision about a group that puts another state in force.
+    pub held_by: Option<AuditRow>,
     /// Every certificate it has had, newest first.
     pub certificates: Vec<CertificateRow>,
     /// Its last sessions, newest first.
@@ -233,6 +237,8 @@ fn device_row(inner: &Inner, row: &Row) -> Result<DeviceRow, RegistryError> {
         }),
     };
     let state = parse(&text("state")?, "a device's state")?;
+    let certificate = CertificateId(digest(row.try_get("certificate")?, "a certificate's id")?);
+    let (in_force, refused_as) = inner.verdicts.in_force(key, &certificate, state);
     // What memory has is never let go of, so it may be asked after the row.
     let last_seen_ms = match state {
         DeviceState::Decommissioned => None,
@@ -244,10 +250,11 @@ fn device_row(inner: &Inner, row: &Row) -> Result<DeviceRow, RegistryError> {
         device_id: parse(&text("device_id")?, "a device's id")?,
         serial: parse(&text("serial")?, "a device's serial")?,
         state,
+        in_force,
         batch: parse(&text("batch")?, "a batch's name")?,
         station: parse(&text("station")?, "a station's name")?,
         product: text("product")?,
-        certificate: CertificateId(digest(row.try_get("certificate")?, "a certificate's id")?),
+        certificate,
         not_after_s: row.try_get("not_after_s")?,
         registered_at_ms: number("registered_at_ms")?,
         first_connected_ms: maybe("first_connected_ms")?,
@@ -260,7 +267,7 @@ fn device_row(inner: &Inner, row: &Row) -> Result<DeviceRow, RegistryError> {
         issuer: hex::encode(row.try_get::<Vec<u8>, _>("issuer_key_id")?),
         attention: CALM - u8::try_from(row.try_get::<i64, _>("urgency")?).unwrap_or(CALM).min(CALM),
         note: row.try_get("note")?,
-        refused_as: inner.verdicts.refusal(key),
+        refused_as,
     })
 }
 
@@ -286,6 +293,10 @@ pub(super) async fn device(inner: &Inner, target: &Target) -> Result<DeviceDetai
     row.last_refusal = refusals.first().cloned();
     // What was decided about its groups was decided about it.
     let mut about = inner.verdicts.groups(row.key, &row.certificate);
+    let held_by = match row.in_force {
+        state if state == row.state => None,
+        state => held_by(&mut snapshot, &about, state).await?,
+    };
     about.push(format!("{}/{}", row.tenant, row.serial));
     let history = audit::about(&mut snapshot, &about, LATEST).await?;
     let readings = match row.state {
@@ -294,6 +305,7 @@ pub(super) async fn device(inner: &Inner, target: &Target) -> Result<DeviceDetai
     };
     Ok(DeviceDetail {
         why: why(&mut snapshot, id).await?,
+        held_by,
         certificates: certificates(&mut snapshot, id).await?,
         sessions: sessions(&mut snapshot, id).await?,
         readings,
@@ -310,6 +322,34 @@ async fn why(connection: &mut Connection, id: i64) -> Result<Option<AuditRow>, R
         .bind(id)
         .fetch_one(&mut *connection)
         .await?;
+    decision(connection, no).await
+}
+
+/// The newest rule about one of these groups, as the audit log names them, that holds its members in a state.
+async fn held_by(
+    connection: &mut Connection,
+    groups: &[String],
+    state: DeviceState,
+) -> Result<Option<AuditRow>, RegistryError> {
+    let mut newest = None;
+    for (kind, value) in groups.iter().filter_map(|group| group.split_once(' ')) {
+        let made: Option<(i64,)> = sqlx::query_as(
+            "SELECT audit_no FROM rule WHERE kind = $1 AND value = $2 AND lifted IS NULL AND state = $3",
+        )
+        .bind(kind)
+        .bind(value)
+        .bind(state.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+        newest = newest.max(made.map(|(no,)| no));
+    }
+    match newest {
+        Some(no) => decision(connection, no).await,
+        None => Ok(None),
+    }
+}
+
+async fn decision(connection: &mut Connection, no: i64) -> Result<Option<AuditRow>, RegistryError> {
     let rows = audit::list(connection, uint(no).saturating_sub(1), 1).await?;
     Ok(rows.into_iter().find(|row| row.no == uint(no)))
 }

@@ -19,7 +19,7 @@ use super::{
     device::{Act, DeviceState},
     error::RegistryError,
     group::{Group, Hold},
-    now_ms,
+    held, now_ms,
     verdict::DeviceKey,
 };
 
@@ -215,7 +215,7 @@ async fn named(
 }
 
 /// `(SELECT ids of the group's batches)`.
-fn push_batches(query: &mut QueryBuilder, group: &Group) {
+pub(super) fn push_batches(query: &mut QueryBuilder, group: &Group) {
     query.push("(SELECT b.id FROM batch b JOIN station s ON s.id = b.station WHERE ");
     match group {
         Group::Tenant(tenant) => query.push("s.tenant = ").push_bind(tenant.to_string()),
@@ -319,6 +319,7 @@ pub(super) async fn decide(
     if Hold::of(to).is_some() {
         put(&mut tx, &group, act, to, code, stamp).await?;
     }
+    held::fold(&mut tx, &group).await?;
     if let (Group::Certificate(id), Some(code)) = (&group, code) {
         revoke_certificates(&mut tx, &[*id], code, stamp.at_ms, stamp.generation).await?;
     }

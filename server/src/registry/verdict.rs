@@ -23,6 +23,7 @@ use super::{
     device::DeviceState,
     error::RegistryError,
     group::{Group, Hold, KeyId},
+    held::Held,
     index::{Entry, Index},
     members::{BatchKey, IssuerKey, Members},
     names::Names,
@@ -201,6 +202,31 @@ impl Verdicts {
     pub fn refusal(&self, device: DeviceKey) -> Option<Code> {
         let Some(state) = self.state(device) else { return Some(Code::DeviceUnknown) };
         graver(state.refusal(), self.members.refusal(device, None))
+    }
+
+    /// The state that is in force for a device with this certificate and this state of its own: that, or what a
+    /// group holds it in where that is graver; and why it may not talk, if it may not.
+    pub(crate) fn in_force(
+        &self,
+        device: DeviceKey,
+        id: &CertificateId,
+        own: DeviceState,
+    ) -> (DeviceState, Option<Code>) {
+        let issuer = self.certificates.find(id).map(|entry| entry.issuer);
+        let code = graver(own.refusal(), self.members.refusal(device, issuer));
+        let state = match (own, code) {
+            (DeviceState::Revoked | DeviceState::Decommissioned, _) => own,
+            (_, Some(Code::DeviceSuspended)) => DeviceState::Suspended,
+            (_, Some(Code::DeviceQuarantined)) => DeviceState::Quarantined,
+            (_, Some(Code::CertificateRevoked | Code::IssuerWithdrawn)) => DeviceState::Revoked,
+            _ => own,
+        };
+        (state, code)
+    }
+
+    /// Which groups hold anybody.
+    pub(super) fn holding(&self) -> Held {
+        self.members.holding()
     }
 
     /// Why nobody may show this certificate: it, or the CA with this key identifier, was revoked. That is all

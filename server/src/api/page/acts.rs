@@ -230,7 +230,7 @@ fn form(
                 effects: effects(act, certificate),
                 instead: detail.can_do.iter().any(|can| can == "suspend"),
                 codes: RevocationReason::ALL.iter().map(|of| (of.as_str(), of.as_str() == chosen)).collect(),
-                needs_code: act == "revoke" || device.state != "revoked",
+                needs_code: act == "revoke" || device.own_state != "revoked",
                 reason: fields.one("reason").unwrap_or_default().to_owned(),
                 typed: fields.one("typed").unwrap_or_default().to_owned(),
                 seen: version(detail),
@@ -314,7 +314,7 @@ fn unfit(detail: &view::DeviceDetail, act: &str, fields: &Fields) -> Refusal {
     if reason.chars().count() < REASON_MIN {
         refusal.faults.push(("reason", format!("the reason has fewer than {REASON_MIN} characters")));
     }
-    let needs_code = act == "revoke" || detail.device.state != "revoked";
+    let needs_code = act == "revoke" || detail.device.own_state != "revoked";
     if needs_code && fields.one("reason_code").is_none_or(str::is_empty) {
         refusal.faults.push(("reason_code", "choose why, in the words of RFC 5280".to_owned()));
     }
@@ -381,7 +381,7 @@ async fn several(api: &Api, fields: &Fields, act: &str) -> Result<Vec<One>, Prob
         devices.push(One {
             target: target.to_owned(),
             href: device_href(&of.serial),
-            why_not: (!can).then(|| format!("it is {}, which does not allow that", of.state)),
+            why_not: (!can).then(|| format!("it is {}, which does not allow that", of.own_state)),
             serial: of.serial,
             chip: Chip(of.state),
             outcome: None,

@@ -350,7 +350,8 @@ fn reading(of: &view::Reading) -> Reading {
 
 /// The acts in the order they are shown: two as words, the others under More, each with why it cannot be.
 fn offers(detail: &view::DeviceDetail, href: &str) -> (Vec<Offer>, Vec<Offer>) {
-    let state = detail.device.state.as_str();
+    // What is decided about a group is taken back there, not here.
+    let state = detail.device.own_state.as_str();
     let online = detail.device.presence.word == "online";
     let may = |act: Act| {
         let state: Option<DeviceState> = state.parse().ok();

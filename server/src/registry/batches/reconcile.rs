@@ -8,9 +8,10 @@ use sqlx::Row as _;
 use tokio::task::spawn_blocking;
 
 use crate::registry::{
-    DeviceState, Inner, RegistryError,
+    Inner, RegistryError,
     database::{Connection, digest, int, parse, uint},
-    listing::States,
+    filter::Is,
+    listing::{States, by_state},
     station::{read_root, root},
 };
 
@@ -149,15 +150,8 @@ pub(in crate::registry) async fn reconcile(
     let mut connection = inner.database.readers().acquire().await?;
     let found = find(&mut connection, tenant, name).await?;
     let manifests = manifests(&mut connection, found.id).await?;
-    let states: Vec<(String, i64)> =
-        sqlx::query_as("SELECT state, devices FROM tally WHERE batch = $1 AND devices > 0")
-            .bind(found.id)
-            .fetch_all(&mut *connection)
-            .await?;
-    let mut counted = Vec::with_capacity(states.len());
-    for (state, count) in states {
-        counted.push((parse::<DeviceState>(&state, "a device's state")?, uint(count)));
-    }
+    let own = [Is::Batch(name.clone()), Is::Station(found.record.station.clone())];
+    let mut counted = by_state(inner, &mut connection, own).await?;
     counted.sort_by_key(|(state, _)| *state);
     let (first_seen,): (i64,) =
         sqlx::query_as("SELECT count(*) FROM device WHERE batch = $1 AND first_connected_ms IS NOT NULL")

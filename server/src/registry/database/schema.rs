@@ -37,6 +37,7 @@ pub(crate) const PAIRS: &[Pair] = &[
     pair!(51, "0051_start"),
     pair!(60, "0060_twin"),
     pair!(61, "0061_command"),
+    pair!(70, "0070_held"),
     pair!(80, "0080_notice"),
 ];
 

@@ -12,6 +12,7 @@ use crate::registry::{
     device::DeviceState,
     error::RegistryError,
     group::{Group, KeyId},
+    held,
     verdict::DeviceName,
 };
 
@@ -52,8 +53,9 @@ pub(super) async fn put_batch(
     let (id,): (i64,) = sqlx::query_as("SELECT id FROM batch WHERE station = $1 AND name = $2")
         .bind(station.id)
         .bind(header.batch.as_str())
-        .fetch_one(tx)
+        .fetch_one(&mut *tx)
         .await?;
+    held::fold_batch(tx, id).await?;
     Ok(id)
 }
 
@@ -113,8 +115,9 @@ pub(super) async fn open_batch(
     let (id,): (i64,) = sqlx::query_as("SELECT id FROM batch WHERE station = $1 AND name = $2")
         .bind(station)
         .bind(batch.as_str())
-        .fetch_one(tx)
+        .fetch_one(&mut *tx)
         .await?;
+    held::fold_batch(tx, id).await?;
     Ok(id)
 }
 

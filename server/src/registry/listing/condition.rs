@@ -6,7 +6,18 @@ use crate::registry::{
     DeviceState, Inner,
     database::{QueryBuilder, int},
     filter::{Age, Compare, Is, Term},
+    group::Hold,
+    held::{self, Held},
 };
+
+/// What terms are read against.
+#[derive(Debug, Clone)]
+pub(super) struct Against {
+    /// Unix milliseconds.
+    pub(super) now_ms: u64,
+    /// What groups hold devices in.
+    pub(super) held: Held,
+}
 
 /// How a term finds devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +30,12 @@ pub(super) enum Way {
 
 impl Way {
     /// `None` for what can only be looked at on a row.
-    pub(super) fn of(term: &Term) -> Option<Self> {
+    pub(super) fn of(term: &Term, against: &Against) -> Option<Self> {
         if term.not {
             return None;
         }
         match &term.is {
+            Is::State(of) if !against.held.is_nobody() && holds(of) => Some(Self::Set),
             Is::State(_) => Some(Self::Index("device_state")),
             Is::Batch(_) | Is::Station(_) | Is::Product(_) => Some(Self::Index("device_batch")),
             Is::Tenant(_) | Is::Tag(_) | Is::Group(_) | Is::Text(_) => Some(Self::Set),
@@ -39,19 +51,23 @@ impl Way {
 }
 
 /// Statements that count the devices a term holds for, each to `most`; their sum is at least their number.
-pub(super) fn ways(inner: &Inner, term: &Term, now_ms: u64, most: i64) -> Vec<QueryBuilder> {
+pub(super) fn ways(inner: &Inner, term: &Term, against: &Against, most: i64) -> Vec<QueryBuilder> {
     let bounded = |fill: &dyn Fn(&mut QueryBuilder)| {
         let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT 1 AS one FROM ");
         fill(&mut query);
         query.push(" LIMIT ").push_bind(most).push(") AS few");
         query
     };
-    match (Way::of(term), &term.is) {
+    match (Way::of(term, against), &term.is) {
         (None, _) => Vec::new(),
         (Some(Way::Index(index)), _) => vec![bounded(&|query| {
             query.push(format!("device{} WHERE ", inner.database.by(index)));
-            condition(query, term, now_ms);
+            condition(query, term, against);
         })],
+        (Some(Way::Set), Is::State(of)) => {
+            let parts = StateIn::ALL.into_iter().filter(|part| part.applies(of, against));
+            parts.map(|part| bounded(&|query| part.rows(query, of, against))).collect()
+        }
         (Some(Way::Set), Is::Text(text)) => {
             let parts = [TextIn::Serial, TextIn::Id, TextIn::Number, TextIn::Certificate];
             let parts = parts.into_iter().filter(|part| part.applies(text));
@@ -61,13 +77,13 @@ pub(super) fn ways(inner: &Inner, term: &Term, now_ms: u64, most: i64) -> Vec<Qu
         (Some(Way::Set), Is::Group(word)) => vec![bounded(&|query| labelled(query, "group", word))],
         (Some(Way::Set), _) => vec![bounded(&|query| {
             query.push("device WHERE ");
-            condition(query, term, now_ms);
+            condition(query, term, against);
         })],
     }
 }
 
 /// The term as what finds the rows.
-pub(super) fn driver(query: &mut QueryBuilder, term: &Term, now_ms: u64) {
+pub(super) fn driver(query: &mut QueryBuilder, term: &Term, against: &Against) {
     match &term.is {
         Is::Tenant(tenant) => {
             query.push("device.id IN (SELECT own.id FROM device AS own WHERE own.tenant = ");
@@ -92,17 +108,26 @@ pub(super) fn driver(query: &mut QueryBuilder, term: &Term, now_ms: u64) {
             }
             query.push(")");
         }
-        _ => condition(query, term, now_ms),
+        Is::State(of) if Way::of(term, against) == Some(Way::Set) => {
+            query.push("device.id IN (");
+            let parts = StateIn::ALL.into_iter().filter(|part| part.applies(of, against));
+            for (at, part) in parts.enumerate() {
+                query.push(if at > 0 { " UNION SELECT " } else { "SELECT " }).push(part.id()).push(" FROM ");
+                part.rows(query, of, against);
+            }
+            query.push(") AND ");
+            condition(query, term, against);
+        }
+        _ => condition(query, term, against),
     }
 }
 
 /// The term, looked at on a row of `device`.
-pub(super) fn condition(query: &mut QueryBuilder, term: &Term, now_ms: u64) {
+pub(super) fn condition(query: &mut QueryBuilder, term: &Term, against: &Against) {
+    let now_ms = against.now_ms;
     query.push(if term.not { "NOT (" } else { "(" });
     match &term.is {
-        Is::State(of) => {
-            states(query, of);
-        }
+        Is::State(of) => in_state(query, of, against),
         Is::Tenant(tenant) => {
             query.push("device.tenant = ").push_bind(tenant.as_str().to_owned());
         }
@@ -146,12 +171,77 @@ pub(super) fn condition(query: &mut QueryBuilder, term: &Term, now_ms: u64) {
     query.push(")");
 }
 
-/// The row's state is one of these.
-pub(super) fn states<'q>(query: &'q mut QueryBuilder, states: &[DeviceState]) -> &'q mut QueryBuilder {
+/// Is there one among these that a group can hold a device in?
+fn holds(states: &[DeviceState]) -> bool {
+    states.iter().any(|state| Hold::of(*state).is_some())
+}
+
+/// These states as a list of words.
+pub(super) fn words(states: &[DeviceState]) -> String {
     // Words of ours: no input is in them. None at all is a state no device is in.
     let words: Vec<_> = states.iter().map(|state| format!("'{}'", state.as_str())).collect();
-    let words = if words.is_empty() { "''".to_owned() } else { words.join(", ") };
-    query.push(format!("device.state IN ({words})"))
+    if words.is_empty() { "('')".to_owned() } else { format!("({})", words.join(", ")) }
+}
+
+/// The state in force for the row is one of these.
+fn in_state(query: &mut QueryBuilder, states: &[DeviceState], against: &Against) {
+    let words = words(states);
+    if against.held.is_nobody() || !holds(states) {
+        // Whom nobody can be held in is in it by himself.
+        query.push(format!("device.state IN {words}"));
+        if against.held.is_nobody() {
+            return;
+        }
+        query.push(" AND ");
+    }
+    held::in_force(query, held::OF_DEVICE, &against.held.cas);
+    query.push(format!(" IN {words}"));
+}
+
+/// Where devices in a state are looked for while groups hold some, each with its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StateIn {
+    Own,
+    Batch,
+    Authority,
+}
+
+impl StateIn {
+    const ALL: [Self; 3] = [Self::Own, Self::Batch, Self::Authority];
+
+    fn applies(self, states: &[DeviceState], against: &Against) -> bool {
+        match self {
+            Self::Own => true,
+            Self::Batch => against.held.batches,
+            Self::Authority => !against.held.cas.is_empty() && states.contains(&DeviceState::Revoked),
+        }
+    }
+
+    /// The device's number in what [`Self::rows`] selects from.
+    fn id(self) -> &'static str {
+        if self == Self::Authority { "found.device" } else { "found.id" }
+    }
+
+    /// `table WHERE …`.
+    fn rows(self, query: &mut QueryBuilder, states: &[DeviceState], against: &Against) {
+        let words = words(states);
+        match self {
+            Self::Own => {
+                query.push(format!("device AS found WHERE found.state IN {words}"));
+            }
+            Self::Batch => {
+                // Said for the index, which has those that are held alone.
+                query.push(format!(
+                    "device AS found WHERE found.batch IN
+                     (SELECT made.id FROM batch AS made WHERE made.held <> '' AND made.held IN {words})"
+                ));
+            }
+            Self::Authority => {
+                query.push("certificate AS found WHERE found.issuer_key_id IN ");
+                held::push_cas(query, &against.held.cas);
+            }
+        }
+    }
 }
 
 fn made(query: &mut QueryBuilder, column: &str, value: &str) {

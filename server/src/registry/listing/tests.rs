@@ -3,7 +3,7 @@ use sqlx::Row as _;
 
 use super::*;
 use crate::registry::{
-    Claimed, Connected, DisconnectReason, Registry,
+    Act, Claimed, Connected, DisconnectReason, Registry,
     filter::{Age, Compare},
     testing::{Fleet, ana},
 };
@@ -74,7 +74,7 @@ fn holds(term: &Term, row: &DeviceRow, id: i64) -> bool {
     let now = now_ms() as i64;
     term.not
         != match &term.is {
-            Is::State(states) => states.contains(&row.state),
+            Is::State(states) => states.contains(&row.in_force),
             Is::Tenant(tenant) => row.tenant == *tenant,
             Is::Batch(batch) => row.batch == *batch,
             Is::Station(station) => row.station == *station,
@@ -311,6 +311,21 @@ async fn certificates_that_end_soon_need_somebody() {
     assert_eq!(fleet.registry.audit(0, 100).await.unwrap().last().unwrap().actor, ana().name, "unaudited");
 }
 
+/// Which term drives a page's statement, and the steps of its plan.
+async fn planned(
+    inner: &Inner,
+    connection: &mut Connection,
+    text: &str,
+    order: Order,
+) -> (Option<usize>, Vec<String>) {
+    let listing = Listing { filter: text.parse().unwrap(), order, ..Listing::default() };
+    let asked = Asked::new(inner, &listing);
+    let driving = driving(inner, &mut *connection, &asked).await.unwrap();
+    let mut query = page_query(inner, "EXPLAIN QUERY PLAN ", &asked, driving, None, 51);
+    let plan = query.build().fetch_all(connection).await.unwrap();
+    (driving, plan.iter().map(|row| row.try_get("detail").unwrap()).collect())
+}
+
 /// 100 000 devices: no statement reads them all to find a page of them.
 #[tokio::test]
 async fn at_a_hundred_thousand_devices_every_page_is_found_by_an_index() {
@@ -347,12 +362,7 @@ async fn at_a_hundred_thousand_devices_every_page_is_found_by_an_index() {
     ] {
         for order in Sort::ALL {
             let order = Order { sort: *order, reverse: false };
-            let listing = Listing { filter: text.parse().unwrap(), order, ..Listing::default() };
-            let asked = Asked::new(&listing);
-            let driving = driving(inner, &mut connection, &asked).await.unwrap();
-            let mut query = page_query(inner, "EXPLAIN QUERY PLAN ", &asked, driving, None, 51);
-            let plan = query.build().fetch_all(&mut *connection).await.unwrap();
-            let steps: Vec<String> = plan.iter().map(|row| row.try_get("detail").unwrap()).collect();
+            let (driving, steps) = planned(inner, &mut connection, text, order).await;
             let by = by.replace("device_urgency", order.sort.index());
             assert!(steps.iter().any(|step| step.contains(&by)), "{text} by {order}: {steps:?}");
             // An index of who is connected, and of nobody else, is read as it is.
@@ -372,4 +382,46 @@ async fn at_a_hundred_thousand_devices_every_page_is_found_by_an_index() {
     assert_eq!(count("state:active").await, (50_000, true));
     assert_eq!(count("tag:x state:suspended").await, (200, true), "few are counted");
     assert_eq!(count("gr-").await, (FEW as u64, false), "many are not");
+    while_groups_hold_some(&fleet).await;
+}
+
+/// The same while a batch, and who shows a certificate of some CA, is held.
+async fn while_groups_hold_some(fleet: &Fleet) {
+    let inner = &fleet.registry.inner;
+    let decide = async |group: &str, act, code| {
+        let (kind, value) = group.split_once(' ').unwrap();
+        let group = crate::registry::Group::read(kind, value).unwrap();
+        let reason = crate::registry::Reason { text: "a reason of ten".to_owned(), code };
+        fleet.registry.decide_group(&ana(), group, act, &reason).await.unwrap();
+    };
+    let count = async |text: &str| fleet.registry.count(None, &text.parse().unwrap()).await.unwrap();
+    decide("batch S-07/G-0007", Act::Suspend, None).await;
+    for order in Sort::ALL {
+        let order = Order { sort: *order, reverse: false };
+        let mut connection = inner.database.readers().acquire().await.unwrap();
+        for (text, by) in [
+            ("state:suspended", &["INDEX device_state", "INDEX device_batch", "INDEX batch_held"][..]),
+            ("state:active", &[order.sort.index()]),
+            ("state:quarantined", &["INDEX device_state", "INDEX device_batch", "INDEX batch_held"]),
+        ] {
+            let (driving, steps) = planned(inner, &mut connection, text, order).await;
+            for by in by {
+                assert!(steps.iter().any(|step| step.contains(by)), "{text} by {order}: {steps:?}");
+            }
+            let scans = steps.iter().any(|step| step == "SCAN device" || step.starts_with("SCAN found"));
+            assert!(!scans, "{text} by {order}: {steps:?}");
+            assert_eq!(driving.is_some(), text != "state:active", "{text} by {order}");
+        }
+    }
+    assert_eq!(count("state:suspended").await, (1990, true), "a thousand of each, and ten that are both");
+    assert_eq!(count("state:active").await, (49_500, true), "added up");
+    let listing = Listing { filter: "state:suspended".parse().unwrap(), limit: 50, ..Listing::default() };
+    let page = fleet.registry.list(&listing).await.unwrap();
+    assert_eq!((page.items.len(), page.total), (50, 1990));
+    let ca = format!("ca {}", hex::encode([7; 20]));
+    decide(&ca, Act::Revoke, Some(crate::registry::RevocationReason::KeyCompromise)).await;
+    assert_eq!(count("state:revoked").await, (100_000, true), "whoever has nothing else to show");
+    assert_eq!(count("state:suspended,active").await, (0, true));
+    let listing = Listing { filter: "state:revoked".parse().unwrap(), limit: 50, ..Listing::default() };
+    assert_eq!(fleet.registry.list(&listing).await.unwrap().items.len(), 50);
 }

@@ -18,6 +18,8 @@ mod copies;
 mod decisions;
 #[path = "facts.rs"]
 mod facts;
+#[path = "held.rs"]
+mod held;
 #[path = "import.rs"]
 mod import;
 #[path = "newest.rs"]
