@@ -104,7 +104,7 @@ pub(super) async fn explain(
     let code = answer.err();
     let online = doors.roster.is_online(detail.row.key).is_some();
     let stands = refusal_that_stands(&detail).filter(|_| code.is_none() && !online);
-    let mut checks = checks(gate.err(), &detail.row.state.to_string());
+    let mut checks = checks(gate.err(), &detail.row.in_force.to_string());
     checks.extend(of_what_it_sends(gate.is_ok(), &standing, detail.row.device_id.as_str()));
     let serial = detail.row.serial.to_string();
     Ok(Json(view::Explanation {
