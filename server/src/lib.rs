@@ -56,6 +56,7 @@ pub mod config;
 pub mod edge;
 mod https;
 pub mod init;
+pub mod issued;
 pub mod registry;
 mod retention;
 pub mod revocation;

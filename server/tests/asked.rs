@@ -6,9 +6,13 @@
 mod rig;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use muster_pki::{Signer as _, crl::Crl};
+use muster_pki::{
+    Signer as _,
+    crl::{Crl, RevocationReason},
+};
 use p256::ecdsa::{Signature, VerifyingKey, signature::Verifier as _};
 use rig::{Server, http::Http, read};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 #[test]
 fn devices_are_found_by_what_the_filter_says() {
@@ -131,11 +135,55 @@ fn certificates_and_what_is_published_of_them() {
             "the devices' birth certificates are not its own"
         );
     }
+    what_was_issued_here_and_revoked_is_listed(&server, &http);
     http.get("/v1/crl/factory").refused(404, "M314");
     let out = server.place().dir.path().join("operational.crl");
     server.muster(&["ca", "crl", "operational", "--out", out.to_str().unwrap()]).exits(0);
     Crl::verify(&std::fs::read(out).unwrap(), hierarchy.operational.certificate()).unwrap();
     status_list_says(&http, hierarchy.operational.key().public_key().point());
+}
+
+/// Of certificates that were made here for services and operators, those that were revoked, each on the list of
+/// its own authority.
+fn what_was_issued_here_and_revoked_is_listed(server: &Server, http: &Http) {
+    let place = server.place();
+    let issue = |flag: &str, name: &str| {
+        let out = place.dir.path().join(name);
+        let out = out.to_str().unwrap();
+        let said = place.muster(&["cert", "issue", "--json", flag, name, "--out", out]).exits(0).json();
+        (said["certificate_id"].as_str().unwrap().to_owned(), format!("{out}/{name}.pem"))
+    };
+    let (lost, file) = issue("--service", "historian");
+    let (_, kept) = issue("--service", "planner");
+    let (left, _) = issue("--operator", "olga");
+    let revoke = |what: &str, id: &str, code: &str| {
+        let why = ["--reason", "left on a train", "--reason-code", code, "--confirm", &id[..8]];
+        server.muster(&[&["cert", "revoke", what], &why[..]].concat()).exits(0);
+    };
+    revoke(&file, &lost, "keyCompromise");
+    revoke(&left, &left, "cessationOfOperation");
+    // One that nobody here has issued is refused at the door, and on no list.
+    revoke(&"ab".repeat(32), &"ab".repeat(32), "keyCompromise");
+    let listed = |name: &str, ca: &muster_pki::Ca| {
+        let answer = http.get(&format!("/v1/crl/{name}"));
+        let list = Crl::verify(&answer.body, ca.certificate()).unwrap().revoked;
+        list.into_iter().map(|one| (hex::encode(one.serial.octets()), one.reason)).collect::<Vec<_>>()
+    };
+    // The serial number stands behind the version in a certificate (RFC 5280 §4.1).
+    let serial = |file: &str| {
+        let pem = std::fs::read(file).unwrap();
+        let der = CertificateDer::from_pem_slice(&pem).unwrap();
+        let at = der.windows(7).position(|seven| seven == [0xa0, 3, 2, 1, 2, 2, 16]).unwrap() + 7;
+        hex::encode(&der[at..at + 16])
+    };
+    let hierarchy = &place.hierarchy;
+    let service = listed("service", &hierarchy.service);
+    assert_eq!(service, [(serial(&file), RevocationReason::KeyCompromise)]);
+    assert_ne!(serial(&kept), serial(&file), "the other one is good");
+    let olga = place.dir.path().join("olga/olga.pem");
+    let operator = listed("operator", &hierarchy.operator);
+    assert_eq!(operator, [(serial(olga.to_str().unwrap()), RevocationReason::CessationOfOperation)]);
+    assert!(listed("operational", &hierarchy.operational).is_empty());
 }
 
 /// The list's signature holds, and it says of each device what it is: read without any code of the server.

@@ -1,7 +1,7 @@
 //! Certificates of devices, the authorities behind them, and what is published about both: revocation lists
 //! of the CAs whose key this server holds, and the signed status list.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
@@ -12,7 +12,7 @@ use axum::{
 use muster_pki::{
     Ca, CaCertificate, Purpose,
     bundle::ServerBundle,
-    crl::{Crl, CrlError, ENTRIES_MAX},
+    crl::{Crl, CrlError, ENTRIES_MAX, RevocationReason, Revoked},
 };
 use muster_shared::{CertificateId, Code};
 use schemars::JsonSchema;
@@ -27,10 +27,13 @@ use super::{
     routes::{About, Routes},
     status_list, time, view,
 };
-use crate::registry::{
-    CertificateStatus, KeyId,
-    certificates::{CertificateFilter, Listed},
-    now_ms,
+use crate::{
+    issued,
+    registry::{
+        CertificateStatus, KeyId,
+        certificates::{CertificateFilter, Listed},
+        now_ms,
+    },
 };
 
 /// How long a revocation list is good, seconds.
@@ -277,7 +280,10 @@ async fn crl(
     let ca = doors.held.named(&name)?;
     // The number before the list: what is revoked meanwhile is on the next one.
     let number = doors.registry.generation().0;
-    let revoked = doors.registry.revoked_of(&ca.certificate().key_id(), ENTRIES_MAX).await?;
+    let mut revoked = doors.registry.revoked_of(&ca.certificate().key_id(), ENTRIES_MAX).await?;
+    revoked.extend(issued_and_revoked(&doors, ca.certificate()).await?);
+    revoked.sort_by_key(|one| std::cmp::Reverse(one.at_s));
+    revoked.truncate(ENTRIES_MAX);
     let this_update_s = now_s();
     let list = Crl { number, this_update_s, next_update_s: this_update_s + CRL_LIFE_S, revoked };
     let signed = list.sign(ca).map_err(|error: CrlError| {
@@ -285,6 +291,38 @@ async fn crl(
         Problem::new(Code::Fault).what("the revocation list cannot be signed")
     })?;
     Ok(([(header::CONTENT_TYPE, "application/pkix-crl")], signed).into_response())
+}
+
+/// What of a CA was signed here for services and operators, and revoked since: by a decision about it, or by the
+/// configuration, which says neither when nor why. A certificate that the ledger does not have was not issued on
+/// this data directory; that nobody here may show it is all that can be said of it.
+async fn issued_and_revoked(doors: &Doors, ca: &CaCertificate) -> Result<Vec<Revoked>, Problem> {
+    let decided = doors.registry.revoked_singly().await?;
+    let started_s = now_s().min(i64::try_from(doors.facts.started_at_ms / 1000).unwrap_or(i64::MAX));
+    let configured = doors.trust.withdrawn().map(|id| (*id, RevocationReason::Unspecified, started_s));
+    let decided = decided
+        .into_iter()
+        .map(|(id, reason, at_ms)| (id, reason, i64::try_from(at_ms / 1000).unwrap_or(i64::MAX)));
+    // What was decided says more than the configuration does, and counts.
+    let revoked: BTreeMap<_, _> =
+        configured.chain(decided).map(|(id, reason, at_s)| (id, (reason, at_s))).collect();
+    if revoked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (dir, ca) = (doors.facts.data_dir.clone(), ca.clone());
+    let listed = tokio::task::spawn_blocking(move || {
+        let ledger = issued::read(&dir)?;
+        let found = revoked.into_iter().filter_map(|(id, (reason, at_s))| {
+            let certificate = ledger.get(&id).filter(|one| ca.vouches_for(&one.der).is_ok())?;
+            Some(Revoked { serial: certificate.serial, at_s, reason })
+        });
+        Ok::<_, std::io::Error>(found.collect())
+    });
+    let listed = listed.await.map_err(std::io::Error::other).and_then(|listed| listed);
+    listed.map_err(|error| {
+        tracing::error!(%error, "the ledger of what was issued here cannot be read");
+        Problem::new(Code::Fault).what("the revocation list cannot be made")
+    })
 }
 
 async fn status_list(caller: Caller, State(doors): State<Doors>) -> Result<Response, Problem> {

@@ -11,19 +11,16 @@
 //! ```
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use muster_pki::{
-    Authority, CaCertificate, CertificateSerial, Intent, Issued, Ledger, Profile, Request, Signer as _,
-    SoftKey,
+    Authority, CaCertificate, CertificateSerial, Issued, Request, Signer as _, SoftKey,
     keyfile::{self, FileError},
 };
-use muster_shared::{Code, ServiceName, factory::Subject, id::IdError};
-use serde_json::{Value, json};
+use muster_shared::{Code, ServiceName, id::IdError};
+use serde_json::json;
 
 use super::{
     Done,
@@ -38,11 +35,9 @@ use crate::{
     api::{error::Problem, time},
     config::Config,
     init::open_bundle,
+    issued::{self, Lines},
     registry::now_ms,
 };
-
-/// In the data directory: everything that was signed here, a line before and a line after.
-const LEDGER: &str = "issued.jsonl";
 
 pub(super) fn run(verb: &Cert, config: &Config, screen: &Screen) -> Result<Done, Problem> {
     match verb {
@@ -105,7 +100,7 @@ fn issue(args: &CertIssue, config: &Config, screen: &Screen) -> Result<Done, Pro
 }
 
 fn sign(authority: &Authority, name: &ServiceName, key: &SoftKey, dir: &Path) -> Result<Issued, Problem> {
-    let path = dir.join(LEDGER);
+    let path = issued::path(dir);
     let kept = |error: &io::Error| {
         Problem::new(Code::DataDirectory).at(path.display().to_string()).because(error.to_string())
     };
@@ -204,37 +199,4 @@ fn unwritable(error: &FileError) -> Problem {
 
 fn fault(error: &dyn std::error::Error) -> Problem {
     Problem::new(Code::Fault).what("no certificate was issued").because(error.to_string())
-}
-
-/// A ledger of lines, each on disk before the next step.
-struct Lines(File);
-
-impl Lines {
-    fn open(path: &Path) -> io::Result<Self> {
-        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(Self)
-    }
-
-    fn add(&mut self, line: &Value) -> io::Result<()> {
-        // One write a line: two commands at once do not mix theirs.
-        self.0.write_all(format!("{line}\n").as_bytes())?;
-        self.0.sync_all()
-    }
-}
-
-impl Ledger for Lines {
-    type Error = io::Error;
-
-    fn find(&self, _: Profile, _: &Subject) -> io::Result<Option<Intent>> {
-        // A device's certificates are the registry's.
-        Ok(None)
-    }
-
-    fn intend(&mut self, intent: &Intent) -> io::Result<()> {
-        self.add(&json!({ "intended": intent }))
-    }
-
-    fn issued(&mut self, intent: &Intent, certificate: &[u8]) -> io::Result<()> {
-        let serial = intent.certificate_serial.to_string();
-        self.add(&json!({ "issued": serial, "certificate": hex::encode(certificate) }))
-    }
 }

@@ -1,7 +1,8 @@
 //! `muster cert list`, `show` and `inspect`: certificates of devices, and what a file says.
 
-use muster_pki::{DeviceIdentity, keyfile};
+use muster_pki::DeviceIdentity;
 use muster_shared::{CertificateId, Code};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
@@ -109,10 +110,16 @@ fn known(detail: &CertificateDetail, screen: &Screen) {
     }
 }
 
+/// The certificate a file is about: the first of a PEM text, behind which its authority's may stand, as in what
+/// `muster cert issue` writes; else what is in the file as it is.
+pub(super) fn own(octets: Vec<u8>) -> Vec<u8> {
+    let first = CertificateDer::pem_slice_iter(&octets).next().and_then(Result::ok);
+    first.map(|der| der.to_vec()).unwrap_or(octets)
+}
+
 /// What a file says by itself, and what the server knows of it. Exit 4 when it knows nothing.
 fn inspect(file: &Path, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let octets = slurp(file)?;
-    let der = keyfile::certificate_from_pem(&octets).unwrap_or(octets);
+    let der = own(slurp(file)?);
     let unreadable = |why: String| {
         Problem::new(Code::CertificateProfile)
             .what("this is no certificate")

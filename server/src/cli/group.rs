@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use muster_pki::keyfile;
 use muster_shared::{CertificateId, Code};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{
     Done,
     args::{Hold, RevokeGroup},
     batch::slurp,
+    certs,
     client::{Client, read},
     device::encode,
     screen::{Screen, Style, Text},
@@ -105,13 +106,13 @@ pub(super) fn revoke_certificate(
 }
 
 fn in_file(path: &Path) -> Result<CertificateId, Problem> {
-    let octets = slurp(path)?;
-    let der = keyfile::certificate_from_pem(&octets).ok_or_else(|| {
-        Problem::new(Code::UsageWrong)
+    let der = certs::own(slurp(path)?);
+    if X509Certificate::from_der(&der).is_err() {
+        return Err(Problem::new(Code::UsageWrong)
             .what(format!("{} is neither a certificate's SHA-256 nor a file with one", path.display()))
             .at("muster cert revoke")
-            .next("muster device show SERIAL --json has the SHA-256 of each certificate")
-    })?;
+            .next("muster device show SERIAL --json has the SHA-256 of each certificate"));
+    }
     Ok(CertificateId(Sha256::digest(&der).into()))
 }
 

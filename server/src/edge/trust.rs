@@ -94,6 +94,11 @@ impl Trust {
         self.services.get(name)
     }
 
+    /// The certificates of services that the configuration does not accept any more.
+    pub fn withdrawn(&self) -> impl Iterator<Item = &CertificateId> {
+        self.revoked.iter()
+    }
+
     /// Is this certificate of a service not to be accepted any more?
     #[must_use]
     pub fn revoked(&self, certificate: &CertificateId) -> bool {

@@ -183,6 +183,26 @@ pub(super) async fn revoked(
         .collect()
 }
 
+/// Certificates with a rule of their own, newest first.
+pub(super) async fn revoked_singly(
+    inner: &Inner,
+) -> Result<Vec<(CertificateId, muster_pki::crl::RevocationReason, u64)>, RegistryError> {
+    let rows: Vec<(String, Option<String>, i64)> = sqlx::query_as(
+        "SELECT value, reason_code, decided_at_ms FROM rule
+         WHERE kind = 'certificate' AND lifted IS NULL ORDER BY decided_at_ms DESC",
+    )
+    .fetch_all(inner.database.readers())
+    .await?;
+    rows.into_iter()
+        .map(|(id, reason, at_ms)| {
+            let reason: Option<RevocationReason> =
+                reason.map(|reason| parse(&reason, "a revocation reason")).transpose()?;
+            let reason = listed_reason(reason.unwrap_or(RevocationReason::Unspecified));
+            Ok((parse(&id, "a certificate's id")?, reason, uint(at_ms)))
+        })
+        .collect()
+}
+
 /// The reason as a list says it: it knows fewer.
 fn listed_reason(reason: RevocationReason) -> muster_pki::crl::RevocationReason {
     use muster_pki::crl::RevocationReason as Listed;

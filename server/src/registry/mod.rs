@@ -787,6 +787,17 @@ impl Registry {
         certificates::revoked(&self.inner, issuer, most).await
     }
 
+    /// The certificates that were revoked one by one, whoever's they are, with why and when (Unix milliseconds);
+    /// the registry need not know them.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn revoked_singly(
+        &self,
+    ) -> Result<Vec<(CertificateId, muster_pki::crl::RevocationReason, u64)>, RegistryError> {
+        certificates::revoked_singly(&self.inner).await
+    }
+
     /// Devices that may not talk: their place in the status list, and why.
     #[must_use]
     pub fn refused_devices(&self, tenant: Option<&Tenant>) -> Vec<(u64, Code)> {
