@@ -202,7 +202,8 @@ impl Node {
         let edge = edge(config, &trust, &registry, &messages, &revocation, &broker)?;
         let edge = Arc::new(edge);
         let (resolver, https) = https_resolver(config, &bundle)?;
-        let asking = api::asking::Asking::new().map_err(|error| fault("no random numbers", &error))?;
+        let asking = api::asking::Asking::new(config.https.limits)
+            .map_err(|error| fault("no random numbers", &error))?;
         let asking = Arc::new(asking);
         let doors = api::Doors {
             registry: registry.clone(),
@@ -213,7 +214,7 @@ impl Node {
             history: messages.history.clone(),
             held: api::certificates::Held::of(&bundle),
             bus: bus.clone(),
-            access: api::attempts::Access::new(claim.host_secret()),
+            access: api::attempts::Access::new(claim.host_secret(), config.https.limits.sign_in_failures_max),
             tail: messages.tail.clone(),
             trust,
             asking: asking.clone(),
@@ -223,6 +224,7 @@ impl Node {
                 started_at_ms: now_ms(),
                 mqtt: Addresses::new(edge.local_addr(), edge.local_addr()).mqtt,
                 data_dir: config.data_dir.clone(),
+                limits: config.https.limits,
                 body_max: config.https.body_max,
                 request: config.https.request,
                 keys: config.keys.clone(),

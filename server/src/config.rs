@@ -7,6 +7,7 @@
 //! `server/muster.sample.toml` has every key with its default; a test keeps it so.
 
 mod layers;
+mod reading;
 mod services;
 mod values;
 mod zero_touch;
@@ -21,6 +22,7 @@ use muster_pki::profile::ServerName;
 use muster_shared::limits::{PACKET_MAX, SERVICE_TOPIC_MAX, TOPIC_MAX};
 
 use crate::{
+    api::limits as api,
     edge::{
         Network, Verify,
         clones::{Policy, Response},
@@ -113,6 +115,8 @@ pub struct Https {
     pub request: Duration,
     /// Most connections at once.
     pub connections_max: usize,
+    /// How much may be asked.
+    pub limits: api::Limits,
 }
 
 /// Bounds on what a device may take.
@@ -428,8 +432,33 @@ impl Https {
             body_max: count(layers, "https.body_max", 64 << 20, 64 << 10..=1 << 30),
             request: duration(layers, "https.request", Duration::from_secs(60)),
             connections_max: count(layers, "https.connections_max", 512, 4..=65_536),
+            limits: asking(layers),
         }
     }
+}
+
+/// How much may be asked of the API.
+fn asking(layers: &mut Layers<'_>) -> api::Limits {
+    use api::{JSON_MAX_LEAST, JSON_MAX_MOST, STREAMS_MAX};
+    let default = api::Limits::default();
+    let limits = api::Limits {
+        requests_per_s: count(layers, "https.requests_per_s", default.requests_per_s, 1..=1_000_000),
+        requests_burst: count(layers, "https.requests_burst", default.requests_burst, 1..=10_000_000),
+        streams_each: count(layers, "https.streams_each", default.streams_each, 1..=STREAMS_MAX),
+        streams_max: count(layers, "https.streams_max", default.streams_max, 1..=STREAMS_MAX),
+        json_max: count(layers, "https.json_max", default.json_max, JSON_MAX_LEAST..=JSON_MAX_MOST),
+        sign_in_failures_max: count(
+            layers,
+            "https.sign_in_failures_max",
+            default.sign_in_failures_max,
+            2..=10_000,
+        ),
+    };
+    if limits.streams_each > limits.streams_max {
+        let most = limits.streams_max;
+        layers.reject("https.streams_each", format!("at most {most} is wanted, which is https.streams_max"));
+    }
+    limits
 }
 
 impl Limits {

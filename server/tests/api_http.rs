@@ -75,6 +75,37 @@ fn is_problem(answer: &(u16, Value), status: u16, code: &str) {
 
 /// Starting a server costs seconds of key derivation: these share one.
 #[test]
+fn how_much_may_be_asked_is_said_in_the_configuration() {
+    let place = rig::Place::new();
+    let file = place.data().join("muster.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let bounds = "[https]\nrequests_per_s = 1\nrequests_burst = 5\njson_max = 4096\n";
+    std::fs::write(&file, text.replace("[https]\n", bounds)).unwrap();
+    let shown = place.muster(&["config", "--json"]).exits(0).json();
+    let of = |key: &str| {
+        let items = shown["items"].as_array().unwrap();
+        items.iter().find(|of| of["key"] == key).unwrap()["value"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((of("https.requests_burst"), of("https.streams_each")), ("5".to_owned(), "16".to_owned()));
+    let server = Server::start_on(place);
+    let http = rig::http::Http::new(&server);
+    let long = serde_json::json!({ "reason": "x".repeat(5000) });
+    http.post("/v1/devices/MU-1/suspend", &long).refused(413, "M513");
+    let answers: Vec<_> = (0..20).map(|_| http.get("/v1/devices")).collect();
+    let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
+    let problem = refused.refused(429, "M508");
+    assert_eq!(problem["why"], "1 a second, 5 at once after a pause");
+    drop(server);
+    let place = rig::Place::new();
+    let file = place.data().join("muster.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("[https]\n", "[https]\nstreams_each = 300\n")).unwrap();
+    let wrong = place.muster(&["config", "check"]).exits(2).refused("M505");
+    assert!(wrong.err.contains("https.streams_each = 300"), "{}", wrong.err);
+    assert!(wrong.err.contains("at most 256 is wanted, which is https.streams_max"), "{}", wrong.err);
+}
+
+#[test]
 fn a_program_meets_the_api() {
     let server = Server::start();
     answers_carry_what_keeps_them_private(&server);

@@ -14,23 +14,15 @@ use muster_shared::Code;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::error::Problem;
+use super::{error::Problem, limits::Limits};
 use crate::registry::Actor;
 
-/// Requests of one credential in a second, averaged over [`BURST`]: an operator's script in a loop stays below
-/// it, and ten of them leave the registry room for devices.
-pub const REQUESTS_PER_S: f64 = 200.0;
-/// Requests at once after a pause.
-pub const BURST: f64 = 400.0;
-/// Event streams of one credential: a browser's tabs and a few programs.
-pub const STREAMS_EACH: usize = 16;
-/// Event streams of the server.
-pub const STREAMS_MAX: usize = 256;
 /// Credentials kept in mind before those that rest are forgotten.
 const KEPT: usize = 1024;
 
 /// The bounds, and who is at them.
 pub struct Asking {
+    limits: Limits,
     buckets: Mutex<HashMap<String, Bucket>>,
     streams: Arc<Mutex<HashMap<String, usize>>>,
     stop: watch::Sender<bool>,
@@ -47,8 +39,9 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn at(self, now: Instant) -> f64 {
-        (self.tokens + now.saturating_duration_since(self.at).as_secs_f64() * REQUESTS_PER_S).min(BURST)
+    fn at(self, now: Instant, limits: &Limits) -> f64 {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(limits.requests_per_s);
+        (self.tokens + gained).min(f64::from(limits.requests_burst))
     }
 }
 
@@ -62,8 +55,9 @@ impl Asking {
     ///
     /// # Errors
     /// When the system's random source fails.
-    pub fn new() -> Result<Self, aws_lc_rs::error::Unspecified> {
+    pub fn new(limits: Limits) -> Result<Self, aws_lc_rs::error::Unspecified> {
         Ok(Self {
+            limits,
             buckets: Mutex::default(),
             streams: Arc::default(),
             stop: watch::channel(false).0,
@@ -78,13 +72,14 @@ impl Asking {
     /// M508 when there were too many; with when to come back.
     pub(super) fn request(&self, credential: &str, now: Instant) -> Result<(), Problem> {
         let mut buckets = self.buckets.lock();
+        let (limits, burst) = (&self.limits, f64::from(self.limits.requests_burst));
         if buckets.len() >= KEPT && !buckets.contains_key(credential) {
-            buckets.retain(|_, bucket| bucket.at(now) < BURST);
+            buckets.retain(|_, bucket| bucket.at(now, limits) < burst);
         }
-        let bucket = buckets.entry(credential.to_owned()).or_insert(Bucket { tokens: BURST, at: now });
-        *bucket = Bucket { tokens: bucket.at(now), at: now };
+        let bucket = buckets.entry(credential.to_owned()).or_insert(Bucket { tokens: burst, at: now });
+        *bucket = Bucket { tokens: bucket.at(now, limits), at: now };
         if bucket.tokens < 1.0 {
-            let why = format!("{REQUESTS_PER_S} a second, {BURST} at once after a pause");
+            let why = format!("{} a second, {burst} at once after a pause", limits.requests_per_s);
             return Err(Problem::new(Code::RateLimited).because(why).retry(Duration::from_secs(1)));
         }
         bucket.tokens -= 1.0;
@@ -99,7 +94,7 @@ impl Asking {
         let mut streams = self.streams.lock();
         let own = streams.get(credential).copied().unwrap_or_default();
         let all: usize = streams.values().sum();
-        if own >= STREAMS_EACH || all >= STREAMS_MAX {
+        if own >= self.limits.streams_each || all >= self.limits.streams_max {
             let why = format!("{own} event streams of this credential are open, {all} in all");
             return Err(Problem::new(Code::RateLimited).because(why).retry(Duration::from_secs(15)));
         }
@@ -142,21 +137,22 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_so_many_a_second() {
-        let asking = Asking::new().unwrap();
+        let limits = Limits { requests_per_s: 20, requests_burst: 50, ..Limits::default() };
+        let asking = Asking::new(limits).unwrap();
         let now = Instant::now();
         let taken = (0..1000).filter(|_| asking.request("t-1", now).is_ok()).count();
-        assert_eq!(taken, BURST as usize);
+        assert_eq!(taken, 50);
         let refused = asking.request("t-1", now).unwrap_err();
         assert_eq!((refused.code, refused.retry_s), (Code::RateLimited, Some(1)));
         assert!(asking.request("t-2", now).is_ok(), "another credential has its own");
         let later = now + Duration::from_millis(500);
         let taken = (0..1000).filter(|_| asking.request("t-1", later).is_ok()).count();
-        assert_eq!(taken, REQUESTS_PER_S as usize / 2);
+        assert_eq!(taken, 10);
     }
 
     #[test]
     fn who_rests_is_forgotten() {
-        let asking = Asking::new().unwrap();
+        let asking = Asking::new(Limits::default()).unwrap();
         let now = Instant::now();
         for n in 0..3 * KEPT {
             let at = now + Duration::from_secs(n as u64);
@@ -167,8 +163,8 @@ mod tests {
 
     #[test]
     fn a_place_is_given_back() {
-        let asking = Asking::new().unwrap();
-        let places: Vec<_> = (0..STREAMS_EACH).map(|_| asking.stream("t-1").unwrap()).collect();
+        let asking = Asking::new(Limits { streams_each: 3, ..Limits::default() }).unwrap();
+        let places: Vec<_> = (0..3).map(|_| asking.stream("t-1").unwrap()).collect();
         assert!(asking.stream("t-1").is_err());
         assert!(asking.stream("t-2").is_ok());
         drop(places);

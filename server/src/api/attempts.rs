@@ -19,8 +19,6 @@ use crate::registry::{Arrival, FailedLogin, Registry, RegistryError, now_ms};
 
 /// How long failures are counted together.
 const WINDOW_MS: u64 = 5 * 60 * 1000;
-/// Failures of one address, or of one name, in that time.
-const FAILURES_MAX: u32 = 10;
 /// Addresses and names counted at once: 100 octets each, 1 MB in all.
 const KEYS_MAX: usize = 8192;
 /// Rows of the audit log that failures of all addresses together may make in that time: each is an fsync.
@@ -32,8 +30,9 @@ pub struct Access {
     counts: Mutex<Counts>,
 }
 
-#[derive(Default)]
 struct Counts {
+    /// Failures of one address, or of one name, in [`WINDOW_MS`].
+    failures_max: u32,
     since_ms: u64,
     rows: u32,
     of: HashMap<String, Count>,
@@ -47,10 +46,12 @@ struct Count {
 }
 
 impl Access {
-    /// `host_secret` is what lies in the data directory of the running server.
+    /// `host_secret` is what lies in the data directory of the running server; `failures_max`: how often an
+    /// address, or a name, may fail in five minutes.
     #[must_use]
-    pub fn new(host_secret: &str) -> Arc<Self> {
-        Arc::new(Self { host: Sha256::digest(host_secret).into(), counts: Mutex::default() })
+    pub fn new(host_secret: &str, failures_max: u32) -> Arc<Self> {
+        let counts = Mutex::new(Counts::new(failures_max));
+        Arc::new(Self { host: Sha256::digest(host_secret).into(), counts })
     }
 
     /// Whether this is the secret in the data directory. Compared as digests: the time it takes says nothing.
@@ -65,8 +66,8 @@ impl Access {
     pub(super) fn may_try(&self, at: &Arrival) -> Result<(), Problem> {
         let mut counts = self.counts.lock();
         counts.turn(now_ms());
-        if counts.of.get(&address(at)).is_some_and(|count| count.failed >= FAILURES_MAX) {
-            return Err(limited(at));
+        if counts.of.get(&address(at)).is_some_and(|count| count.failed >= counts.failures_max) {
+            return Err(limited(at, counts.failures_max));
         }
         Ok(())
     }
@@ -78,7 +79,11 @@ impl Access {
         at: &Arrival,
         mut failed: FailedLogin,
     ) -> Option<Problem> {
-        let (over, due) = self.counts.lock().add(at, failed.operator.as_deref(), now_ms());
+        let (over, due, max) = {
+            let mut counts = self.counts.lock();
+            let (over, due) = counts.add(at, failed.operator.as_deref(), now_ms());
+            (over, due, counts.failures_max)
+        };
         if let Some(count) = due {
             failed.count = count;
             if let Err(error) = registry.record_failed_login(at, &failed).await {
@@ -86,13 +91,13 @@ impl Access {
             }
         }
         tracing::warn!(address = %at.address, operator = failed.operator, why = failed.why, "sign-in failed");
-        over.then(|| limited(at))
+        over.then(|| limited(at, max))
     }
 }
 
-fn limited(at: &Arrival) -> Problem {
+fn limited(at: &Arrival, max: u32) -> Problem {
     Problem::new(Code::SignInLimited)
-        .because(format!("{FAILURES_MAX} failed from {} within five minutes, or for this name", at.address))
+        .because(format!("{max} failed from {} within five minutes, or for this name", at.address))
 }
 
 /// What an address is counted as. Whoever has one of IPv6 has 2^64 of them (RFC 4291 §2.5.4).
@@ -104,6 +109,10 @@ fn address(at: &Arrival) -> String {
 }
 
 impl Counts {
+    fn new(failures_max: u32) -> Self {
+        Self { failures_max, since_ms: 0, rows: 0, of: HashMap::new() }
+    }
+
     /// Begins anew when the time is over. What was not recorded is kept.
     fn turn(&mut self, now_ms: u64) {
         if now_ms.saturating_sub(self.since_ms) < WINDOW_MS {
@@ -129,8 +138,8 @@ impl Counts {
             let count = self.of.entry(key).or_default();
             count.failed = count.failed.saturating_add(1);
             count.silent += 1;
-            over |= count.failed > FAILURES_MAX;
-            due |= count.failed == 1 || count.failed == FAILURES_MAX;
+            over |= count.failed > self.failures_max;
+            due |= count.failed == 1 || count.failed == self.failures_max;
             silent = count.silent.max(silent);
         }
         if !due || self.rows >= ROWS_MAX {
@@ -173,7 +182,7 @@ mod tests {
 
     #[test]
     fn an_address_makes_two_rows_and_is_then_limited() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(10);
         let here = from("192.0.2.1");
         let all: Vec<_> = (0..30).map(|_| counts.add(&here, None, WINDOW_MS)).collect();
         assert_eq!(all[0], (false, Some(1)));
@@ -186,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_name_is_limited_wherever_it_is_tried_from() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(10);
         let tries = (0..20).map(|n| counts.add(&from(&format!("192.0.2.{n}")), Some("ana"), WINDOW_MS).0);
         assert_eq!(tries.filter(|over| *over).count(), 10);
         assert!(!counts.add(&from("192.0.2.99"), Some("ben"), WINDOW_MS).0);
@@ -194,7 +203,7 @@ mod tests {
 
     #[test]
     fn whoever_has_an_ipv6_network_is_counted_once() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(10);
         let over = (0..20).map(|n| counts.add(&from(&format!("2001:db8::{n}")), None, WINDOW_MS).0);
         assert_eq!(over.filter(|over| *over).count(), 10);
         assert!(!counts.add(&from("2001:db8:0:1::1"), None, WINDOW_MS).0);
@@ -202,7 +211,7 @@ mod tests {
 
     #[test]
     fn any_number_of_addresses_costs_a_bounded_number_of_rows_and_octets() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(10);
         let rows = (0..20_000u32).filter(|n| {
             let address = std::net::Ipv4Addr::from_bits(*n).to_string();
             counts.add(&from(&address), None, WINDOW_MS).1.is_some()

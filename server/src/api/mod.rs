@@ -13,7 +13,7 @@
 //! `operators`, `tokens`, `status`, [`config`] | the routes |
 //! | `status_list` | the signed status list |
 //! | `stream`, [`jobs`], `explain`, `health` | what happens, told; one act on many; why, and why not; how it is |
-//! | [`asking`], `idempotency` | how much may be asked; what is asked twice |
+//! | [`limits`], [`asking`], `idempotency` | how much may be asked; what is asked twice |
 //! | [`serve`] | TLS, connections, graceful end |
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -51,6 +51,7 @@ mod groups;
 mod health;
 mod idempotency;
 pub mod jobs;
+pub mod limits;
 mod login;
 mod metrics;
 pub mod openapi;
@@ -86,8 +87,6 @@ use asking::Asking;
 use error::Problem;
 use routes::{About, Route, Routes};
 
-/// Largest JSON body, octets. The largest document taken is a decision with its reason.
-const JSON_MAX: usize = 64 * 1024;
 /// Lines of a page when nobody says, and at most.
 const PAGE_DEFAULT: u32 = 50;
 const PAGE_MAX: u32 = 1000;
@@ -136,6 +135,8 @@ pub struct Facts {
     pub mqtt: String,
     /// Where what survives is kept.
     pub data_dir: PathBuf,
+    /// How much may be asked.
+    pub limits: limits::Limits,
     /// Largest body, octets.
     pub body_max: usize,
     /// Longest a request may take.
@@ -312,8 +313,8 @@ struct Document<T>(T);
 impl<T: DeserializeOwned> FromRequest<Doors> for Document<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &Doors) -> Result<Self, Problem> {
-        let octets = body(request.into_body(), JSON_MAX).await?;
+    async fn from_request(request: Request, doors: &Doors) -> Result<Self, Problem> {
+        let octets = body(request.into_body(), doors.facts.limits.json_max).await?;
         serde_json::from_slice(&octets).map(Self).map_err(|error| {
             Problem::new(Code::UsageWrong)
                 .what("the request's body is not the document this needs")

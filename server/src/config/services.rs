@@ -8,7 +8,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use muster_shared::{CertificateId, ServiceName, Tenant};
 
-use super::layers::{Layers, Raw, Section};
+use super::{
+    layers::{Layers, Raw},
+    reading::Reading,
+};
 use crate::edge::principal::{FilterError, Service};
 
 /// A service of the configuration.
@@ -38,47 +41,33 @@ pub(super) fn take(layers: &mut Layers<'_>, topic_max: usize) -> Vec<ServiceEntr
     }
     let mut names = BTreeSet::new();
     let read = sections.into_iter().enumerate().filter_map(|(at, section)| {
-        let mut reading = Reading::new(layers, at, section);
-        let entry = reading.entry(&mut names, topic_max);
+        let mut reading = Reading::new(layers, KEY, KEYS, at, section);
+        let entry = reading.service(&mut names, topic_max);
         reading.finish();
         entry
     });
     read.collect()
 }
 
-/// One section while it is read. `name` is what its keys are called by.
-struct Reading<'l, 'a> {
-    layers: &'l mut Layers<'a>,
-    section: Section,
-    name: String,
-}
-
-impl<'l, 'a> Reading<'l, 'a> {
-    fn new(layers: &'l mut Layers<'a>, at: usize, section: Section) -> Self {
-        Self { layers, section, name: format!("{KEY}.{}", at + 1) }
-    }
-
-    /// What nobody took is a misspelling.
-    fn finish(self) {
-        self.layers.section_rest(&self.name, self.section, KEYS);
-    }
-
+impl Reading<'_, '_> {
     /// The service; `None` when something is wrong, which is then a fault.
-    fn entry(&mut self, names: &mut BTreeSet<ServiceName>, topic_max: usize) -> Option<ServiceEntry> {
-        let line = self.section.line;
-        let name: Option<ServiceName> = self.text("name").and_then(|(name, line)| {
+    fn service(&mut self, names: &mut BTreeSet<ServiceName>, topic_max: usize) -> Option<ServiceEntry> {
+        if !self.has("name") {
+            self.section_fault("name is missing");
+        }
+        let name = self.text("name").and_then(|name| {
             let read: Result<ServiceName, _> = name.parse();
             match read {
                 Ok(name) if names.insert(name.clone()) => return Some(name),
-                Ok(_) => self.fault("name", &Raw::Text(name), line, "another service has this name"),
-                Err(error) => self.fault("name", &Raw::Text(name), line, error.to_string()),
+                Ok(_) => self.fault("name", &Raw::Text(name), "another service has this name"),
+                Err(error) => self.fault("name", &Raw::Text(name), error.to_string()),
             }
             None
         });
         if let Some(name) = &name {
             self.name = format!("{KEY}.{name}");
         }
-        let owner = self.owner(line);
+        let owner = self.owner();
         let publish = self.filters("publish");
         let subscribe = self.filters("subscribe");
         let revoked = self.revoked();
@@ -86,150 +75,105 @@ impl<'l, 'a> Reading<'l, 'a> {
         let (publish, subscribe, revoked) = (publish?, subscribe?, revoked?);
         let none: [Box<str>; 0] = [];
         for (key, list) in [("publish", &publish), ("subscribe", &subscribe)] {
-            if let Err(error) = Service::new(name.clone(), tenant.clone(), list.filters(), none.clone()) {
+            if let Err(error) = Service::new(name.clone(), tenant.clone(), each(list), none.clone()) {
                 return self.filter_fault(key, list, &error);
             }
         }
-        let service = Service::new(name, tenant, publish.filters(), subscribe.filters()).ok()?;
-        self.show(&service, &revoked, &[&publish, &subscribe]);
+        let service = Service::new(name, tenant, each(&publish), each(&subscribe)).ok()?;
+        self.show_service(&service, &revoked, [&publish, &subscribe]);
         let service = Arc::new(service.with_topics_up_to(topic_max));
-        Some(ServiceEntry { service, revoked: revoked.ids })
+        Some(ServiceEntry { service, revoked })
     }
 
-    fn filter_fault(&mut self, key: &str, list: &Filters, error: &FilterError) -> Option<ServiceEntry> {
-        self.fault(key, &Raw::List(list.filters.clone()), list.line, error.to_string());
+    fn filter_fault(&mut self, key: &str, list: &[String], error: &FilterError) -> Option<ServiceEntry> {
+        self.fault(key, &Raw::List(list.to_vec()), error.to_string());
         None
     }
 
     /// Whose it is: a tenant's, or the whole fleet's. `None` when neither or both are said.
-    fn owner(&mut self, line: usize) -> Option<Option<Tenant>> {
-        let fleet = match self.section.take("fleet") {
+    fn owner(&mut self) -> Option<Option<Tenant>> {
+        let fleet = match self.take("fleet") {
             None => false,
-            Some((Raw::Switch(true), _)) => true,
-            Some((raw, line)) => {
-                self.fault("fleet", &raw, line, "true is wanted, or tenant = \"NAME\" in its place");
+            Some(Raw::Switch(true)) => true,
+            Some(raw) => {
+                self.fault("fleet", &raw, "true is wanted, or tenant = \"NAME\" in its place");
                 return None;
             }
         };
-        let said = self.section.entry_line("tenant");
         let tenant = self.text("tenant");
         match (tenant, fleet) {
-            (None, true) if said.is_none() => Some(None),
-            (Some((tenant, line)), false) => match tenant.parse() {
+            (None, true) if !self.has("tenant") => Some(None),
+            (Some(tenant), false) => match tenant.parse() {
                 Ok(tenant) => Some(Some(tenant)),
                 Err(error) => {
                     let error: muster_shared::id::IdError = error;
-                    self.fault("tenant", &Raw::Text(tenant), line, error.to_string());
+                    self.fault("tenant", &Raw::Text(tenant), error.to_string());
                     None
                 }
             },
-            (Some((tenant, line)), true) => {
-                self.fault(
-                    "tenant",
-                    &Raw::Text(tenant),
-                    line,
-                    "fleet = true is said beside it; one is wanted",
-                );
+            (Some(tenant), true) => {
+                self.fault("tenant", &Raw::Text(tenant), "fleet = true is said beside it; one is wanted");
                 None
             }
             (None, _) => {
-                if said.is_none() {
-                    let cause = "tenant = \"NAME\" is missing, or fleet = true in its place";
-                    self.layers.section_fault(self.name.clone(), &"a section", line, cause);
+                if !self.has("tenant") {
+                    self.section_fault("tenant = \"NAME\" is missing, or fleet = true in its place");
                 }
                 None
             }
         }
     }
 
-    fn filters(&mut self, key: &'static str) -> Option<Filters> {
-        let (list, line) = self.list(key)?;
+    fn filters(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let list = self.list(key)?;
         if list.len() > FILTERS_MAX {
-            self.fault(key, &list.len(), line, format!("at most {FILTERS_MAX} filters are wanted"));
+            self.fault(key, &list.len(), format!("at most {FILTERS_MAX} filters are wanted"));
             return None;
         }
-        Some(Filters { filters: list, line })
+        Some(list)
     }
 
-    fn revoked(&mut self) -> Option<Revoked> {
-        let (list, line) = self.list("revoked")?;
+    fn revoked(&mut self) -> Option<Vec<CertificateId>> {
+        let list = self.list("revoked")?;
         let ids: Result<Vec<CertificateId>, _> = list.iter().map(|id| id.parse()).collect();
-        match ids {
-            Ok(ids) => Some(Revoked { ids, line }),
-            Err(error) => {
-                let error: muster_shared::id::IdError = error;
-                self.fault("revoked", &Raw::List(list), line, error.to_string());
-                None
-            }
-        }
+        ids.map_err(|error: muster_shared::id::IdError| {
+            self.fault("revoked", &Raw::List(list), error.to_string());
+        })
+        .ok()
     }
 
     /// A list of texts, empty where the key is left out; `None` when it is something else.
-    fn list(&mut self, key: &'static str) -> Option<(Vec<String>, usize)> {
-        match self.section.take(key) {
-            None => Some((Vec::new(), self.section.line)),
-            Some((Raw::List(list), line)) => Some((list, line)),
-            Some((raw, line)) => {
-                self.fault(key, &raw, line, "a list of texts is wanted");
-                None
-            }
-        }
+    fn list(&mut self, key: &'static str) -> Option<Vec<String>> {
+        self.read(key, Vec::new(), |raw| match raw {
+            Raw::List(list) => Ok(list.clone()),
+            _ => Err("a list of texts is wanted".to_owned()),
+        })
     }
 
-    /// A text and its line. A name that is missing is a fault.
-    fn text(&mut self, key: &'static str) -> Option<(String, usize)> {
-        match self.section.take(key) {
-            Some((Raw::Text(text), line)) => Some((text, line)),
-            Some((raw, line)) => {
-                self.fault(key, &raw, line, "a text is wanted");
-                None
-            }
-            None if key == "name" => {
-                let line = self.section.line;
-                self.layers.section_fault(self.name.clone(), &"a section", line, "name is missing");
-                None
-            }
-            None => None,
-        }
+    /// A text; `None` where the key is left out, or is something else.
+    fn text(&mut self, key: &'static str) -> Option<String> {
+        let text = self.read(key, None, |raw| match raw {
+            Raw::Text(text) => Ok(Some(text.clone())),
+            _ => Err("a text is wanted".to_owned()),
+        });
+        text.flatten()
     }
 
-    fn fault(&mut self, key: &str, given: &impl std::fmt::Display, line: usize, cause: impl Into<String>) {
-        self.layers.section_fault(format!("{}.{key}", self.name), given, line, cause);
-    }
-
-    fn show(&mut self, service: &Service, revoked: &Revoked, lists: &[&Filters; 2]) {
-        let line = self.section.line;
-        let name = self.name.clone();
-        let mut say = |key: &str, value: String, line| {
-            self.layers.section_setting(format!("{name}.{key}"), value, line);
-        };
+    fn show_service(&mut self, service: &Service, revoked: &[CertificateId], lists: [&Vec<String>; 2]) {
         match service.tenant() {
-            Some(tenant) => say("tenant", tenant.to_string(), line),
-            None => say("fleet", "true".to_owned(), line),
+            Some(tenant) => self.say("tenant", tenant.to_string()),
+            None => self.say("fleet", "true".to_owned()),
         }
         for (key, list) in ["publish", "subscribe"].into_iter().zip(lists) {
-            let value = if list.filters.is_empty() { "none".to_owned() } else { list.filters.join(",") };
-            say(key, value, list.line);
+            self.say(key, if list.is_empty() { "none".to_owned() } else { list.join(",") });
         }
-        if !revoked.ids.is_empty() {
-            let ids: Vec<_> = revoked.ids.iter().map(ToString::to_string).collect();
-            say("revoked", ids.join(","), revoked.line);
+        if !revoked.is_empty() {
+            let ids: Vec<_> = revoked.iter().map(ToString::to_string).collect();
+            self.say("revoked", ids.join(","));
         }
     }
 }
 
-struct Filters {
-    filters: Vec<String>,
-    line: usize,
-}
-
-impl Filters {
-    fn filters(&self) -> impl Iterator<Item = &str> {
-        self.filters.iter().map(String::as_str)
-    }
-}
-
-struct Revoked {
-    ids: Vec<CertificateId>,
-    line: usize,
+fn each(filters: &[String]) -> impl Iterator<Item = &str> {
+    filters.iter().map(String::as_str)
 }

@@ -5,7 +5,7 @@
 //! approval carries, `approve_key`, is then said too.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -15,7 +15,8 @@ use std::{
 use muster_shared::{BatchId, StationId, Tenant, id::IdError};
 
 use super::{
-    layers::{Layers, Raw, Section},
+    layers::{Layers, Raw},
+    reading::Reading,
     values::{parse_duration, show_duration, words},
 };
 
@@ -63,36 +64,17 @@ const WITHIN_MAX: Duration = Duration::from_secs(30);
 pub(super) fn take(layers: &mut Layers<'_>, base: &Path) -> Vec<ZeroTouchEntry> {
     let mut tenants = BTreeSet::new();
     let read = layers.sections(KEY).into_iter().enumerate().filter_map(|(at, section)| {
-        let mut reading = Reading::new(layers, at, section);
-        let entry = reading.entry(&mut tenants, base);
+        let mut reading = Reading::new(layers, KEY, KEYS, at, section);
+        let entry = reading.zero_touch(&mut tenants, base);
         reading.finish();
         entry
     });
     read.collect()
 }
 
-/// One section while it is read. `name` is what its keys are called by.
-struct Reading<'l, 'a> {
-    layers: &'l mut Layers<'a>,
-    section: Section,
-    name: String,
-    /// Where each key stands.
-    lines: BTreeMap<&'static str, usize>,
-}
-
-impl<'l, 'a> Reading<'l, 'a> {
-    fn new(layers: &'l mut Layers<'a>, at: usize, section: Section) -> Self {
-        let lines = KEYS.iter().filter_map(|key| Some((*key, section.entry_line(key)?))).collect();
-        Self { layers, section, name: format!("{KEY}.{}", at + 1), lines }
-    }
-
-    /// What nobody took is a misspelling.
-    fn finish(self) {
-        self.layers.section_rest(&self.name, self.section, KEYS);
-    }
-
-    /// The entry; `None` when something is wrong, which is then a fault.
-    fn entry(&mut self, tenants: &mut BTreeSet<Tenant>, base: &Path) -> Option<ZeroTouchEntry> {
+impl Reading<'_, '_> {
+    /// The tenant's entry; `None` when something is wrong, which is then a fault.
+    fn zero_touch(&mut self, tenants: &mut BTreeSet<Tenant>, base: &Path) -> Option<ZeroTouchEntry> {
         let tenant = self.tenant(tenants);
         if let Some(tenant) = &tenant {
             self.name = format!("{KEY}.{tenant}");
@@ -108,7 +90,7 @@ impl<'l, 'a> Reading<'l, 'a> {
             product: product?,
             approval: approval?,
         };
-        self.show(&entry);
+        self.show_zero_touch(&entry);
         Some(entry)
     }
 
@@ -121,8 +103,7 @@ impl<'l, 'a> Reading<'l, 'a> {
             }
         })?;
         if read.is_none() {
-            let line = self.section.line;
-            self.layers.section_fault(self.name.clone(), &"a section", line, "tenant is missing");
+            self.section_fault("tenant is missing");
         }
         read
     }
@@ -150,37 +131,12 @@ impl<'l, 'a> Reading<'l, 'a> {
 
     /// A key that says nothing without another.
     fn lonely<T>(&mut self, key: &'static str, given: &impl fmt::Display, missing: &str) -> Option<T> {
-        let line = self.line(key);
-        self.fault(key, given, line, format!("{missing} is missing beside it"));
+        self.fault(key, given, format!("{missing} is missing beside it"));
         None
     }
 
-    /// What a key says, or the default where it is left out; `None` when it says something else, which is then
-    /// a fault.
-    fn read<T>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        parse: impl FnOnce(&Raw) -> Result<T, String>,
-    ) -> Option<T> {
-        let Some((raw, line)) = self.section.take(key) else { return Some(default) };
-        parse(&raw).map_err(|cause| self.fault(key, &raw, line, cause)).ok()
-    }
-
-    fn fault(&mut self, key: &str, given: &impl fmt::Display, line: usize, cause: impl Into<String>) {
-        self.layers.section_fault(format!("{}.{key}", self.name), given, line, cause);
-    }
-
-    /// Where a key stands; where its section begins, for one that was left out.
-    fn line(&self, key: &str) -> usize {
-        self.lines.get(key).copied().unwrap_or(self.section.line)
-    }
-
-    fn show(&mut self, entry: &ZeroTouchEntry) {
-        let mut say = |key: &str, value: String| {
-            let line = self.line(key);
-            self.layers.section_setting(format!("{}.{key}", self.name), value, line);
-        };
+    fn show_zero_touch(&mut self, entry: &ZeroTouchEntry) {
+        let mut say = |key: &str, value: String| self.say(key, value);
         say("tenant", entry.tenant.to_string());
         let stations: Option<Vec<_>> =
             entry.stations.as_ref().map(|some| some.iter().map(ToString::to_string).collect());

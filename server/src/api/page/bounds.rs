@@ -31,6 +31,12 @@ const LIMITS: &[Words] = &[
     words("https.connections_max", "HTTPS connections at once", "", ""),
     words("https.request", "A request to this page or the API", "", ""),
     words("https.body_max", "The body of such a request", "octets", ""),
+    words("https.json_max", "A JSON document or form in it", "octets", ""),
+    words("https.requests_per_s", "Requests of one credential", "a second", ""),
+    words("https.requests_burst", "Requests of one credential after a pause", "at once", ""),
+    words("https.streams_each", "Event streams of one credential", "", ""),
+    words("https.streams_max", "Event streams of everybody", "", ""),
+    words("https.sign_in_failures_max", "Failed sign-ins of an address or a name", "in five minutes", ""),
 ];
 
 const PERIODS: &[Words] = &[

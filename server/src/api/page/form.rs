@@ -6,7 +6,7 @@ use axum::{
 };
 use muster_shared::Code;
 
-use crate::api::{Doors, JSON_MAX, body, error::Problem};
+use crate::api::{Doors, body, error::Problem};
 
 /// Name and value, in the order they stand.
 #[derive(Default)]
@@ -54,12 +54,12 @@ fn decoded(text: &str) -> Option<String> {
 impl FromRequest<Doors> for Fields {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &Doors) -> Result<Self, Problem> {
+    async fn from_request(request: Request, doors: &Doors) -> Result<Self, Problem> {
         let wrong = || Problem::new(Code::UsageWrong).what("the form cannot be read");
         if request.method() == Method::GET || request.method() == Method::HEAD {
             return Self::read(request.uri().query().unwrap_or_default()).ok_or_else(wrong);
         }
-        let octets = body(request.into_body(), JSON_MAX).await?;
+        let octets = body(request.into_body(), doors.facts.limits.json_max).await?;
         let text = std::str::from_utf8(&octets).map_err(|_| wrong())?;
         Self::read(text).ok_or_else(wrong)
     }
