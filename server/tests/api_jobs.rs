@@ -19,6 +19,7 @@ fn many_are_decided_about_at_once() {
     a_confirmed_plan_is_done_and_reported(&http);
     only_who_may_decides_about_many(&server, &http);
     the_command_line_shows_then_does(&server);
+    tags_and_groups_are_written_on_many(&server, &http);
     a_job_is_cancelled_or_goes_on_after_a_crash(server);
 }
 
@@ -75,6 +76,53 @@ fn nothing_happens_without_the_confirmation_of_a_plan(http: &Http) {
     http.get("/v1/jobs/j-0").refused(404, "M533");
     http.get("/v1/jobs/j-0/rows").refused(404, "M533");
     http.post("/v1/jobs/j-0/cancel", &json!({})).refused(404, "M533");
+}
+
+fn tags_and_groups_are_written_on_many(server: &Server, http: &Http) {
+    for (label, act, code) in [
+        (json!(null), "label", "M504"),
+        (json!({}), "label", "M504"),
+        (json!({ "add_tags": ["a\"b"] }), "label", "M504"),
+        (json!({ "add_tags": ["x"] }), "suspend", "M504"),
+        (json!({ "note": "x" }), "label", "M504"),
+    ] {
+        let mut ask = asked(act, "batch:B-1");
+        ask["label"] = label;
+        http.post("/v1/jobs/plan", &ask).refused(400, code);
+    }
+    http.post("/v1/devices/MU-000002/labels", &json!({ "add_tags": ["roof"] })).is(200);
+    let line = [
+        "device",
+        "label",
+        "--filter",
+        "batch:B-1",
+        "--reason",
+        "moved up",
+        "--tag",
+        "Roof",
+        "--untag",
+        "cellar",
+    ];
+    let run = |more: &[&str]| server.muster(&[&line[..], more, &["--json"]].concat());
+    server.muster(&line).exits(2).refused("M213");
+    let plan = run(&["--dry-run"]).exits(0).json();
+    assert_eq!((&plan["act"], &plan["count"]), (&json!("label"), &json!(40)));
+    assert_eq!(server.muster(&["device", "list", "--filter", "tag:roof", "--json"]).json()["total"], 1);
+    // The confirmation is for this label and no other.
+    let confirm = plan["confirm"].as_str().unwrap();
+    let other = ["device", "label", "--filter", "batch:B-1", "--reason", "moved up", "--tag", "cellar"];
+    server.muster(&[&other[..], &["--confirm", confirm]].concat()).exits(3).refused("M534");
+    let job = run(&["--confirm", confirm]).exits(0).json();
+    assert_eq!((&job["done"], &job["skipped"], &job["failed"]), (&json!(39), &json!(1), &json!(0)), "{job}");
+    let label =
+        json!({ "add_tags": ["roof"], "remove_tags": ["cellar"], "add_groups": [], "remove_groups": [] });
+    assert_eq!((&job["label"], &job["reason_code"]), (&label, &Value::Null));
+    assert_eq!(server.muster(&["device", "list", "--filter", "tag:roof", "--json"]).json()["total"], 40);
+    let audit = http.get("/v1/audit?action=device.label&limit=1000").is(200);
+    let rows = audit["items"].as_array().unwrap();
+    assert_eq!(rows.iter().filter(|row| row["reason"] == "moved up").count(), 39, "{rows:?}");
+    server.muster(&["device", "label", "MU-000001", "--filter", "x"]).exits(2).refused("M504");
+    server.muster(&["device", "label", "--filter", "batch:B-1", "--note", "x"]).exits(2).refused("M504");
 }
 
 fn a_confirmed_plan_is_done_and_reported(http: &Http) {

@@ -420,8 +420,8 @@ fn passed(unit: &Unit) -> Result<()> {
 /// The time from the commit to the closed socket, when the decision ended the one live session.
 fn closed_within(decision: &Decision, state: &str) -> Result<u64> {
     ensure!(decision.to == state, "the device is {}", decision.to);
-    ensure!(decision.enforced && decision.sessions_closed == 1, "not enforced: {decision:?}");
-    decision.commit_to_closed_ms.context("no time from commit to closed socket")
+    ensure!(decision.ended.enforced && decision.ended.sessions_closed == 1, "not enforced: {decision:?}");
+    decision.ended.commit_to_closed_ms.context("no time from commit to closed socket")
 }
 
 fn path(path: &Path) -> Result<&str> {

@@ -21,14 +21,14 @@ use crate::{
         Act, Actor, Aim, DeviceName, DeviceState, DisconnectReason, Order, Reason, RegistryError, Target,
         now_ms,
     },
-    revocation::Answer,
+    revocation::{Answer, Enforced, NotEnforced},
 };
 
 /// How long an answer waits for the sockets to close. The decision stands either way, and nothing is
 /// accepted any more; what is late is reported as not yet enforced.
-pub(super) const CLOSE_WAIT: Duration = Duration::from_secs(3);
+const CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// The MQTT 5 reason code of a DISCONNECT that an operator caused (§3.14.2.1).
-pub(super) const ADMINISTRATIVE_ACTION: u8 = 0x98;
+const ADMINISTRATIVE_ACTION: u8 = 0x98;
 
 /// The routes of this file.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -176,28 +176,36 @@ fn confirmed(posted: &Posted, target: &Target, reason: &Reason) -> Result<(), Pr
 /// A decision that is true already: waits a little for its sessions to close, and says what it saw.
 async fn seen_through(doors: &Doors, answer: Answer) -> view::Decision {
     let decided = answer.decided;
-    let ends_sessions = decided.act.ends_sessions();
-    let mut decision = view::Decision {
+    view::Decision {
         act: decided.act.as_str().to_owned(),
         from: Some(decided.from.as_str().to_owned()),
         to: decided.to.as_str().to_owned(),
         generation: Some(decided.generation.0),
         audit_no: Some(decided.audit_no),
-        enforced: !ends_sessions,
+        ended: ended(decided.act, answer.enforced()).await,
         ..decision(&doors.registry.verdicts().name(decided.device), decided.decided_at_ms)
+    }
+}
+
+/// What is seen of the sessions an act ends, within a little while.
+pub(super) async fn ended(
+    act: Act,
+    enforced: impl Future<Output = Result<Option<Enforced>, NotEnforced>>,
+) -> view::Ended {
+    if !act.ends_sessions() {
+        return view::Ended { enforced: true, ..view::Ended::default() };
+    }
+    let Ok(Ok(Some(seen))) = tokio::time::timeout(CLOSE_WAIT, enforced).await else {
+        return view::Ended::default();
     };
-    if !ends_sessions {
-        return decision;
+    let closed = seen.closed_sessions > 0;
+    view::Ended {
+        enforced: true,
+        enforced_at: Some(time::from_ms(seen.enforced_at_ms)),
+        sessions_closed: seen.closed_sessions,
+        commit_to_closed_ms: closed.then_some(seen.commit_to_closed_ms),
+        mqtt_reason: closed.then_some(ADMINISTRATIVE_ACTION),
     }
-    if let Ok(Ok(Some(enforced))) = tokio::time::timeout(CLOSE_WAIT, answer.enforced()).await {
-        let closed = enforced.closed_sessions > 0;
-        decision.enforced = true;
-        decision.enforced_at = Some(time::from_ms(enforced.enforced_at_ms));
-        decision.sessions_closed = enforced.closed_sessions;
-        decision.commit_to_closed_ms = closed.then_some(enforced.commit_to_closed_ms);
-        decision.mqtt_reason = closed.then_some(ADMINISTRATIVE_ACTION);
-    }
-    decision
 }
 
 fn decision(name: &DeviceName, at_ms: u64) -> view::Decision {
@@ -212,11 +220,7 @@ fn decision(name: &DeviceName, at_ms: u64) -> view::Decision {
         generation: None,
         audit_no: None,
         decided_at: time::from_ms(at_ms),
-        enforced: false,
-        enforced_at: None,
-        sessions_closed: 0,
-        commit_to_closed_ms: None,
-        mqtt_reason: None,
+        ended: view::Ended::default(),
     }
 }
 
@@ -241,15 +245,18 @@ async fn disconnect(
         to: verdicts.state(ordered.device).map_or("unknown", DeviceState::as_str).to_owned(),
         generation: Some(ordered.generation.0),
         audit_no: Some(ordered.audit_no),
-        enforced: closed.is_ok(),
+        ended: view::Ended { enforced: closed.is_ok(), ..view::Ended::default() },
         ..decision(&verdicts.name(ordered.device), ordered.at_ms)
     };
     if let (true, Ok(closed)) = (was_online, closed) {
         let closed_at_ms = closed.map_or_else(now_ms, |closed| closed.at_ms);
-        decision.sessions_closed = 1;
-        decision.enforced_at = Some(time::from_ms(closed_at_ms));
-        decision.commit_to_closed_ms = Some(closed_at_ms.saturating_sub(ordered.at_ms));
-        decision.mqtt_reason = Some(ADMINISTRATIVE_ACTION);
+        decision.ended = view::Ended {
+            enforced: true,
+            enforced_at: Some(time::from_ms(closed_at_ms)),
+            sessions_closed: 1,
+            commit_to_closed_ms: Some(closed_at_ms.saturating_sub(ordered.at_ms)),
+            mqtt_reason: Some(ADMINISTRATIVE_ACTION),
+        };
     }
     Ok(decision)
 }

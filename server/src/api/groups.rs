@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{
     Document, Doors, Path,
-    acts::{ADMINISTRATIVE_ACTION, CLOSE_WAIT, reason_of},
+    acts::{ended, reason_of},
     auth::{Caller, Need},
     error::Problem,
     routes::{About, Routes},
@@ -250,35 +250,19 @@ fn document(
         generation: None,
         audit_no: None,
         decided_at: None,
-        enforced: false,
-        enforced_at: None,
-        sessions_closed: 0,
-        commit_to_closed_ms: None,
-        mqtt_reason: None,
+        ended: view::Ended::default(),
     }
 }
 
 /// A decision that is true already: waits a little for the sessions to close, and says what it saw.
 async fn seen_through(answer: GroupAnswer) -> view::GroupDecision {
     let decided = answer.decided.clone();
-    let mut decision = view::GroupDecision {
+    view::GroupDecision {
         dry_run: false,
         generation: Some(decided.generation.0),
         audit_no: Some(decided.audit_no),
         decided_at: Some(time::from_ms(decided.decided_at_ms)),
-        enforced: !decided.act.ends_sessions(),
+        ended: ended(decided.act, answer.enforced()).await,
         ..document(&decided.group, decided.act, decided.from, decided.to, decided.devices)
-    };
-    if decision.enforced {
-        return decision;
     }
-    if let Ok(Ok(Some(enforced))) = tokio::time::timeout(CLOSE_WAIT, answer.enforced()).await {
-        let closed = enforced.closed_sessions > 0;
-        decision.enforced = true;
-        decision.enforced_at = Some(time::from_ms(enforced.enforced_at_ms));
-        decision.sessions_closed = enforced.closed_sessions;
-        decision.commit_to_closed_ms = closed.then_some(enforced.commit_to_closed_ms);
-        decision.mqtt_reason = closed.then_some(ADMINISTRATIVE_ACTION);
-    }
-    decision
 }

@@ -30,6 +30,7 @@ use super::{
 use crate::registry::{
     Act, Actor, DeviceKey, DeviceState, RevocationReason,
     jobs::{JobItem, JobRow, JobState, NewJob, Outcome},
+    label::Edit,
 };
 
 mod run;
@@ -95,14 +96,16 @@ pub(super) fn routes(routes: Routes) -> Routes {
 enum Verb {
     Decide(Act),
     Disconnect,
+    Label,
 }
 
 impl Verb {
-    const WORDS: &str = "suspend, resume, quarantine, release, revoke, decommission, disconnect";
+    const WORDS: &str = "suspend, resume, quarantine, release, revoke, decommission, disconnect, label";
 
     fn read(text: &str) -> Option<Self> {
         match text {
             "disconnect" => Some(Self::Disconnect),
+            "label" => Some(Self::Label),
             _ => text.parse().ok().filter(|act| *act != Act::FirstConnection).map(Self::Decide),
         }
     }
@@ -117,7 +120,13 @@ impl Verb {
 
     /// What it would come to for a device in this state.
     fn outcome(self, state: DeviceState) -> Outcome {
-        let Self::Decide(act) = self else { return Outcome::Done };
+        let act = match self {
+            Self::Decide(act) => act,
+            Self::Disconnect => return Outcome::Done,
+            // Nothing is kept of what is out of use; what is written already shows when it is done.
+            Self::Label if state == DeviceState::Decommissioned => return Outcome::Failed,
+            Self::Label => return Outcome::Done,
+        };
         match state.step(act, true) {
             Ok(_) => Outcome::Done,
             Err(error) if is_there(error.from, act) => Outcome::Skipped,
@@ -146,6 +155,7 @@ impl fmt::Display for Verb {
         match self {
             Self::Decide(act) => f.write_str(act.as_str()),
             Self::Disconnect => f.write_str("disconnect"),
+            Self::Label => f.write_str("label"),
         }
     }
 }
@@ -154,13 +164,15 @@ impl fmt::Display for Verb {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
-    /// suspend, resume, quarantine, release, revoke, decommission or disconnect
+    /// suspend, resume, quarantine, release, revoke, decommission, disconnect or label
     act: String,
     /// Which devices; never empty
     filter: String,
     reason: Option<String>,
     /// The RFC 5280 word of a revocation
     reason_code: Option<String>,
+    /// What to write on the devices, where that is the act
+    label: Option<view::LabelEdit>,
     /// What the plan answered
     confirm: Option<String>,
 }
@@ -251,6 +263,11 @@ async fn select(doors: &Doors, caller: &Caller, asked: &Asked) -> Result<Selecti
         }
         (_, None) => None,
     };
+    let word = match (verb, &asked.label) {
+        (Verb::Label, label) => Some(written(label.clone().unwrap_or_default())?),
+        (_, Some(_)) => return Err(Problem::new(Code::UsageWrong).what(format!("{verb} takes no label"))),
+        (_, None) => word,
+    };
     if asked.filter.trim().is_empty() {
         return Err(Problem::new(Code::UsageWrong)
             .what("the filter is empty, which would be every device")
@@ -265,6 +282,39 @@ async fn select(doors: &Doors, caller: &Caller, asked: &Asked) -> Result<Selecti
     }
     let digest = sha2::Digest::finalize(hash).into();
     Ok(Selection { verb, filter, reason, word, devices, digest, generation })
+}
+
+/// A change of labels as a job keeps it; one that changes nothing, or has a word that cannot be kept, is refused
+/// here as it would be for each of the devices.
+fn written(label: view::LabelEdit) -> Result<String, Problem> {
+    let checked = edit_of(label).checked()?;
+    let label = view::LabelEdit {
+        add_tags: checked.add_tags,
+        remove_tags: checked.remove_tags,
+        add_groups: checked.add_groups,
+        remove_groups: checked.remove_groups,
+    };
+    if label == view::LabelEdit::default() {
+        return Err(Problem::new(Code::UsageWrong)
+            .what("a label job has nothing to write")
+            .next("give at least one of --tag, --untag, --group and --ungroup"));
+    }
+    Ok(serde_json::to_string(&label).expect("lists of texts have a JSON form"))
+}
+
+/// The change a job's word stands for.
+fn label_of(word: Option<&str>) -> Option<view::LabelEdit> {
+    serde_json::from_str(word?).ok()
+}
+
+fn edit_of(label: view::LabelEdit) -> Edit {
+    Edit {
+        add_tags: label.add_tags,
+        remove_tags: label.remove_tags,
+        add_groups: label.add_groups,
+        remove_groups: label.remove_groups,
+        note: None,
+    }
 }
 
 impl Selection {
@@ -395,13 +445,15 @@ pub(super) async fn cancel(
 }
 
 fn shown(job: &JobRow) -> view::Job {
+    let labels = job.act == Verb::Label.to_string();
     view::Job {
         schema: "muster.job/1".to_owned(),
         job: job.id.clone(),
         act: job.act.clone(),
         filter: job.filter.clone(),
         reason: job.reason.clone(),
-        reason_code: job.word.clone(),
+        reason_code: job.word.clone().filter(|_| !labels),
+        label: label_of(job.word.as_deref()).filter(|_| labels),
         operator: job.actor.name.clone(),
         state: job.state.as_str().to_owned(),
         ended: matches!(job.state, JobState::Done | JobState::Cancelled),
@@ -445,6 +497,8 @@ mod tests {
             ("decommission", Active, Outcome::Done),
             ("decommission", Revoked, Outcome::Done),
             ("disconnect", Revoked, Outcome::Done),
+            ("label", Revoked, Outcome::Done),
+            ("label", Decommissioned, Outcome::Failed),
         ] {
             assert_eq!(Verb::read(act).unwrap().outcome(state), outcome, "{act} {state}");
         }

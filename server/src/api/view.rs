@@ -239,6 +239,20 @@ pub struct JobPlan {
     pub confirm: String,
 }
 
+/// A change of what is written on devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LabelEdit {
+    /// Tags to put on.
+    pub add_tags: Vec<String>,
+    /// Tags to take off.
+    pub remove_tags: Vec<String>,
+    /// Groups to put them in.
+    pub add_groups: Vec<String>,
+    /// Groups to take them out of.
+    pub remove_groups: Vec<String>,
+}
+
 /// One act on many devices: `muster.job/1`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Job {
@@ -254,6 +268,8 @@ pub struct Job {
     pub reason: String,
     /// The RFC 5280 word of a revocation.
     pub reason_code: Option<String>,
+    /// What is written on the devices, where that is the act.
+    pub label: Option<LabelEdit>,
     /// Who ordered it.
     pub operator: String,
     /// `preparing`, `running`, `cancelling`, `done` or `cancelled`.
@@ -687,6 +703,14 @@ pub struct Decision {
     pub audit_no: Option<u64>,
     /// When it was committed.
     pub decided_at: String,
+    /// What was seen of the sessions it ends.
+    #[serde(flatten)]
+    pub ended: Ended,
+}
+
+/// What was seen of the sessions that a decision ends.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Ended {
     /// Whether every session it ends was seen to close. `false`: the server goes on closing them; nothing
     /// they send is accepted meanwhile.
     pub enforced: bool,
@@ -694,7 +718,7 @@ pub struct Decision {
     pub enforced_at: Option<String>,
     /// How many were closed.
     pub sessions_closed: u64,
-    /// From the commit to the closed socket; `null` when nobody was connected.
+    /// From the commit to the last closed socket; `null` when nobody was connected.
     pub commit_to_closed_ms: Option<u64>,
     /// The MQTT 5 reason code of the DISCONNECT; `null` when nobody was connected.
     pub mqtt_reason: Option<u8>,
@@ -725,17 +749,9 @@ pub struct GroupDecision {
     pub audit_no: Option<u64>,
     /// When it was committed.
     pub decided_at: Option<String>,
-    /// Whether every session it ends was seen to close. `false`: the server goes on closing them; nothing
-    /// they send is accepted meanwhile.
-    pub enforced: bool,
-    /// When the last of them was closed.
-    pub enforced_at: Option<String>,
-    /// How many were closed.
-    pub sessions_closed: u64,
-    /// From the commit to the last closed socket; `null` when nobody was connected.
-    pub commit_to_closed_ms: Option<u64>,
-    /// The MQTT 5 reason code of the DISCONNECT; `null` when nobody was connected.
-    pub mqtt_reason: Option<u8>,
+    /// What was seen of the sessions it ends.
+    #[serde(flatten)]
+    pub ended: Ended,
 }
 
 /// What became of a command: `muster.command/1`.

@@ -75,7 +75,7 @@ pub(super) struct Global {
     /// Plain ASCII instead of glyphs [env: MUSTER_ASCII]
     #[arg(long, global = true)]
     pub(super) ascii: bool,
-    /// Never ask; this build never does, so it changes nothing
+    /// Never wait for a person to type: what would is refused, and says what to give instead
     #[arg(long, global = true)]
     pub(super) no_input: bool,
     /// No footers, no warnings
@@ -321,8 +321,20 @@ pub(super) struct DeviceList {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Label {
     /// Serials, or - to read them from standard input
-    #[arg(required = true, value_name = "SERIAL")]
+    #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "SERIAL")]
     pub(super) serials: Vec<String>,
+    /// Every device that matches, such as "batch:B-0042 state:active"; a note is written on serials alone
+    #[arg(long, value_name = "EXPR", conflicts_with = "note")]
+    pub(super) filter: Option<String>,
+    /// With --filter: only say what would be done, and how to confirm it
+    #[arg(long, requires = "filter", conflicts_with = "confirm")]
+    pub(super) dry_run: bool,
+    /// With --filter: what the dry run said
+    #[arg(long, value_name = "VALUE", requires = "filter")]
+    pub(super) confirm: Option<String>,
+    /// With --filter: why, in your words; kept in the audit log
+    #[arg(long, value_name = "TEXT", requires = "filter")]
+    pub(super) reason: Option<String>,
     /// Put this tag on
     #[arg(long, value_name = "WORD")]
     pub(super) tag: Vec<String>,

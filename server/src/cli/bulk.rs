@@ -13,7 +13,9 @@ use super::{
     args::Decide,
     client::{Client, read},
     device::encode,
+    input,
     interrupt::Interrupt,
+    job::On,
     screen::{Screen, Style, Text},
     table::thousands,
     words,
@@ -36,23 +38,22 @@ pub(super) fn decide(
     screen: &Screen,
 ) -> Result<Done, Problem> {
     if decide.filter.is_some() {
-        return super::job::filtered(verb, decide, None, client, screen);
+        return super::job::filtered(verb, &On::of(decide), &json!({}), client, screen);
     }
-    decide_each(verb, &serials(&decide.serials)?, decide.reason.as_deref(), more, client, screen)
+    decide_each(verb, &serials(&decide.serials, screen)?, decide.reason.as_deref(), more, client, screen)
 }
 
 /// The serials of the command line; `-` stands for those on standard input, one a line.
-pub(super) fn serials(given: &[String]) -> Result<Vec<String>, Problem> {
+pub(super) fn serials(given: &[String], screen: &Screen) -> Result<Vec<String>, Problem> {
     let mut serials: Vec<String> = Vec::new();
     for word in given {
         if word != "-" {
             serials.push(word.clone());
             continue;
         }
+        input::unattended(screen)?;
         for line in std::io::stdin().lock().lines() {
-            let line = line.map_err(|error| {
-                Problem::new(Code::FileUnreadable).at("standard input").because(error.to_string())
-            })?;
+            let line = line.map_err(|error| input::unreadable(&error))?;
             serials.extend(line.split_whitespace().next().map(str::to_owned));
         }
     }
@@ -207,7 +208,8 @@ fn outcome(decision: &Decision) -> String {
         None => format!(" {}", decision.to),
     };
     let ends = matches!(&*decision.act, "suspend" | "quarantine" | "revoke" | "decommission" | "disconnect");
-    let session = match (decision.enforced, decision.commit_to_closed_ms, decision.mqtt_reason) {
+    let ended = &decision.ended;
+    let session = match (ended.enforced, ended.commit_to_closed_ms, ended.mqtt_reason) {
         _ if !ends => String::new(),
         (true, Some(ms), Some(reason)) => format!(" · session closed in {ms} ms (0x{reason:02x})"),
         (true, ..) => " · no live session".to_owned(),

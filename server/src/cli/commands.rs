@@ -1,7 +1,6 @@
 //! `muster device command` and `muster device commands`: what is sent to a device, and what it answered.
 
 use std::{
-    io::{self, Read as _},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -14,6 +13,7 @@ use super::{
     args::{Command, Commands},
     client::{Client, read},
     device::{encode, pages},
+    input,
     screen::{Screen, Text},
     table::{self, About, Column},
     words,
@@ -79,7 +79,15 @@ pub(super) fn list(asked: &Commands, client: &Client, screen: &Screen) -> Result
 }
 
 pub(super) fn send(command: &Command, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let payload = if command.payload == "-" { standard_input()? } else { command.payload.clone() };
+    let payload = match command.payload.as_str() {
+        "-" => String::from_utf8(input::octets(PAYLOAD_MAX, screen)?).map_err(|error| {
+            Problem::new(Code::UsageWrong)
+                .what("the payload is no text")
+                .at("standard input")
+                .because(error.to_string())
+        })?,
+        payload => payload.to_owned(),
+    };
     let path = format!("/v1/devices/{}/command", encode(&command.serial));
     let document = client.post(&path, &json!({ "payload": payload }))?;
     let result: CommandResult = read(&document)?;
@@ -107,14 +115,6 @@ pub(super) fn send(command: &Command, client: &Client, screen: &Screen) -> Resul
         ));
     }
     Ok(if answered { Done::Well } else { Done::AnswerIsNo })
-}
-
-fn standard_input() -> Result<String, Problem> {
-    let mut text = String::new();
-    io::stdin().lock().take(PAYLOAD_MAX + 1).read_to_string(&mut text).map_err(|error| {
-        Problem::new(Code::FileUnreadable).at("standard input").because(error.to_string())
-    })?;
-    Ok(text)
 }
 
 /// Asks until the device has answered, or the time is over; what is known then.

@@ -8,7 +8,9 @@ use super::{
     args::{Device, DeviceList, Label, Revoke},
     bulk,
     client::{Client, read},
-    commands, readings,
+    commands,
+    job::On,
+    readings,
     screen::{Screen, Style, Text},
     table::{self, About, Column},
     twin, watch, words,
@@ -218,15 +220,24 @@ fn timeline(serial: &str, client: &Client, screen: &Screen) -> Result<(), Proble
 }
 
 fn label(label: &Label, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let asked = json!({
+    let mut asked = json!({
         "add_tags": label.tag,
         "remove_tags": label.untag,
         "add_groups": label.group,
         "remove_groups": label.ungroup,
-        "note": label.note,
     });
+    if let Some(filter) = &label.filter {
+        let on = On {
+            filter,
+            reason: label.reason.as_deref(),
+            dry_run: label.dry_run,
+            confirm: label.confirm.as_deref(),
+        };
+        return super::job::filtered("label", &on, &json!({ "label": asked }), client, screen);
+    }
+    asked["note"] = json!(label.note);
     let mut failed = false;
-    for serial in bulk::serials(&label.serials)? {
+    for serial in bulk::serials(&label.serials, screen)? {
         match client.post(&format!("/v1/devices/{}/labels", encode(&serial)), &asked) {
             Ok(document) if screen.output.is_json() => screen.raw(&document.to_string()),
             Ok(document) => {
@@ -370,9 +381,10 @@ fn happened(row: &view::AuditRow, detail: &DeviceDetail) -> String {
 /// What cannot be undone is asked for twice: the serial again, or the number of serials.
 fn revoke(verb: &str, revoke: &Revoke, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     if revoke.decide.filter.is_some() {
-        return super::job::filtered(verb, &revoke.decide, revoke.reason_code.as_deref(), client, screen);
+        let more = revoke.reason_code.as_ref().map_or(json!({}), |word| json!({ "reason_code": word }));
+        return super::job::filtered(verb, &On::of(&revoke.decide), &more, client, screen);
     }
-    let serials = bulk::serials(&revoke.decide.serials)?;
+    let serials = bulk::serials(&revoke.decide.serials, screen)?;
     let wanted = match &serials[..] {
         [one] => one.clone(),
         many => many.len().to_string(),

@@ -162,9 +162,10 @@ fn outcome(decision: &GroupDecision) -> String {
     if !ends {
         return change;
     }
-    match (decision.enforced, decision.commit_to_closed_ms, decision.mqtt_reason) {
+    let ended = &decision.ended;
+    match (ended.enforced, ended.commit_to_closed_ms, ended.mqtt_reason) {
         (true, Some(ms), Some(mqtt)) => {
-            let sessions = match decision.sessions_closed {
+            let sessions = match ended.sessions_closed {
                 1 => "1 session".to_owned(),
                 sessions => format!("{} sessions", thousands(sessions)),
             };

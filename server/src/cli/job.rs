@@ -8,7 +8,7 @@ use std::{
 };
 
 use muster_shared::Code;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Done,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::api::{
     error::Problem,
-    view::{Job, JobPlan, JobRow, Page},
+    view::{Job, JobPlan, JobRow, LabelEdit, Page},
 };
 
 /// How often a job is asked after.
@@ -85,24 +85,48 @@ fn path(job: &str, rest: &str) -> String {
     format!("/v1/jobs/{}{rest}", encode(job))
 }
 
-/// An act on a filter.
+/// What is said of an act on a filter, whichever it is.
+pub(super) struct On<'a> {
+    /// Which devices.
+    pub(super) filter: &'a str,
+    /// Why.
+    pub(super) reason: Option<&'a str>,
+    /// Only look.
+    pub(super) dry_run: bool,
+    /// What a look said.
+    pub(super) confirm: Option<&'a str>,
+}
+
+impl<'a> On<'a> {
+    /// What is said of a decision.
+    pub(super) fn of(decide: &'a Decide) -> Self {
+        Self {
+            filter: decide.filter.as_deref().unwrap_or_default(),
+            reason: decide.reason.as_deref(),
+            dry_run: decide.dry_run,
+            confirm: decide.confirm.as_deref(),
+        }
+    }
+}
+
+/// An act on a filter; `more` is what this act alone is asked with.
 pub(super) fn filtered(
     verb: &str,
-    decide: &Decide,
-    reason_code: Option<&str>,
+    decide: &On<'_>,
+    more: &Value,
     client: &Client,
     screen: &Screen,
 ) -> Result<Done, Problem> {
-    let filter = decide.filter.as_deref().unwrap_or_default();
+    let filter = decide.filter;
     let command = || format!("muster device {verb} --filter {filter:?} --reason \"…\"");
-    let Some(reason) = decide.reason.as_deref().filter(|reason| !reason.trim().is_empty()) else {
+    let Some(reason) = decide.reason.filter(|reason| !reason.trim().is_empty()) else {
         return Err(Problem::new(Code::ReasonMissing)
             .what(format!("device {verb} needs a reason"))
             .at(format!("muster device {verb} --filter {filter:?}")));
     };
     let mut body = json!({ "act": verb, "filter": filter, "reason": reason });
-    if let Some(code) = reason_code {
-        body["reason_code"] = json!(code);
+    if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
+        body.extend(more.clone());
     }
     if decide.dry_run {
         let document = client.post("/v1/jobs/plan", &body)?;
@@ -113,7 +137,7 @@ pub(super) fn filtered(
         }
         return Ok(Done::Well);
     }
-    let Some(confirm) = &decide.confirm else {
+    let Some(confirm) = decide.confirm else {
         return Err(Problem::new(Code::ConfirmationMissing)
             .what("an act on a filter is looked at first, then confirmed")
             .at(format!("muster device {verb} --filter {filter:?}"))
@@ -175,6 +199,18 @@ fn followed(name: &str, client: &Client) -> Result<Job, Problem> {
     }
 }
 
+/// What is written, as it is said on the command line.
+fn flags(label: &LabelEdit) -> String {
+    let kinds = [
+        ("tag", &label.add_tags),
+        ("untag", &label.remove_tags),
+        ("group", &label.add_groups),
+        ("ungroup", &label.remove_groups),
+    ];
+    let words = kinds.iter().flat_map(|(flag, words)| words.iter().map(move |word| (flag, word)));
+    words.map(|(flag, word)| format!(" --{flag} {word:?}")).collect()
+}
+
 /// What a job came to, and how to try again what failed.
 fn report(job: &Job, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     let document = client.get(&path(&job.job, &format!("/rows?outcome=failed&limit={NAMED_MAX}")))?;
@@ -200,7 +236,10 @@ fn report(job: &Job, client: &Client, screen: &Screen) -> Result<Done, Problem> 
     }
     let serials: Vec<&str> = failed.items.iter().map(|row| row.serial.as_str()).collect();
     if job.failed <= u64::from(NAMED_MAX) {
-        screen.footer(again(&job.act, &serials));
+        screen.footer(match &job.label {
+            Some(label) => format!("again: muster device label {}{}", serials.join(" "), flags(label)),
+            None => again(&job.act, &serials),
+        });
     }
     Ok(Done::SomeFailed)
 }

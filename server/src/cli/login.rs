@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{
     Done,
     client::{Client, read},
+    input,
     screen::Screen,
     token::unwritable,
     words,
@@ -39,7 +40,7 @@ pub(super) fn run(config: &Config, screen: &Screen) -> Result<Done, Problem> {
             .at("--token-file -")
             .next("muster login --token-file FILE"));
     }
-    let said = secret()?;
+    let said = secret(screen)?;
     let token = if said.starts_with("muster_") {
         said
     } else {
@@ -71,7 +72,8 @@ pub(super) fn run(config: &Config, screen: &Screen) -> Result<Done, Problem> {
 }
 
 /// A line of standard input; on a terminal it is not shown while it is typed.
-fn secret() -> Result<String, Problem> {
+fn secret(screen: &Screen) -> Result<String, Problem> {
+    input::unattended(screen)?;
     let unreadable = |error: io::Error| {
         Problem::new(Code::NotSignedIn)
             .at("standard input")

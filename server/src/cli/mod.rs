@@ -31,6 +31,7 @@ mod events;
 mod exchange;
 mod explain;
 mod group;
+mod input;
 mod interrupt;
 mod job;
 mod local;
@@ -176,12 +177,13 @@ fn manner(global: &Global, config: &Config) -> Manner {
         ascii: config.client.ascii,
         quiet: global.quiet,
         verbose: global.verbose,
+        no_input: global.no_input,
     }
 }
 
 fn plain_manner(json: bool) -> Manner {
     let output = if json { Output::Json } else { Output::Table };
-    Manner { output, color: Color::Auto, ascii: false, quiet: false, verbose: false }
+    Manner { output, color: Color::Auto, ascii: false, quiet: false, verbose: false, no_input: false }
 }
 
 /// A command line that does not parse, or asks for help.

@@ -88,6 +88,8 @@ impl Text {
 pub(super) struct Screen {
     pub(super) output: Output,
     pub(super) ascii: bool,
+    /// Nobody is there to type anything.
+    pub(super) no_input: bool,
     quiet: bool,
     verbose: bool,
     color_out: bool,
@@ -106,6 +108,7 @@ pub(super) struct Manner {
     pub(super) ascii: bool,
     pub(super) quiet: bool,
     pub(super) verbose: bool,
+    pub(super) no_input: bool,
 }
 
 impl Screen {
@@ -123,6 +126,7 @@ impl Screen {
             ascii: manner.ascii || dumb || !is_utf8(&variable),
             quiet: manner.quiet,
             verbose: manner.verbose,
+            no_input: manner.no_input,
             color_out: color(out),
             color_err: color(err),
             width_out: out.then(columns).flatten(),

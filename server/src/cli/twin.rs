@@ -1,8 +1,5 @@
 //! `muster device twin`: the state a device should be in, set from a file, and what it says its state is.
 
-use std::io::{self, Read as _};
-
-use muster_shared::Code;
 use serde_json::Value;
 
 use super::{
@@ -11,6 +8,7 @@ use super::{
     batch::slurp,
     client::{Client, read},
     device::encode,
+    input,
     screen::{Screen, Style, Text},
     words,
 };
@@ -22,7 +20,10 @@ use crate::{
 pub(super) fn run(asked: &Twin, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     let path = format!("/v1/devices/{}/twin", encode(&asked.serial));
     let document = match &asked.set {
-        Some(file) if file.as_os_str() == "-" => client.put(&path, asked.if_version, &standard_input()?)?,
+        Some(file) if file.as_os_str() == "-" => {
+            // A little more than the server takes: it says what is wrong with what is too long.
+            client.put(&path, asked.if_version, &input::octets(DOCUMENT_MAX as u64, screen)?)?
+        }
         Some(file) => client.put(&path, asked.if_version, &slurp(file)?)?,
         None => client.get(&path)?,
     };
@@ -34,15 +35,6 @@ pub(super) fn run(asked: &Twin, client: &Client, screen: &Screen) -> Result<Done
     half(screen, "desired", &desired(&twin), twin.desired.as_ref());
     half(screen, "reported", &reported(&twin), twin.reported.as_ref());
     Ok(Done::Well)
-}
-
-/// Standard input, a little more of it than the server takes: it says what is wrong with what is too long.
-fn standard_input() -> Result<Vec<u8>, Problem> {
-    let mut octets = Vec::new();
-    io::stdin().lock().take(DOCUMENT_MAX as u64 + 1).read_to_end(&mut octets).map_err(|error| {
-        Problem::new(Code::FileUnreadable).at("standard input").because(error.to_string())
-    })?;
-    Ok(octets)
 }
 
 fn half(screen: &Screen, name: &str, said: &str, document: Option<&Value>) {

@@ -69,7 +69,11 @@ fn word(text: &str) -> Result<String, RegistryError> {
 }
 
 impl Edit {
-    fn checked(self) -> Result<Self, RegistryError> {
+    /// With its words as they are kept.
+    ///
+    /// # Errors
+    /// [`RegistryError::Value`] for a word or a note that cannot be kept.
+    pub fn checked(self) -> Result<Self, RegistryError> {
         let words = |texts: Vec<String>| texts.iter().map(|text| word(text)).collect::<Result<Vec<_>, _>>();
         let note = self.note.map(|note| note.trim().to_owned());
         if let Some(note) = &note
@@ -88,13 +92,16 @@ impl Edit {
     }
 }
 
-/// Makes the change, and puts it on the record.
+/// Makes the change, and puts it on the record; what is written now, and the number of the audit row. A change
+/// that changes nothing has none where `unless_so` says that it is not to be recorded.
 pub(super) async fn edit(
     inner: &Inner,
     actor: &Actor,
     target: &Target,
     edit: Edit,
-) -> Result<Labels, RegistryError> {
+    reason: &str,
+    unless_so: bool,
+) -> Result<(Labels, Option<u64>), RegistryError> {
     let edit = edit.checked()?;
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
@@ -105,6 +112,7 @@ pub(super) async fn edit(
             "{target}: it is decommissioned, nothing is kept of it"
         )));
     }
+    let before = read(&mut tx, id).await?;
     let changes =
         [("tag", &edit.add_tags, &edit.remove_tags), ("group", &edit.add_groups, &edit.remove_groups)];
     for (kind, add, remove) in changes {
@@ -137,15 +145,18 @@ pub(super) async fn edit(
         let why = format!("a device has at most {LABELS_MAX} tags and as many groups");
         return Err(RegistryError::Value { what: "label", why });
     }
+    if unless_so && labels == before {
+        return Ok((labels, None));
+    }
     let detail = json!({
         "add": { "tag": edit.add_tags, "group": edit.add_groups },
         "remove": { "tag": edit.remove_tags, "group": edit.remove_groups },
         "note": edit.note,
     });
-    let stamp = orders::append(inner, &mut tx, actor, (device, Order::Label), "", detail, at_ms).await?;
+    let stamp = orders::append(inner, &mut tx, actor, (device, Order::Label), reason, detail, at_ms).await?;
     inner.commit(tx).await.inspect_err(|_| writer.fail())?;
     inner.announce(stamp, What::Ordered { device, order: Order::Label });
-    Ok(labels)
+    Ok((labels, Some(stamp.no)))
 }
 
 async fn put_note(

@@ -656,7 +656,26 @@ impl Registry {
         edit: label::Edit,
     ) -> Result<label::Labels, RegistryError> {
         let (actor, target) = (actor.clone(), target.into());
-        self.run(|inner| async move { label::edit(&inner, &actor, &target, edit).await }).await
+        let edited =
+            self.run(|inner| async move { label::edit(&inner, &actor, &target, edit, "", false).await });
+        edited.await.map(|(labels, _)| labels)
+    }
+
+    /// The same for a reason, as one of many: the number of the audit row, `None` when all of it was so already.
+    ///
+    /// # Errors
+    /// As [`Registry::label`].
+    pub async fn label_as_of(
+        &self,
+        actor: &Actor,
+        target: &Target,
+        edit: label::Edit,
+        reason: &str,
+    ) -> Result<Option<u64>, RegistryError> {
+        let (actor, target, reason) = (actor.clone(), target.clone(), reason.to_owned());
+        let edited =
+            self.run(|inner| async move { label::edit(&inner, &actor, &target, edit, &reason, true).await });
+        edited.await.map(|(_, audit_no)| audit_no)
     }
 
     /// Records what an operator orders of a device without changing its state; call it before doing it.

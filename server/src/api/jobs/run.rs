@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     super::{Doors, error::Problem},
-    Verb, is_there,
+    Verb, edit_of, is_there, label_of,
 };
 use crate::registry::{
     Act, DisconnectReason, Order, Reason, RegistryError, RevocationReason, Target,
@@ -127,7 +127,8 @@ async fn row(doors: &Doors, job: &JobRow, verb: Verb, item: &JobItem) -> RowResu
         audit_no: None,
     };
     match done {
-        Ok(audit_no) => RowResult { audit_no: Some(audit_no), ..result(Outcome::Done, None, None) },
+        Ok(Some(audit_no)) => RowResult { audit_no: Some(audit_no), ..result(Outcome::Done, None, None) },
+        Ok(None) => result(Outcome::Skipped, None, Some("that is written on it already".to_owned())),
         Err(RegistryError::Transition { error, .. }) if is_there(error.from, error.act) => {
             result(Outcome::Skipped, None, Some(format!("it is {} already", error.from)))
         }
@@ -138,8 +139,8 @@ async fn row(doors: &Doors, job: &JobRow, verb: Verb, item: &JobItem) -> RowResu
     }
 }
 
-/// Does it; the number of its row in the audit log.
-async fn act(doors: &Doors, job: &JobRow, verb: Verb, target: &Target) -> Result<u64, RegistryError> {
+/// Does it; the number of its row in the audit log, where there was something to do.
+async fn act(doors: &Doors, job: &JobRow, verb: Verb, target: &Target) -> Result<Option<u64>, RegistryError> {
     let code: Option<RevocationReason> = job.word.as_deref().and_then(|word| word.parse().ok());
     let reason = Reason { text: job.reason.clone(), code };
     let decide = |act| doors.revocation.decide(&job.actor, target, act, &reason);
@@ -148,18 +149,24 @@ async fn act(doors: &Doors, job: &JobRow, verb: Verb, target: &Target) -> Result
             // On any other state it revokes first.
             Err(RegistryError::Transition { error, .. }) if !is_there(error.from, Act::Decommission) => {
                 decide(Act::Revoke).await?;
-                Ok(decide(Act::Decommission).await?.decided.audit_no)
+                Ok(Some(decide(Act::Decommission).await?.decided.audit_no))
             }
-            decided => Ok(decided?.decided.audit_no),
+            decided => Ok(Some(decided?.decided.audit_no)),
         },
-        Verb::Decide(act) => Ok(decide(act).await?.decided.audit_no),
+        Verb::Decide(act) => Ok(Some(decide(act).await?.decided.audit_no)),
         Verb::Disconnect => {
             let detail = json!({ "job": job.id });
             let ordered =
                 doors.registry.order(&job.actor, target, Order::Disconnect, &job.reason, detail).await?;
             // It closes by itself; the next device does not wait for it.
             drop(doors.roster.close(ordered.device, DisconnectReason::Administrative));
-            Ok(ordered.audit_no)
+            Ok(Some(ordered.audit_no))
+        }
+        Verb::Label => {
+            let label = label_of(job.word.as_deref());
+            let label =
+                label.ok_or_else(|| RegistryError::Damaged("a job's label cannot be read".to_owned()))?;
+            doors.registry.label_as_of(&job.actor, target, edit_of(label), &job.reason).await
         }
     }
 }

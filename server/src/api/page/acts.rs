@@ -461,7 +461,7 @@ pub(super) async fn do_many(api: Api, fields: Fields) -> Result<Response, Proble
             Ok(decision) => {
                 done += 1;
                 one.chip = Chip(decision.to);
-                one.outcome = Some(match decision.commit_to_closed_ms {
+                one.outcome = Some(match decision.ended.commit_to_closed_ms {
                     Some(ms) => format!("done, session closed in {ms} ms"),
                     None => "done".to_owned(),
                 });
