@@ -191,7 +191,27 @@ pub struct Journal {
     cut: usize,
 }
 
+impl Record {
+    /// When it was written, milliseconds since 1970; `None` for one that says nothing of it.
+    fn at_ms(&self) -> Option<u64> {
+        match self {
+            Self::Started { at_ms, .. }
+            | Self::Proved { at_ms, .. }
+            | Self::Done { at_ms, .. }
+            | Self::Failed { at_ms, .. } => Some(*at_ms),
+            Self::Closed { closed_at_ms, .. } => Some(*closed_at_ms),
+            Self::Opened { .. } | Self::Intent { .. } | Self::Issued { .. } => None,
+        }
+    }
+}
+
 impl Journal {
+    /// The latest time written down here, milliseconds since 1970.
+    #[must_use]
+    pub fn newest_ms(&self) -> Option<u64> {
+        self.records.iter().filter_map(Record::at_ms).max()
+    }
+
     /// Opens the journal of a station, or begins it. A torn last line is cut off.
     ///
     /// # Errors

@@ -57,6 +57,7 @@ impl Shift<'_> {
         if closed(self.journal, &job.batch) {
             return Err(Fault::new(Code::StationOrderFull, format!("batch {} is closed", job.batch)));
         }
+        clock(self.bundle, self.journal, now_ms())?;
         let mut line = Line::open(port)?;
         let mut nonce = [0; 32];
         let mut number = [0; 2];
@@ -144,6 +145,25 @@ impl Shift<'_> {
         };
         self.journal.append(record).map_err(disk)
     }
+}
+
+/// How far back a station's clock may be set without a word: what a network's time corrects by.
+const CLOCK_BACK_MS: u64 = 60_000;
+
+/// A station may have no network to ask for the time. What it can know is that it is later than when the root
+/// signed its record, and than what it last wrote down: a certificate begins at the station's time.
+///
+/// # Errors
+/// E18 when it is more than a minute earlier.
+pub fn clock(bundle: &StationBundle, journal: &Journal, now_ms: u64) -> Result<(), Fault> {
+    let signed_ms = bundle.record.signed_at_s.saturating_mul(1000);
+    let newest_ms = journal.newest_ms().unwrap_or(0).max(signed_ms);
+    if now_ms.saturating_add(CLOCK_BACK_MS) >= newest_ms {
+        return Ok(());
+    }
+    let (now, then) = (time_text(now_ms), time_text(newest_ms));
+    let place = format!("it says {now}, and it was {then} already · journal, and the station's record");
+    Err(Fault::new(Code::StationClock, place))
 }
 
 /// Chooses the serial of a unit: the one given, else the one it was asked to be before, else the next of the

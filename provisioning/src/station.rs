@@ -287,6 +287,10 @@ impl Unit {
             (Wanted::Ack(_) | Wanted::Proof(_), Answer::Refused(Refusal::Locked)) => {
                 self.again("the unit is locked");
             }
+            // Whatever keeps it from locking, it is one that must not leave the station.
+            (Wanted::Locked(_), Answer::Refused(refusal)) => {
+                self.fail(Code::StationUnlocked, format!("unit says: {refusal}"));
+            }
             (_, Answer::Refused(refusal)) => self.fail(refusal.code(), format!("unit says: {refusal}")),
             // Another kind than the request's: nothing that can be built on.
             _ => {}
@@ -385,6 +389,10 @@ impl Unit {
             }
             (Stage::Locked, _) => {
                 self.fail(Code::StationProof, "unit is locked, and never proved its key here".to_owned());
+            }
+            // A unit passes only once it is locked, and it stays so.
+            (_, Some(Known { done: true, .. })) => {
+                self.fail(Code::StationUnlocked, "it has passed, and its port is open again".to_owned());
             }
             // Asking again for key and request costs little, and gives back what was lost on our side.
             (Stage::Blank | Stage::KeyMade | Stage::Installed, _) => {

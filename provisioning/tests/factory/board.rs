@@ -31,6 +31,7 @@ pub(crate) enum Fault {
     AnswersGarbage,
     AnswersOtherKind,
     RefusesOrderForEver,
+    DoesNotLock,
 }
 
 /// What survives a restart.
@@ -140,6 +141,7 @@ impl Board {
                 let message = possession(&self.subject.as_ref().unwrap().serial, &id, &nonce).concat();
                 write(number, Answer::Proof(&key.sign(&message).unwrap()))
             }
+            Request::Lock if self.fault == Fault::DoesNotLock => refuse(Refusal::Store),
             Request::Lock if self.install.is_some() => {
                 self.locked = true;
                 write(number, Answer::Locked)

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use muster_pki::{Authority, CertificateSerial, DeviceIdentity, Request, bundle::StationBundle};
 use muster_provisioning::{
     journal::{Journal, Record},
-    run::{Job, assign},
+    run::{Job, assign, clock},
     station::{Command, Failure, Keep, Outcome, Patience, Step, Unit},
 };
 use muster_shared::Code;
@@ -257,6 +257,37 @@ fn a_unit_this_journal_does_not_know_is_not_certified_again() {
 }
 
 #[test]
+fn a_unit_that_passed_and_is_open_again_is_not_passed_again() {
+    let (_, bundle) = station();
+    let folder = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(&bundle, &folder, Some("MU-000117"));
+    let mut board = Board::blank();
+    assert!(passed(&rig.unit(&mut board)));
+    board.locked = false;
+    board.served.clear();
+    let failure = failed(rig.unit(&mut board));
+    assert_eq!(failure.code, Code::StationUnlocked, "{}", failure.detail);
+    assert_eq!(board.served, ["hello"], "nothing was done to it");
+}
+
+#[test]
+fn a_station_whose_clock_went_back_does_nothing() {
+    let (_, bundle) = station();
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = crate::journal(&folder.path().join("journal"));
+    let signed_ms = bundle.record.signed_at_s * 1000;
+    let code = |journal: &Journal, now_ms| clock(&bundle, journal, now_ms).map_err(|fault| fault.code);
+    // The root signed its record then.
+    assert_eq!(code(&journal, signed_ms - 60_000), Ok(()));
+    assert_eq!(code(&journal, signed_ms - 60_001), Err(Code::StationClock));
+    let at_ms = signed_ms + 3_600_000;
+    let failed = Record::Failed { serial: None, code: "E01".into(), step: "talk".into(), at_ms };
+    journal.append(failed).unwrap();
+    assert_eq!(code(&journal, at_ms - 60_000), Ok(()));
+    assert_eq!(code(&journal, at_ms - 60_001), Err(Code::StationClock));
+}
+
+#[test]
 fn every_misbehaviour_has_its_code() {
     let (_, bundle) = station();
     for (fault, code, step) in [
@@ -276,6 +307,7 @@ fn every_misbehaviour_has_its_code() {
         (Fault::ProvesWithAnotherKey, Code::StationProof, Step::Prove),
         (Fault::ProvesAnotherNonce, Code::StationProof, Step::Prove),
         (Fault::RefusesOrderForEver, Code::StationRestarted, Step::Key),
+        (Fault::DoesNotLock, Code::StationUnlocked, Step::Prove),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let mut rig = Rig::new(&bundle, &folder, None);
