@@ -275,10 +275,7 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
                         self.subscribe().await?;
                         continue;
                     }
-                    Event::Closed(refusal) => {
-                        self.life.report.again();
-                        return Err(refusal.into());
-                    }
+                    Event::Closed(refusal) => return Err(refusal.into()),
                     Event::Subscribed(Err(refusal)) => {
                         let lines = self.life.agent.note(&refusal.into());
                         self.life.log.all(lines);
@@ -337,7 +334,7 @@ impl<P: Platform, S: Read + Write> Session<'_, '_, '_, P, S> {
             let lines = self.life.agent.note(&Cause::of(code).during("acl").detail(format_args!("{topic}")));
             self.life.log.all(lines);
         }
-        if self.life.report.settled(id, outcome.is_ok()) {
+        if self.life.report.settled(id) {
             match outcome {
                 Ok(()) => self.life.log.line(format_args!("muster twin reported")),
                 Err(refusal) => {

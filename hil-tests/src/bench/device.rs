@@ -73,7 +73,7 @@ async fn serve(listener: &TcpListener, acceptor: &TlsAcceptor) -> Result<[i64; 3
                     let (topic, packet_id, payload) = published(&body)?;
                     session.write_all(&[0x40, 2, packet_id[0], packet_id[1]]).await?;
                     if topic.ends_with(b"/twin/reported") {
-                        // What it runs, once a start.
+                        // What it runs, once a session.
                         session.flush().await?;
                         continue;
                     }
