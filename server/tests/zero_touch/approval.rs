@@ -23,6 +23,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 
+use super::Home;
 use crate::{
     device, recorded, refused,
     rig::{LIMIT, Place},
@@ -156,7 +157,8 @@ fn key(place: &Place) -> Credential {
 
 #[test]
 fn a_signed_yes_lets_in_and_a_signed_no_and_no_answer_do_not() {
-    let place = Place::new();
+    let home = Home::new();
+    let place = home.place();
     let (own, other) = (key(&place), key(&place));
     let signer = own.clone();
     let answering = move |question: &Value| match question["serial"].as_str().unwrap() {
@@ -198,7 +200,8 @@ fn a_signed_yes_lets_in_and_a_signed_no_and_no_answer_do_not() {
 
 #[test]
 fn who_does_not_answer_in_time_has_not_answered() {
-    let place = Place::new();
+    let home = Home::new();
+    let place = home.place();
     let own = key(&place);
     let approver = Approver::start(&place.hierarchy, Box::new(|_| None));
     let authority = place.hierarchy.https.certificate().pem();
@@ -211,7 +214,8 @@ fn who_does_not_answer_in_time_has_not_answered() {
 
 #[test]
 fn only_the_authority_that_is_named_is_trusted_for_the_address() {
-    let place = Place::new();
+    let home = Home::new();
+    let place = home.place();
     let own = key(&place);
     let signer = own.clone();
     let yes = move |question: &Value| Some(signed(&signer, question, true));
@@ -225,7 +229,8 @@ fn only_the_authority_that_is_named_is_trusted_for_the_address() {
 
 #[test]
 fn a_key_that_cannot_be_read_keeps_the_server_from_starting() {
-    let place = Place::new();
+    let home = Home::new();
+    let place = home.place();
     let own = key(&place);
     let approver = Approver::start(&place.hierarchy, Box::new(|_| None));
     let authority = place.hierarchy.https.certificate().pem();
