@@ -222,3 +222,43 @@ fn who_signs_in_goes_on_where_they_were_going_and_nowhere_else() {
         assert_eq!(sign_in(away), "/", "{away}");
     }
 }
+
+#[test]
+fn charts_tell_how_long_handshakes_take_and_how_fast_a_batch_was_made() {
+    let server = Server::start();
+    let devices = server.with_devices("B-0001", &["MU-000001", "MU-000002", "MU-000003"]);
+    let http = Http::new(&server);
+    let page = |http: &Http, path: &str| String::from_utf8(http.get(path).body).unwrap();
+    assert!(!page(&http, "/").contains("Handshake time"), "nobody has come yet");
+    let here = rig::device::Device::connect(&server, &devices[0]);
+
+    let told = http.get("/v1/overview").is(200);
+    let [quarter] = told["handshakes_24h"].as_array().unwrap().as_slice() else { panic!("{told}") };
+    assert_eq!(quarter["count"], 1);
+    let (p50, p99) = (quarter["p50_ms"].as_f64().unwrap(), quarter["p99_ms"].as_f64().unwrap());
+    assert!(p50 > 0.0 && p99 >= p50, "{quarter}");
+    let metrics = page(&http, "/metrics");
+    for line in ["_bucket{le=\"10\"} 1", "_bucket{le=\"+Inf\"} 1", "_count 1"] {
+        assert!(metrics.contains(&format!("\nmuster_handshake_seconds{line}\n")), "{metrics}");
+    }
+    let overview = page(&http, "/");
+    for part in ["Handshake time, 24 h", "<th scope=\"col\" class=\"num\">p99 last</th>", " ms, last "] {
+        assert!(overview.contains(part), "{part}");
+    }
+    // It is every tenant's, and none is told of the others.
+    let ask = serde_json::json!({ "operator": "acme/ana", "role": "security", "days": 1 });
+    let made = http.post("/v1/tokens", &ask).is(200);
+    let ana = http.with(made["token"].as_str().unwrap());
+    assert_eq!(ana.get("/v1/overview").is(200)["handshakes_24h"], serde_json::json!([]));
+    assert!(!page(&ana, "/").contains("Handshake time"));
+
+    let batch = http.get("/v1/batches/B-0001").is(200);
+    let hours = batch["made_hours"].as_array().unwrap();
+    assert_eq!(hours.iter().map(|of| of["devices"].as_u64().unwrap()).sum::<u64>(), 3, "{batch}");
+    let shown = page(&http, "/batches/B-0001");
+    assert!(
+        shown.contains("Pace of the line") && shown.contains("units: 3 in all. Each point is 1h."),
+        "{shown}"
+    );
+    here.leave();
+}

@@ -154,6 +154,11 @@ async fn show(
         registered: of.registered,
         first_seen: of.first_seen,
         states: of.states.iter().map(count).collect(),
+        made_hours: of
+            .made_hours
+            .iter()
+            .map(|(at_ms, devices)| view::MadeIn { at: time::from_ms(*at_ms), devices: *devices })
+            .collect(),
         refused: of.refused,
         unannounced: of.unannounced,
         serial_first: of.serials.as_ref().map(|(first, _)| first.to_string()),

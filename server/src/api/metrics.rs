@@ -21,7 +21,10 @@ use super::{
     routes::{About, Routes},
     status::{not_ready, seen},
 };
-use crate::registry::Scope;
+use crate::{
+    edge::handshakes::{ENDS_US, Handshakes},
+    registry::Scope,
+};
 
 /// What is told of each figure, for who reads the description of the API.
 const TOLD: &str = "Figures, in the Prometheus text format 0.0.4. Gauges: muster_ready, muster_devices, \
@@ -31,7 +34,8 @@ const TOLD: &str = "Figures, in the Prometheus text format 0.0.4. Gauges: muster
     tenant: muster_refusals_total{code}, muster_connects_total{protocol}, \
     muster_sessions_ended_total{reason}, muster_messages_received_total{qos}, \
     muster_messages_sent_total{qos}, muster_enforcement_seconds_sum and _count (from a decision to the close \
-    of the last session it ended), muster_takeovers_total, muster_takeovers_suspected_total, \
+    of the last session it ended), muster_handshake_seconds (a histogram), muster_takeovers_total, \
+    muster_takeovers_suspected_total, \
     muster_slowed_total, muster_bus_restarts_total, muster_bus_dropped_total, muster_facts_dropped_total, \
     muster_facts_writes_total, and those of the guards";
 
@@ -73,6 +77,21 @@ impl Text {
         for (value, count) in all {
             let _ = writeln!(self.0, "muster_{name}{{{label}=\"{value}\"}} {count}");
         }
+    }
+
+    /// How many took how long: each bucket counts what the smaller ones do, too.
+    fn handshakes(&mut self, handshakes: &Handshakes) {
+        const NAME: &str = "handshake_seconds";
+        let (taken, took_us) = handshakes.all();
+        self.head(NAME, "histogram", "TLS handshakes of devices and services that came to their end.");
+        let mut so_far = 0;
+        for (end_us, n) in ENDS_US.iter().zip(taken.bins) {
+            so_far += n;
+            let _ = writeln!(self.0, "muster_{NAME}_bucket{{le=\"{}\"}} {so_far}", *end_us as f64 / 1e6);
+        }
+        let (count, sum_s) = (taken.count(), took_us as f64 / 1e6);
+        let _ = writeln!(self.0, "muster_{NAME}_bucket{{le=\"+Inf\"}} {count}");
+        let _ = writeln!(self.0, "muster_{NAME}_sum {sum_s}\nmuster_{NAME}_count {count}");
     }
 
     /// A sum of times and how many they are.
@@ -154,6 +173,7 @@ fn edge(text: &mut Text, doors: &Doors) {
     let (count, sum_ms) = doors.revocation.times();
     let help = "From a decision that ends sessions to the close of the last of them.";
     text.summary_ms("enforcement_seconds", help, count, sum_ms);
+    text.handshakes(&doors.facts.tally.handshakes);
 }
 
 fn guards(text: &mut Text, doors: &Doors) {

@@ -15,7 +15,10 @@ use super::{
     status::shown,
     time, view,
 };
-use crate::registry::overview::{BUCKET_MS, Overview as Read};
+use crate::registry::{
+    Scope,
+    overview::{BUCKET_MS, Overview as Read},
+};
 
 /// `muster.overview/1`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +55,23 @@ pub struct Overview {
     pub connections_24h: Vec<Hour>,
     /// Refusals of each hour, by code.
     pub refusals_24h: Vec<HourOf>,
+    /// TLS handshakes of each bucket there was one in since the server's start: of all tenants, so told only to who
+    /// sees every tenant.
+    #[serde(default)]
+    pub handshakes_24h: Vec<Handshakes>,
+}
+
+/// How long the handshakes of a bucket took.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Handshakes {
+    /// Its beginning.
+    pub at: String,
+    /// How many there were.
+    pub count: u64,
+    /// Half of them took at most so long, milliseconds.
+    pub p50_ms: f64,
+    /// All but one in a hundred took at most so long, milliseconds.
+    pub p99_ms: f64,
 }
 
 /// Devices in one state.
@@ -195,7 +215,22 @@ pub(super) async fn overview(caller: Caller, State(doors): State<Doors>) -> Resu
             .iter()
             .map(|of| HourOf { at: time::from_ms(of.at_ms), code: of.code.id().to_owned(), count: of.count })
             .collect(),
+        handshakes_24h: match caller.scope() {
+            Scope::Every => handshakes(&doors.facts.tally.handshakes, &read),
+            _ => Vec::new(),
+        },
     }))
+}
+
+fn handshakes(of: &crate::edge::handshakes::Handshakes, read: &Read) -> Vec<Handshakes> {
+    let quarters = of.quarters(read.from_ms, read.to_ms);
+    let told = quarters.into_iter().map(|(at_ms, taken)| Handshakes {
+        at: time::from_ms(at_ms),
+        count: taken.count(),
+        p50_ms: taken.within_ms(500).unwrap_or_default(),
+        p99_ms: taken.within_ms(990).unwrap_or_default(),
+    });
+    told.collect()
 }
 
 /// How many were connected, counted back from how many are: what ended in a bucket was there before it.

@@ -898,6 +898,9 @@ pub struct BatchDetail {
     pub first_seen: u64,
     /// Devices of it by state.
     pub states: Vec<StateCount>,
+    /// Devices of it by the hour they were made in, as their birth certificates say; hours without one are left out.
+    #[serde(default)]
+    pub made_hours: Vec<MadeIn>,
     /// Rows of its manifests that were not taken: duplicates, or tombstones.
     pub refused: u64,
     /// Devices of it that no manifest of it names.
@@ -918,6 +921,15 @@ pub struct BatchDetail {
     pub over_quota: u64,
     /// The serials its station may give.
     pub range: SerialSpan,
+}
+
+/// How many were made in an hour.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct MadeIn {
+    /// Its beginning.
+    pub at: String,
+    /// How many.
+    pub devices: u64,
 }
 
 /// How many are in a state.

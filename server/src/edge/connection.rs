@@ -22,7 +22,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use muster_shared::{CertificateId, Code};
@@ -64,6 +64,7 @@ pub(super) async fn open(
     permit: Permit,
 ) -> Option<Box<Connection>> {
     let limits = &shard.node.limits;
+    let began = Instant::now();
     let outcome = match timeout(limits.handshake, handshake(shard, &mut stream)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Some(Code::HandshakeTimeout).into()),
@@ -71,6 +72,7 @@ pub(super) async fn open(
     drop(permit);
     match outcome {
         Ok((tls, visitor, early)) => {
+            shard.node.tally.handshakes.add(began.elapsed(), now_ms());
             let session = Session::new(visitor.principal.clone(), limits, shard.now_ms());
             Some(Box::new(Connection::new(shard, stream, peer, tls, visitor, session, early)))
         }

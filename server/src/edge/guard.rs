@@ -21,6 +21,7 @@ use muster_shared::Code;
 use super::{
     clones::{Policy, Response, Takeover, Takeovers},
     continuity::{Continuity, Verdict},
+    handshakes::Handshakes,
     roster::{Owner, Roster, ServiceClient},
 };
 use crate::{
@@ -103,6 +104,8 @@ pub struct Tally {
     pub(super) addresses_busy: Count,
     pub(super) headers_missing: Count,
     pub(super) slowed: Count,
+    /// How long handshakes took.
+    pub handshakes: Handshakes,
 }
 
 impl Tally {

@@ -39,6 +39,7 @@ pub mod feed;
 pub mod figures;
 pub mod gate;
 pub mod guard;
+pub mod handshakes;
 pub mod identity;
 pub mod limits;
 mod listener;

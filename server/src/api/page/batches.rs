@@ -1,17 +1,25 @@
 //! Batches: what was made, imported and is at work.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::response::Response;
 use serde::Deserialize;
 
 use super::{
     Section, Shell,
+    chart::{Bucket, Chart, Form, Plan, Series},
     data::{Api, encoded},
     devices::Row,
     page,
     parts::{When, count, short},
 };
-use crate::api::{Path, Query, error::Problem, view};
+use crate::api::{Path, Query, error::Problem, time, view};
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
+/// Fewest and most bars of a chart.
+const BARS_MIN: i64 = 8;
+const BARS_MAX: i64 = 240;
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
@@ -105,6 +113,8 @@ struct One {
     manifests: Vec<Imported>,
     /// What does not add up, each with how many.
     odd: Vec<(String, String)>,
+    /// Units made an hour, or a day.
+    made: Option<Chart>,
     rows: Vec<Row>,
     told: String,
     all_href: String,
@@ -144,6 +154,7 @@ pub(super) async fn show(
             step("active", active, filter(" state:active")),
         ],
         odd: odd(&of),
+        made: made(&of.made_hours),
         told: format!("{} of {}", count(shown), count(of.registered)),
         rows: devices.items.iter().map(Row::of).collect(),
         all_href: filter(""),
@@ -155,6 +166,33 @@ pub(super) async fn show(
         product: of.product,
         station: of.station,
         tenant: of.tenant,
+    }))
+}
+
+/// How fast they were made: by the hour, and by the day where that would be more bars than can be told apart.
+fn made(hours: &[view::MadeIn]) -> Option<Chart> {
+    let ms = |at: &str| time::to_ms(at).unwrap_or(0);
+    let (first, last) = (ms(&hours.first()?.at), ms(&hours.last()?.at));
+    let (word, bucket_ms) =
+        if last - first < BARS_MAX * HOUR_MS { ("an hour", HOUR_MS) } else { ("a day", 24 * HOUR_MS) };
+    let mut bars = BTreeMap::<i64, u64>::new();
+    for of in hours {
+        *bars.entry(ms(&of.at) / bucket_ms * bucket_ms).or_default() += of.devices;
+    }
+    let buckets =
+        bars.iter().map(|(at_ms, n)| Bucket { at_ms: *at_ms, min: 0.0, max: *n as f64, last: *n as f64 });
+    let from_ms = first / bucket_ms * bucket_ms;
+    Some(Chart::new(&Plan {
+        title: format!("units made {word}"),
+        unit: String::new(),
+        from_ms,
+        // A batch of one hour is no wall.
+        to_ms: (last / bucket_ms + 1).max(from_ms / bucket_ms + BARS_MIN) * bucket_ms,
+        bucket_ms,
+        series: vec![Series { name: "units".to_owned(), buckets: buckets.collect() }],
+        marks: Vec::new(),
+        form: Form::Bars,
+        from_zero: true,
     }))
 }
 

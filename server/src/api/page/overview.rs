@@ -12,7 +12,11 @@ use super::{
     parts::{When, count, counted, look},
 };
 use crate::{
-    api::{error::Problem, overview::Overview, time, view},
+    api::{
+        error::Problem,
+        overview::{Handshakes, Overview},
+        time, view,
+    },
     registry::{DeviceState, now_ms},
 };
 
@@ -188,7 +192,7 @@ fn charts(overview: &Overview) -> Vec<(String, String, Chart)> {
         Series { name: "connections".to_owned(), buckets: connected },
         Series { name: "refusals".to_owned(), buckets: refused },
     ];
-    vec![
+    let mut charts = vec![
         (
             "Online, 24 h".to_owned(),
             filter("online:yes"),
@@ -204,5 +208,22 @@ fn charts(overview: &Overview) -> Vec<(String, String, Chart)> {
             filter("refused:>0"),
             Chart::new(&plan("connections and refusals an hour", both, Form::Bars, hour)),
         ),
-    ]
+    ];
+    // They are every tenant's: an operator of one is not told.
+    if !overview.handshakes_24h.is_empty() {
+        let line = |name: &str, of: fn(&Handshakes) -> f64| Series {
+            name: name.to_owned(),
+            buckets: overview
+                .handshakes_24h
+                .iter()
+                .map(|at| Bucket { at_ms: ms(&at.at), min: of(at), max: of(at), last: of(at) })
+                .collect(),
+        };
+        let lines = vec![line("p50", |of| of.p50_ms), line("p99", |of| of.p99_ms)];
+        let bucket_ms = i64::try_from(overview.bucket_ms).unwrap_or(hour);
+        let drawn =
+            Plan { unit: "ms".to_owned(), ..plan("handshake time in ms", lines, Form::Lines, bucket_ms) };
+        charts.push(("Handshake time, 24 h".to_owned(), filter("seen:<1d"), Chart::new(&drawn)));
+    }
+    charts
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use muster_pki::{SerialRange, StationRecord, manifest};
+use muster_pki::{
+    SerialRange, StationRecord, manifest,
+    profile::{BACKDATE_S, NO_END_S},
+};
 use muster_shared::{BatchId, SerialNumber, StationId, Tenant};
 use sqlx::Row as _;
 use tokio::task::spawn_blocking;
@@ -14,6 +17,8 @@ use crate::registry::{
     listing::{States, by_state},
     station::{read_root, root},
 };
+
+const HOUR_S: i64 = 60 * 60;
 
 /// A batch, against what its station may make and has handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +45,9 @@ pub struct Reconciled {
     pub first_seen: u64,
     /// Devices of it by state.
     pub states: States,
+    /// Devices of it by the hour their birth certificate was made in, its beginning in Unix milliseconds. A manifest
+    /// holds what passed, so of what failed there nothing is known here.
+    pub made_hours: Vec<(u64, u64)>,
     /// Rows of its manifests that were not taken: another device's serial, name or key, or a tombstone.
     pub refused: u64,
     /// Devices of it that no manifest of it names.
@@ -158,6 +166,7 @@ pub(in crate::registry) async fn reconcile(
             .bind(found.id)
             .fetch_one(&mut *connection)
             .await?;
+    let made_hours = made_hours(&mut connection, found.id).await?;
     let (station_devices,): (i64,) = sqlx::query_as(
         "SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally
          JOIN batch ON batch.id = tally.batch WHERE batch.station = $1",
@@ -191,6 +200,7 @@ pub(in crate::registry) async fn reconcile(
         registered,
         first_seen: uint(first_seen),
         states: counted,
+        made_hours,
         refused: made.saturating_sub(registered),
         unannounced: registered.saturating_sub(made),
         serials: span.and_then(|(first, last)| at(first).zip(at(last))),
@@ -200,6 +210,18 @@ pub(in crate::registry) async fn reconcile(
         station_devices: uint(station_devices),
         range: (found.record.serials.first(), found.record.serials.last()),
     })
+}
+
+async fn made_hours(connection: &mut Connection, batch: i64) -> Result<Vec<(u64, u64)>, RegistryError> {
+    // A birth certificate has no end, and begins a little before it is made.
+    let sql = format!(
+        "SELECT (certificate.not_before_s + {BACKDATE_S}) / {HOUR_S} AS hour, count(*)
+         FROM device JOIN certificate ON certificate.device = device.id
+         WHERE device.batch = $1 AND certificate.not_after_s = {NO_END_S} GROUP BY hour ORDER BY hour"
+    );
+    let rows: Vec<(i64, i64)> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(batch).fetch_all(&mut *connection).await?;
+    Ok(rows.into_iter().map(|(hour, n)| (uint(hour * HOUR_S * 1000), uint(n))).collect())
 }
 
 /// Places between the first and the last that are not there: the first ranges, and how many in all.
