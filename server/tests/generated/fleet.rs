@@ -176,6 +176,9 @@ impl Fleet {
             ("id", path) if path.starts_with("/v1/jobs") => one(&self.jobs, dice),
             ("id", path) if path.starts_with("/v1/tokens") => self.token_id(turn),
             ("id", _) => one(&self.commands, dice),
+            ("name", path) if path.starts_with("/v1/authorities") => {
+                dice.of(&["operational", "service", "operator"]).to_owned()
+            }
             ("name", path) if path.starts_with("/v1/crl") => dice.of(&["operational", "service"]).to_owned(),
             ("name", _) => self.operator(turn),
             (name, path) => panic!("say here what {name} is in {path}"),
@@ -269,6 +272,8 @@ impl Fleet {
             }
             ("topic", _) => &["acme/MU-000001/telemetry/x", "#", "$SYS/x"],
             ("verb", _) => &["publish", "subscribe"],
+            ("reason", _) => &[REASON],
+            ("replace" | "dry_run", _) => &["true", "false"],
             ("outcome", _) => &["done", "failed"],
             ("batch", _) => &["B-0009"],
             ("product", _) => &["TH-2", ""],
@@ -310,6 +315,7 @@ impl Fleet {
             "/v1/login" => {
                 json!({ "link": self.link(turn) })
             }
+            "/v1/authorities/{name}/rotate" => json!({ "reason": REASON, "dry_run": dice.below(2) == 0 }),
             "/v1/operators" => json!({ "name": format!("acme/new-{}", dice.word()), "role": "viewer" }),
             "/v1/operators/{name}/role" => json!({ "role": "operator", "reason": REASON }),
             "/v1/operators/{name}/remove" | "/v1/operators/{name}/invite" | "/v1/tokens/{id}/revoke" => {

@@ -112,14 +112,14 @@ fn in_parameter(
             }
         }
         In::Query => {
-            let number = parameter.schema["type"] == "integer";
             for (sent, said) in as_sent {
                 let mut ask = from(fleet, operation, dice, format!("{name} is {said:?}"));
                 ask.set_query(name, &sent);
-                let fits = said.parse::<u64>().is_ok_and(|n| {
-                    shape::disagreements(&operation.document, &parameter.schema, &json!(n)).is_empty()
-                });
-                ask.ruled_out = number && !fits;
+                // What stands in an address is text: read as what it is to be.
+                let value = serde_json::from_str(&said).ok().filter(|value: &Value| !value.is_string());
+                let value = value.unwrap_or_else(|| json!(said));
+                ask.ruled_out = parameter.schema["type"] != "string"
+                    && !shape::disagreements(&operation.document, &parameter.schema, &value).is_empty();
                 all.push(ask);
             }
             let mut ask = from(fleet, operation, dice, format!("{name} is there twice"));
