@@ -37,7 +37,10 @@ use tokio::{
 
 use crate::{
     edge::Sessions,
-    registry::{Act, Actor, Aim, Decided, DisconnectReason, Reason, Registry, RegistryError, now_ms},
+    registry::{
+        Act, Actor, Aim, Decided, DisconnectReason, Reason, Registry, RegistryError, now_ms,
+        replace::{Replaced, Swap},
+    },
     uplink::{Outcome, Writer},
 };
 
@@ -154,6 +157,27 @@ impl Revocation {
             let enforcing = act.ends_sessions().then(|| this.begin(decided));
             this.uplink.barrier().await;
             Ok(Answer { decided, enforcing: enforcing.map(tokio::spawn) })
+        });
+        task.await.unwrap_or(Err(RegistryError::Closed))
+    }
+
+    /// Puts one device in another's place, or finds out what that would come to. When this returns `Ok`, nothing
+    /// the old one sends is accepted any more; its sessions are closed right after ([`Answer::enforced`]).
+    ///
+    /// # Errors
+    /// [`RegistryError`]: nothing was decided.
+    pub async fn replace(&self, actor: &Actor, swap: Swap) -> Result<(Replaced, Answer), RegistryError> {
+        let (this, actor) = (self.clone(), actor.clone());
+        let task = tokio::spawn(async move {
+            let dry_run = swap.dry_run;
+            let replaced = this.registry.replace(&actor, swap).await?;
+            let decided = replaced.decided;
+            if dry_run {
+                return Ok((replaced, Answer { decided, enforcing: None }));
+            }
+            let enforcing = this.begin(decided);
+            this.uplink.barrier().await;
+            Ok((replaced, Answer { decided, enforcing: Some(tokio::spawn(enforcing)) }))
         });
         task.await.unwrap_or(Err(RegistryError::Closed))
     }

@@ -84,7 +84,7 @@ enum Whom {
 /// A state that was set; and who may talk again: what was retained for them has been purged.
 fn whom(what: &What) -> Whom {
     match what {
-        What::Ordered { device, order: Order::Twin }
+        What::Ordered { device, order: Order::Twin | Order::Succeed }
         | What::Device { device, act: Act::Resume | Act::Release, .. } => Whom::One(*device),
         What::Group { act: Act::Resume | Act::Release, .. } => Whom::All,
         _ => Whom::Nobody,

@@ -103,6 +103,13 @@ fn ask_all(
     answers
 }
 
+/// Without the column at which a body could not be read: it counts the octets of the name in it.
+fn placeless(said: &str) -> String {
+    let mut parts = said.split(" column ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |all, part| all + part.trim_start_matches(|c: char| c.is_ascii_digit()))
+}
+
 /// What is tried wherever a path says what is done.
 const ACTS: [&str; 3] = ["suspend", "revoke", "withdraw"];
 
@@ -181,7 +188,7 @@ fn a_tenant_s_operator_gets_what_they_would_get_if_nobody_else_were_here() {
                 let answers = ask_all(&admin.with(token), &named, &[name], false).into_iter();
                 let said = answers.map(|(asked, (status, document))| format!("{asked} {status} {document}"));
                 // The other tenant's name stands in this word by chance.
-                let said = said.map(|said| said.replace("another", "any"));
+                let said = said.map(|said| placeless(&said.replace("another", "any")));
                 said.map(|said| said.replace(name, "NAME").replace(&name.replace('/', "%2F"), "NAME"))
                     .collect::<BTreeSet<_>>()
             };

@@ -103,7 +103,7 @@ pub(super) async fn act(
 }
 
 /// Nothing was done, and what has changed is said.
-async fn changed(doors: &Doors, target: &Target) -> Problem {
+pub(super) async fn changed(doors: &Doors, target: &Target) -> Problem {
     let problem = Problem::new(Code::DeviceChanged)
         .what(format!("{target} has changed since it was looked at"))
         .serial(target.serial.as_str());
@@ -174,7 +174,7 @@ fn confirmed(posted: &Posted, target: &Target, reason: &Reason) -> Result<(), Pr
 }
 
 /// A decision that is true already: waits a little for its sessions to close, and says what it saw.
-async fn seen_through(doors: &Doors, answer: Answer) -> view::Decision {
+pub(super) async fn seen_through(doors: &Doors, answer: Answer) -> view::Decision {
     let decided = answer.decided;
     view::Decision {
         act: decided.act.as_str().to_owned(),

@@ -373,17 +373,19 @@ fn detail(detail: &DeviceDetail, doors: &Doors) -> view::DeviceDetail {
             commit_to_closed_ms: of.enforced_at_ms.map(|at| at.saturating_sub(of.decided_at_ms)),
         }),
         labels: labels(&detail.labels),
+        replaced_by: detail.places.replaced_by.as_ref().map(ToString::to_string),
+        replaces: detail.places.replaces.as_ref().map(ToString::to_string),
         can_do: can_do(detail.row.state),
     }
 }
 
-/// Decommissioning revokes first where that is still to do.
+/// Decommissioning revokes first where that is still to do; what can be revoked can be replaced.
 fn can_do(state: DeviceState) -> Vec<String> {
-    let mut acts = state.acts();
-    if acts.contains(&Act::Revoke) {
-        acts.push(Act::Decommission);
+    let mut acts: Vec<_> = state.acts().iter().map(|act| act.as_str()).collect();
+    if acts.contains(&Act::Revoke.as_str()) {
+        acts.extend(["replace", Act::Decommission.as_str()]);
     }
-    acts.iter().map(|act| act.as_str().to_owned()).collect()
+    acts.into_iter().map(str::to_owned).collect()
 }
 
 fn certificate(row: &CertificateRow) -> view::Certificate {

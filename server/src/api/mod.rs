@@ -59,6 +59,7 @@ mod operators;
 pub mod overview;
 mod page;
 mod readings;
+mod replace;
 mod rotation;
 mod routes;
 pub mod serve;
@@ -192,6 +193,7 @@ fn described(routes: Routes) -> Routes {
     let routes = certificates::routes(routes);
     let routes = rotation::routes(routes);
     let routes = acts::routes(routes);
+    let routes = replace::routes(routes);
     let routes = commands::routes(routes);
     let routes = batches::routes(routes);
     let routes = groups::routes(routes);

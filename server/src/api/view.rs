@@ -567,6 +567,10 @@ pub struct DeviceDetail {
     pub enforcement: Option<Enforcement>,
     /// What operators wrote on it.
     pub labels: Labels,
+    /// The serial of the device that took its place.
+    pub replaced_by: Option<String>,
+    /// The serial of the device whose place it took.
+    pub replaces: Option<String>,
     /// The verbs its state allows.
     pub can_do: Vec<String>,
 }
@@ -722,6 +726,46 @@ pub struct Ended {
     pub commit_to_closed_ms: Option<u64>,
     /// The MQTT 5 reason code of the DISCONNECT; `null` when nobody was connected.
     pub mqtt_reason: Option<u8>,
+}
+
+/// One device in another's place: `muster.replacement/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Replacement {
+    /// The schema's name.
+    pub schema: String,
+    /// Nothing was done: this is what would be.
+    pub dry_run: bool,
+    /// About the device that is replaced: its revocation.
+    pub decision: Decision,
+    /// The serial of the device that takes its place.
+    pub successor: String,
+    /// The number of that device's own audit row; `null` after a dry run.
+    pub successor_audit_no: Option<u64>,
+    /// Tags it has now that it had not before.
+    pub tags: Vec<String>,
+    /// Groups it is in now that it was not in before.
+    pub groups: Vec<String>,
+    /// The note it was given; `null` where there was none, or it has its own.
+    pub note: Option<String>,
+    /// The version of the desired state it was given; `null` where there was none, or it has its own.
+    pub desired_version: Option<u64>,
+}
+
+impl Replacement {
+    /// `MU-000440 takes its place, and: tags x, y · groups north · its note "…" · its desired state`.
+    #[must_use]
+    pub fn takes(&self, verb: &str) -> String {
+        let mut said = Vec::new();
+        for (kind, words) in [("tags", &self.tags), ("groups", &self.groups)] {
+            if !words.is_empty() {
+                said.push(format!("{kind} {}", words.join(", ")));
+            }
+        }
+        said.extend(self.note.as_ref().map(|note| format!("its note {note:?}")));
+        said.extend(self.desired_version.map(|_| "its desired state".to_owned()));
+        let what = if said.is_empty() { "nothing else".to_owned() } else { said.join(" · ") };
+        format!("{} {verb} its place, and {what}", self.successor)
+    }
 }
 
 /// What was decided about a group: `muster.group.decision/1`.

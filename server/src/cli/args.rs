@@ -17,7 +17,7 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
   muster batch import B-0042.muster                     take in what a station has made
   muster device suspend MU-000118 --reason \"case 881\"   refuse it for now; its session ends
 
-device    list show import explain twin label command disconnect decommission; acts as of a batch
+device    list show import explain twin label command replace disconnect decommission; acts as of a batch
 batch     list show import export verify suspend resume quarantine release revoke
 ca        list show crl trust rotate withdraw {suspend,resume,quarantine,release,revoke}-station
 cert      list show inspect issue revoke   session list show   token list create revoke
@@ -284,6 +284,9 @@ pub(super) enum Device {
     Revoke(Revoke),
     /// Take devices out of use: revoked, their data removed, the record kept. Cannot be undone
     Decommission(Revoke),
+    /// Put another device in a device's place: the old one is revoked, the new one takes its labels, its note and
+    /// its desired state. Cannot be undone
+    Replace(Replace),
     /// End sessions now; the devices may come back
     Disconnect(Decide),
     /// Send a command to a device's session, live or away
@@ -413,6 +416,24 @@ pub(super) struct Revoke {
     /// cessationOfOperation, privilegeWithdrawn, unspecified
     #[arg(long, value_name = "WORD")]
     pub(super) reason_code: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Replace {
+    /// The device that goes: SERIAL, or TENANT/SERIAL
+    pub(super) serial: String,
+    /// The device that takes its place; of the same tenant, and one that may connect
+    #[arg(long, value_name = "SERIAL")]
+    pub(super) by: String,
+    /// Only say what would be done
+    #[arg(long, conflicts_with = "confirm")]
+    pub(super) dry_run: bool,
+    /// The serial of the device that goes, again
+    #[arg(long, value_name = "SERIAL")]
+    pub(super) confirm: Option<String>,
+    /// Why, in your words; kept in the audit log, never sent to a device
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -188,18 +188,22 @@ fn say(document: &Value, screen: &Screen) -> Result<(), Problem> {
         screen.raw(&document.to_string());
         return Ok(());
     }
-    let decision: Decision = read(document)?;
+    said(&read(document)?, screen);
+    Ok(())
+}
+
+/// A decision that was made, in a line.
+pub(super) fn said(decision: &Decision, screen: &Screen) {
     if screen.output == Output::Serial {
         screen.line(&decision.serial);
-        return Ok(());
+        return;
     }
     screen.pieces(&[
         words::glyph(&decision.to, screen),
         Text::plain(" "),
         Text::new(&decision.serial, Style::Bold),
-        Text::plain(outcome(&decision)),
+        Text::plain(outcome(decision)),
     ]);
-    Ok(())
 }
 
 fn outcome(decision: &Decision) -> String {

@@ -12,6 +12,7 @@ use super::{
     job::On,
     readings,
     screen::{Screen, Style, Text},
+    swap,
     table::{self, About, Column},
     twin, watch, words,
 };
@@ -41,6 +42,7 @@ pub(super) fn run(verb: Device, client: &Client, screen: &Screen) -> Result<Done
         Device::Disconnect(decide) => bulk::decide("disconnect", &decide, &json!({}), client, screen),
         Device::Revoke(revoke) => self::revoke("revoke", &revoke, client, screen),
         Device::Decommission(revoke) => self::revoke("decommission", &revoke, client, screen),
+        Device::Replace(replace) => swap::run(&replace, client, screen),
         Device::Command(command) => commands::send(&command, client, screen),
         Device::Commands(asked) => commands::list(&asked, client, screen),
         Device::Label(label) => self::label(&label, client, screen),
@@ -280,6 +282,8 @@ fn facts(detail: &DeviceDetail) -> Vec<(&'static str, String)> {
             device.tenant, device.device_id, device.product, device.batch, device.station
         ),
     ));
+    let places = [("replaced by", &detail.replaced_by), ("replaces", &detail.replaces)];
+    facts.extend(places.into_iter().filter_map(|(label, serial)| Some((label, serial.clone()?))));
     for certificate in &detail.certificates {
         let ends = match words::day(&certificate.not_after) {
             day if day == "no end" => day,
@@ -357,6 +361,8 @@ fn happened(row: &view::AuditRow, detail: &DeviceDetail) -> String {
         ("first-connection", _) => return "first connection → active".to_owned(),
         ("command", _) => "command sent".to_owned(),
         ("disconnect", _) => "disconnected".to_owned(),
+        ("replace", _) => format!("replaced by {}", other(row, "successor")),
+        ("succeed", _) => format!("took the place of {}", other(row, "predecessor")),
         ("twin", _) => format!("desired state {} set", row.detail["version"]),
         (_, Ok(act)) => act.participle().to_owned(),
         (other, Err(_)) => other.to_owned(),
@@ -376,6 +382,12 @@ fn happened(row: &view::AuditRow, detail: &DeviceDetail) -> String {
         _ => {}
     }
     text
+}
+
+/// The serial of the other device of a swap.
+fn other<'a>(row: &'a view::AuditRow, key: &str) -> &'a str {
+    let name = row.detail[key].as_str().unwrap_or("another");
+    name.split_once('/').map_or(name, |(_, serial)| serial)
 }
 
 /// What cannot be undone is asked for twice: the serial again, or the number of serials.

@@ -40,6 +40,7 @@ mod operator;
 mod readings;
 mod screen;
 mod session;
+mod swap;
 mod table;
 mod token;
 mod tools;

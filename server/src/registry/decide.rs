@@ -168,12 +168,12 @@ impl Reason {
 }
 
 /// A device's row, as a decision needs it.
-struct Row {
-    id: i64,
-    tenant: Tenant,
-    serial: SerialNumber,
-    state: DeviceState,
-    ever_connected: bool,
+pub(super) struct Row {
+    pub(super) id: i64,
+    pub(super) tenant: Tenant,
+    pub(super) serial: SerialNumber,
+    pub(super) state: DeviceState,
+    pub(super) ever_connected: bool,
 }
 
 type Columns = (i64, String, String, String, Option<i64>);
@@ -210,7 +210,7 @@ pub(super) async fn find(connection: &mut Connection, target: &Target) -> Result
     }
 }
 
-async fn load(connection: &mut Connection, id: i64) -> Result<Row, RegistryError> {
+pub(super) async fn load(connection: &mut Connection, id: i64) -> Result<Row, RegistryError> {
     let columns: Columns =
         sqlx::query_as("SELECT id, tenant, serial, state, first_connected_ms FROM device WHERE id = $1")
             .bind(id)
@@ -311,7 +311,7 @@ pub(super) async fn decide(
 }
 
 /// The device is as it was seen.
-async fn unchanged(tx: &mut Connection, id: i64, seen: Option<u64>) -> Result<(), RegistryError> {
+pub(super) async fn unchanged(tx: &mut Connection, id: i64, seen: Option<u64>) -> Result<(), RegistryError> {
     let Some(seen) = seen else { return Ok(()) };
     let (serial, now): (String, i64) =
         sqlx::query_as("SELECT serial, changed_no FROM device WHERE id = $1").bind(id).fetch_one(tx).await?;
@@ -331,7 +331,7 @@ fn action(act: Act) -> &'static str {
     }
 }
 
-async fn change_state(
+pub(super) async fn change_state(
     tx: &mut Connection,
     row: &Row,
     act: Act,
@@ -382,7 +382,7 @@ async fn set_state(
 }
 
 /// Every certificate of the device, and tombstones for each, its key and its serial.
-async fn revoke_certificates(
+pub(super) async fn revoke_certificates(
     tx: &mut Connection,
     row: &Row,
     reason: RevocationReason,

@@ -82,6 +82,14 @@ pub enum RegistryError {
         /// M302 or M209: how it came to that.
         code: Code,
     },
+    /// The device cannot take another's place.
+    #[error("{successor} cannot take its place: {why}")]
+    SuccessorUnfit {
+        /// The device that was to be the successor.
+        successor: SerialNumber,
+        /// What stands in the way.
+        why: String,
+    },
     /// Nothing is sent to the device: it may not talk now.
     #[error("device {serial} may not talk: {}", code.words())]
     MayNotTalk {
@@ -229,6 +237,7 @@ impl RegistryError {
             Self::CertificateUnknown(_) => Code::CertificateUnknown,
             Self::Changed { .. } => Code::DeviceChanged,
             Self::OutOfUse { code, .. } | Self::MayNotTalk { code, .. } => *code,
+            Self::SuccessorUnfit { .. } => Code::SuccessorUnfit,
             Self::CommandUnknown(_) => Code::RouteUnknown,
             Self::ReasonMissing(_) => Code::ReasonMissing,
             Self::Ambiguous { .. } | Self::BatchAmbiguous { .. } | Self::Value { .. } => Code::UsageWrong,

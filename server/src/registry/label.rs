@@ -141,10 +141,7 @@ pub(super) async fn edit(
         put_note(&mut tx, id, note, actor, at_ms).await?;
     }
     let labels = read(&mut tx, id).await?;
-    if labels.tags.len() > LABELS_MAX || labels.groups.len() > LABELS_MAX {
-        let why = format!("a device has at most {LABELS_MAX} tags and as many groups");
-        return Err(RegistryError::Value { what: "label", why });
-    }
+    bounded(&labels)?;
     if unless_so && labels == before {
         return Ok((labels, None));
     }
@@ -182,6 +179,44 @@ async fn put_note(
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Copies what is written on one device to another: every tag and group, and the note where the other has none.
+/// Returns what is new there.
+pub(super) async fn take(tx: &mut Connection, from: i64, to: i64) -> Result<Labels, RegistryError> {
+    let before = read(tx, to).await?;
+    sqlx::query(
+        "INSERT INTO label (kind, word, device)
+         SELECT kind, word, CAST($1 AS BIGINT) FROM label WHERE device = $2
+         ON CONFLICT (kind, word, device) DO NOTHING",
+    )
+    .bind(to)
+    .bind(from)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO note (device, text, author, at_ms)
+         SELECT CAST($1 AS BIGINT), text, author, at_ms FROM note WHERE device = $2
+         ON CONFLICT (device) DO NOTHING",
+    )
+    .bind(to)
+    .bind(from)
+    .execute(&mut *tx)
+    .await?;
+    let mut now = read(tx, to).await?;
+    bounded(&now)?;
+    now.tags.retain(|tag| !before.tags.contains(tag));
+    now.groups.retain(|group| !before.groups.contains(group));
+    now.note = now.note.filter(|_| before.note.is_none());
+    Ok(now)
+}
+
+fn bounded(labels: &Labels) -> Result<(), RegistryError> {
+    if labels.tags.len() <= LABELS_MAX && labels.groups.len() <= LABELS_MAX {
+        return Ok(());
+    }
+    let why = format!("a device has at most {LABELS_MAX} tags and as many groups");
+    Err(RegistryError::Value { what: "label", why })
 }
 
 /// What is written on a device.

@@ -21,6 +21,7 @@
 //! | [`device`] | states, acts, the transition table |
 //! | [`verdict`], `index`, `tails`, `names` | may this device talk now, from memory |
 //! | [`decide`] | one device's decision |
+//! | [`replace`] | a board is swapped: one device's end, another's place |
 //! | [`group`], [`rules`], `members` | a group's decision, which holds for its members now and later |
 //! | [`station`], [`import`] | the root and the stations it vouches for; manifests |
 //! | [`audit`], [`changes`] | the hash chain; what a reader of decisions is told |
@@ -99,6 +100,7 @@ pub mod overview;
 pub mod query;
 pub mod readings;
 mod recovery;
+pub mod replace;
 pub mod retention;
 pub mod rules;
 pub mod session;

@@ -24,6 +24,8 @@ pub enum Order {
     Label,
     /// Be in another state: its twin's desired half.
     Twin,
+    /// Take another device's place, with what was written on it.
+    Succeed,
 }
 
 impl Order {
@@ -35,6 +37,7 @@ impl Order {
             Self::Command => "device.command",
             Self::Label => "device.label",
             Self::Twin => "device.twin",
+            Self::Succeed => "device.succeed",
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{
     error::RegistryError,
     label::{self, Labels},
     readings::{Malformed, Readings},
+    replace::{self, Places},
     session::{DisconnectReason, SessionId},
     verdict::{CertificateStatus, DeviceKey},
 };
@@ -107,6 +108,8 @@ pub struct DeviceDetail {
     pub enforcement: Option<EnforcementRow>,
     /// What operators wrote on it.
     pub labels: Labels,
+    /// Who took its place, and whose place it took.
+    pub places: Places,
 }
 
 /// A certificate.
@@ -311,6 +314,7 @@ pub(super) async fn device(inner: &Inner, target: &Target) -> Result<DeviceDetai
         readings,
         enforcement: enforcement(&mut snapshot, id).await?,
         labels: label::read(&mut snapshot, id).await?,
+        places: replace::places(&mut snapshot, id).await?,
         row,
         refusals,
         history,

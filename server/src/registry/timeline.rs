@@ -277,10 +277,12 @@ fn decision((no, at_ms, actor, action, reason, detail): &Decision, closed: Optio
         (None, "disconnect") => format!("disconnected by {actor}"),
         (None, "command") => format!("command sent by {actor}"),
         (None, "twin") => format!("desired state {} set by {actor}", detail["version"]),
+        (None, "replace") => format!("replaced by {} by {actor}", other(&detail, "successor")),
+        (None, "succeed") => format!("took the place of {} by {actor}", other(&detail, "predecessor")),
         (None, "label") => format!("labelled by {actor}{}", labelled(&detail)),
-        (None, other) => format!("{other} by {actor}"),
+        (None, verb) => format!("{verb} by {actor}"),
     };
-    if let Some(code) = detail["code"].as_str().filter(|_| act == Some(Act::Revoke)) {
+    if let Some(code) = detail["code"].as_str().filter(|_| act == Some(Act::Revoke) || verb == "replace") {
         text.push_str(&format!(", {code}"));
     }
     if !reason.is_empty() {
@@ -293,15 +295,22 @@ fn decision((no, at_ms, actor, action, reason, detail): &Decision, closed: Optio
         Some((_, None, _)) => text.push_str(", session being closed"),
         _ => {}
     }
+    let replaced = verb == "replace";
     Event {
         at_ms: uint(*at_ms),
-        kind: if act.is_some() { EventKind::Decided } else { EventKind::Ordered },
-        mark: act.map_or(Mark::Plain, mark),
+        kind: if act.is_some() || replaced { EventKind::Decided } else { EventKind::Ordered },
+        mark: act.or(replaced.then_some(Act::Revoke)).map_or(Mark::Plain, mark),
         text,
         actor: Some(actor.clone()),
         audit_no: Some(uint(*no)),
         code: None,
     }
+}
+
+/// The serial of the other device of a swap.
+fn other<'a>(detail: &'a serde_json::Value, key: &str) -> &'a str {
+    let name = detail[key].as_str().unwrap_or("another");
+    name.split_once('/').map_or(name, |(_, serial)| serial)
 }
 
 fn mark(act: Act) -> Mark {

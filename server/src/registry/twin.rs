@@ -41,6 +41,18 @@ pub struct Desired {
     pub at_ms: u64,
 }
 
+impl Desired {
+    /// What the audit log says of it: by its digest it can be proved which document it was. What is in it is
+    /// not everybody's to read.
+    pub(super) fn proof(&self) -> Value {
+        json!({
+            "version": self.version,
+            "document_sha256": hex::encode(Sha256::digest(&self.document)),
+            "octets": self.document.len(),
+        })
+    }
+}
+
 /// What is kept of a device's twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Twin {
@@ -90,13 +102,8 @@ async fn set(inner: &Inner, actor: &Actor, aim: &Aim, document: &[u8]) -> Result
     let desired =
         Desired { version: now + 1, document: document.to_owned(), author: actor.name.clone(), at_ms };
     write(&mut tx, id, &desired).await?;
-    // By its digest it can be proved which document it was; what is in it is not everybody's to read.
-    let detail = json!({
-        "version": desired.version,
-        "document_sha256": hex::encode(Sha256::digest(document)),
-        "octets": document.len(),
-    });
-    let stamp = orders::append(inner, &mut tx, actor, (device, Order::Twin), "", detail, at_ms).await?;
+    let order = (device, Order::Twin);
+    let stamp = orders::append(inner, &mut tx, actor, order, "", desired.proof(), at_ms).await?;
     inner.commit(tx).await.inspect_err(|_| writer.fail())?;
     inner.announce(stamp, What::Ordered { device, order: Order::Twin });
     Ok(Twin { device, desired: Some(desired) })
@@ -130,6 +137,18 @@ async fn read(connection: &mut Connection, id: i64) -> Result<Option<Desired>, R
         author,
         at_ms: uint(at_ms),
     }))
+}
+
+/// Gives one device's desired state to another that never had one, as its first. `None`: there is none to give,
+/// or the other has its own.
+pub(super) async fn take(tx: &mut Connection, from: i64, to: i64) -> Result<Option<Desired>, RegistryError> {
+    let Some(given) = read(tx, from).await? else { return Ok(None) };
+    if read(tx, to).await?.is_some() {
+        return Ok(None);
+    }
+    let desired = Desired { version: 1, ..given };
+    write(tx, to, &desired).await?;
+    Ok(Some(desired))
 }
 
 /// Of what is out of use nothing is kept of what it should have been.

@@ -1,7 +1,9 @@
 //! What is done to devices from a page: the form that asks, the act, and what is said afterwards.
 //!
 //! What can be undone asks for a reason and offers to undo itself. What cannot has a page of its own: effects
-//! first, a reason code, a reason, the end of the serial typed, and the state that was seen: if the device
+//! first, a reason code, a reason and the end of the serial typed.
+//!
+//! Every form carries the version that was seen, and the API holds the act to it (`If-Match`): if the device
 //! changed meanwhile nothing is done, and the change is shown.
 
 use askama::Template;
@@ -18,7 +20,7 @@ use super::{
     events::{self, Event, device_href},
     form::Fields,
     may, page_with,
-    parts::{Chip, Seen, counted},
+    parts::{Chip, Seen},
 };
 use crate::{
     api::{Path, auth::Need, error::Problem, time, view},
@@ -26,13 +28,9 @@ use crate::{
 };
 
 /// Least characters of the reason for what cannot be undone.
-const REASON_MIN: usize = 10;
+pub(super) const REASON_MIN: usize = 10;
 /// Characters of the serial that are typed.
 const TYPED: usize = 4;
-/// Devices that are named on the page that asks about several.
-const NAMED: usize = 5;
-/// Devices of one form.
-const MANY_MAX: usize = 1000;
 /// How long after a decision the page that it led to still speaks of it.
 const DONE_MS: i64 = 120_000;
 
@@ -53,17 +51,17 @@ fn undone_by(act: &str) -> Option<&'static str> {
     }
 }
 
-fn is_act(act: &str) -> bool {
+pub(super) fn is_act(act: &str) -> bool {
     undone_by(act).is_some() || is_final(act) || act == "disconnect"
 }
 
 /// What cannot be undone.
 pub(super) fn is_final(act: &str) -> bool {
-    matches!(act, "revoke" | "decommission")
+    matches!(act, "revoke" | "replace" | "decommission")
 }
 
 /// What an act does, in the order it happens.
-fn effects(act: &str, certificate: &str) -> Vec<String> {
+pub(super) fn effects(act: &str, certificate: &str) -> Vec<String> {
     let of: &[&str] = match act {
         "suspend" => &["its session closes within 1 s", "it is refused until somebody resumes it"],
         "resume" => &["it may connect again"],
@@ -73,6 +71,12 @@ fn effects(act: &str, certificate: &str) -> Vec<String> {
         "release" => &["it may connect again"],
         "disconnect" => &["its session closes within 1 s", "it may come back; to keep it out, suspend it"],
         "revoke" => &["its session closes within 1 s", "it never connects again with this key"],
+        "replace" => &[
+            "its session closes within 1 s, and it never connects again with this key: superseded",
+            "the other device takes its tags and groups",
+            "and its note and its desired state, unless it has its own",
+            "each says from then on who took whose place",
+        ],
         _ => &[
             "its session closes within 1 s, and it never connects again",
             "its readings and sessions are removed; its audit trail is kept",
@@ -136,6 +140,10 @@ struct Ask {
     seen_now: Seen,
     effects: Vec<String>,
     reason: String,
+    /// The version that is shown.
+    seen: u64,
+    /// What happened to it since the page was read.
+    changed: Option<Event>,
     problem: Option<Problem>,
 }
 
@@ -156,7 +164,11 @@ struct AskFinal {
     needs_code: bool,
     reason: String,
     typed: String,
-    /// The number of the decision that put it in the state that is shown.
+    /// The device that is to take its place, where one does.
+    successor: Option<String>,
+    /// What it would take.
+    preview: Option<String>,
+    /// The version that is shown.
     seen: u64,
     faults: Vec<(&'static str, String)>,
     /// What happened to it since the page was read.
@@ -170,7 +182,7 @@ impl AskFinal {
     }
 }
 
-async fn device(api: &Api, serial: &str) -> Result<view::DeviceDetail, Problem> {
+pub(super) async fn device(api: &Api, serial: &str) -> Result<view::DeviceDetail, Problem> {
     api.get(&format!("/v1/devices/{}", encoded(serial))).await
 }
 
@@ -185,7 +197,7 @@ pub(super) async fn ask(api: Api, Path((serial, act)): Path<(String, String)>) -
     Ok(form(&status, &detail, &act, &Fields::default(), Refusal::default()))
 }
 
-fn allowed(status: &view::Status) -> Result<(), Problem> {
+pub(super) fn allowed(status: &view::Status) -> Result<(), Problem> {
     if may(status, Need::Decide) {
         return Ok(());
     }
@@ -199,6 +211,8 @@ struct Refusal {
     problem: Option<Problem>,
     faults: Vec<(&'static str, String)>,
     changed: Option<Event>,
+    /// Nothing stands in the way: what a dry run said.
+    preview: Option<String>,
 }
 
 fn form(
@@ -212,7 +226,11 @@ fn form(
     let certificate = device.certificate_id.get(..8).unwrap_or_default();
     let shell = Shell::new(format!("{} {}", name(act), device.serial), Section::Devices, status);
     let refused = refusal.problem.is_some() || !refusal.faults.is_empty() || refusal.changed.is_some();
-    let code = refusal.problem.as_ref().map_or(400, |problem| problem.status());
+    let code = match &refusal.problem {
+        Some(problem) => problem.status(),
+        None if refusal.changed.is_some() => Code::DeviceChanged.entry().http,
+        None => 400,
+    };
     let code =
         if refused { StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST) } else { StatusCode::OK };
     if is_final(act) {
@@ -230,10 +248,12 @@ fn form(
                 effects: effects(act, certificate),
                 instead: detail.can_do.iter().any(|can| can == "suspend"),
                 codes: RevocationReason::ALL.iter().map(|of| (of.as_str(), of.as_str() == chosen)).collect(),
-                needs_code: act == "revoke" || device.own_state != "revoked",
+                needs_code: needs_code(detail, act),
+                successor: (act == "replace").then(|| fields.one("successor").unwrap_or_default().to_owned()),
+                preview: refusal.preview,
                 reason: fields.one("reason").unwrap_or_default().to_owned(),
                 typed: fields.one("typed").unwrap_or_default().to_owned(),
-                seen: version(detail),
+                seen: detail.version,
                 faults: refusal.faults,
                 changed: refusal.changed,
                 problem: refusal.problem,
@@ -252,14 +272,16 @@ fn form(
             seen_now: Seen::of(&device.presence),
             effects: effects(act, certificate),
             reason: fields.one("reason").unwrap_or_default().to_owned(),
+            seen: detail.version,
+            changed: refusal.changed,
             problem: refusal.problem,
         },
     )
 }
 
-/// Which decision put the device in its state.
-fn version(detail: &view::DeviceDetail) -> u64 {
-    detail.why.as_ref().map_or(0, |row| row.no)
+/// What is replaced is superseded; what is revoked already has its word.
+fn needs_code(detail: &view::DeviceDetail, act: &str) -> bool {
+    act == "revoke" || (act == "decommission" && detail.device.own_state != "revoked")
 }
 
 /// The act.
@@ -273,224 +295,96 @@ pub(super) async fn decide(
     }
     let status = api.status().await?;
     allowed(&status)?;
-    let detail = device(&api, &serial).await?;
+    let mut detail = device(&api, &serial).await?;
+    if act == "replace" && fields.one("preview").is_some() {
+        let refusal = previewed(&api, &serial, &fields).await;
+        return Ok(form(&status, &detail, &act, &fields, refusal));
+    }
     if is_final(&act) {
-        let refusal = unfit(&detail, &act, &fields);
-        if refusal.changed.is_some() || !refusal.faults.is_empty() {
-            return Ok(form(&status, &detail, &act, &fields, refusal));
+        let faults = unfit(&detail, &act, &fields);
+        if !faults.is_empty() {
+            return Ok(form(&status, &detail, &act, &fields, Refusal { faults, ..Refusal::default() }));
         }
     }
-    match posted(&api, &serial, &act, &fields).await {
+    // What cannot be undone is never done unseen: no device is of version 0.
+    let seen = fields.one("seen").map(|seen| seen.parse().unwrap_or_default());
+    let seen = seen.or(is_final(&act).then_some(0));
+    match posted(&api, &serial, &act, seen, &fields).await {
         Ok(decision) => {
             let done = decision.audit_no.map(|no| format!("?done={no}")).unwrap_or_default();
             Ok(Redirect::to(&format!("{}{done}", device_href(&serial))).into_response())
         }
         Err(problem) => {
-            let refusal = Refusal { problem: Some(problem), ..Refusal::default() };
+            let mut refusal = Refusal::default();
+            if problem.code == Code::DeviceChanged {
+                // As it is now, not as it was before the act was tried.
+                detail = device(&api, &serial).await?;
+                refusal.changed = detail.why.as_ref().map(events::decision);
+            }
+            if refusal.changed.is_none() {
+                refusal.problem = Some(problem);
+            }
             Ok(form(&status, &detail, &act, &fields, refusal))
         }
     }
 }
 
-async fn posted(api: &Api, serial: &str, act: &str, fields: &Fields) -> Result<view::Decision, Problem> {
+/// Does it, if the device is still of the version that was seen, where one was.
+pub(super) async fn posted(
+    api: &Api,
+    serial: &str,
+    act: &str,
+    seen: Option<u64>,
+    fields: &Fields,
+) -> Result<view::Decision, Problem> {
     let mut document = json!({ "reason": fields.one("reason").unwrap_or_default() });
     if is_final(act) {
         document["confirm"] = json!(serial);
-        if let Some(code) = fields.one("reason_code").filter(|code| !code.is_empty()) {
+        if let Some(code) = fields.one("reason_code").filter(|code| !code.is_empty() && act != "replace") {
             document["reason_code"] = json!(code);
         }
     }
-    api.post(&format!("/v1/devices/{}/{act}", encoded(serial)), &document).await
+    let path = format!("/v1/devices/{}/{act}", encoded(serial));
+    if act == "replace" {
+        document["successor"] = json!(fields.one("successor").unwrap_or_default());
+        let done: view::Replacement = api.post_seen(&path, seen, &document).await?;
+        return Ok(done.decision);
+    }
+    api.post_seen(&path, seen, &document).await
+}
+
+/// What a dry run says of a replacement.
+async fn previewed(api: &Api, serial: &str, fields: &Fields) -> Refusal {
+    let document = json!({ "successor": fields.one("successor").unwrap_or_default(), "dry_run": true });
+    let path = format!("/v1/devices/{}/replace", encoded(serial));
+    match api.post::<view::Replacement>(&path, &document).await {
+        Ok(of) => Refusal { preview: Some(of.takes("would take")), ..Refusal::default() },
+        Err(problem) => Refusal { problem: Some(problem), ..Refusal::default() },
+    }
 }
 
 /// What keeps the form from being sent on.
-fn unfit(detail: &view::DeviceDetail, act: &str, fields: &Fields) -> Refusal {
-    let mut refusal = Refusal::default();
-    if fields.one("seen").and_then(|seen| seen.parse().ok()) != Some(version(detail)) {
-        refusal.changed = detail.why.as_ref().map(events::decision);
-        return refusal;
+fn unfit(detail: &view::DeviceDetail, act: &str, fields: &Fields) -> Vec<(&'static str, String)> {
+    let mut faults = Vec::new();
+    if act == "replace" && fields.one("successor").is_none_or(|serial| serial.trim().is_empty()) {
+        faults.push(("successor", "say which device takes its place".to_owned()));
     }
     let reason = fields.one("reason").unwrap_or_default().trim();
     if reason.chars().count() < REASON_MIN {
-        refusal.faults.push(("reason", format!("the reason has fewer than {REASON_MIN} characters")));
+        faults.push(("reason", format!("the reason has fewer than {REASON_MIN} characters")));
     }
-    let needs_code = act == "revoke" || detail.device.own_state != "revoked";
-    if needs_code && fields.one("reason_code").is_none_or(str::is_empty) {
-        refusal.faults.push(("reason_code", "choose why, in the words of RFC 5280".to_owned()));
+    if needs_code(detail, act) && fields.one("reason_code").is_none_or(str::is_empty) {
+        faults.push(("reason_code", "choose why, in the words of RFC 5280".to_owned()));
     }
     if fields.one("typed").map(str::trim) != Some(last(&detail.device.serial)) {
-        refusal.faults.push(("typed", format!("that is not how {} ends", detail.device.serial)));
+        faults.push(("typed", format!("that is not how {} ends", detail.device.serial)));
     }
-    refusal
+    faults
 }
 
 /// The end of a serial that is typed.
 fn last(serial: &str) -> &str {
     serial.get(serial.len().saturating_sub(TYPED)..).unwrap_or(serial)
-}
-
-/// One device of several.
-struct One {
-    target: String,
-    serial: String,
-    href: String,
-    chip: Chip,
-    /// Why not, where the state does not allow it.
-    why_not: Option<String>,
-    /// After the act: done, or the refusal.
-    outcome: Option<String>,
-}
-
-#[derive(Template)]
-#[template(path = "acts.html")]
-struct Many {
-    shell: Shell,
-    act: String,
-    name: String,
-    is_final: bool,
-    devices: Vec<One>,
-    willing: usize,
-    count: usize,
-    told: String,
-    effects: Vec<String>,
-    codes: Vec<(&'static str, bool)>,
-    reason: String,
-    faults: Vec<(&'static str, String)>,
-    /// `done 3 · skipped 0 · failed 1`.
-    result: Option<String>,
-    failed: bool,
-    named: usize,
-}
-
-impl Many {
-    fn fault(&self, field: &str) -> Option<&str> {
-        self.faults.iter().find(|(of, _)| *of == field).map(|(_, fault)| fault.as_str())
-    }
-}
-
-async fn several(api: &Api, fields: &Fields, act: &str) -> Result<Vec<One>, Problem> {
-    let targets: Vec<&str> = fields.all("s").collect();
-    if targets.len() > MANY_MAX {
-        return Err(Problem::new(Code::UsageWrong).what(format!("one form takes at most {MANY_MAX} devices")));
-    }
-    let mut devices = Vec::with_capacity(targets.len());
-    for target in targets {
-        let detail = device(api, target).await?;
-        let can = detail.can_do.iter().any(|can| can == act) || act == "disconnect";
-        let of = detail.device;
-        devices.push(One {
-            target: target.to_owned(),
-            href: device_href(&of.serial),
-            why_not: (!can).then(|| format!("it is {}, which does not allow that", of.own_state)),
-            serial: of.serial,
-            chip: Chip(of.state),
-            outcome: None,
-        });
-    }
-    Ok(devices)
-}
-
-fn many_page(
-    status: &view::Status,
-    act: &str,
-    fields: &Fields,
-    devices: Vec<One>,
-    faults: Vec<(&'static str, String)>,
-) -> Many {
-    let willing = devices.iter().filter(|one| one.why_not.is_none()).count();
-    let chosen = fields.one("reason_code").unwrap_or_default();
-    Many {
-        shell: Shell::new(
-            format!("{} {}", name(act), counted(devices.len() as u64, "device")),
-            Section::Devices,
-            status,
-        ),
-        act: act.to_owned(),
-        name: name(act),
-        is_final: is_final(act),
-        willing,
-        count: devices.len(),
-        told: counted(willing as u64, "device"),
-        effects: effects(act, "of each"),
-        codes: RevocationReason::ALL.iter().map(|of| (of.as_str(), of.as_str() == chosen)).collect(),
-        reason: fields.one("reason").unwrap_or_default().to_owned(),
-        devices,
-        faults,
-        result: None,
-        failed: false,
-        named: NAMED,
-    }
-}
-
-/// The form about several: how many, which, what would come of it.
-pub(super) async fn many(api: Api, fields: Fields) -> Result<Response, Problem> {
-    let status = api.status().await?;
-    allowed(&status)?;
-    let act = several_act(&fields)?;
-    if fields.all("s").next().is_none() {
-        return Ok(Redirect::to("/devices").into_response());
-    }
-    let devices = several(&api, &fields, act).await?;
-    Ok(page_with(StatusCode::OK, &many_page(&status, act, &fields, devices, Vec::new())))
-}
-
-fn several_act(fields: &Fields) -> Result<&str, Problem> {
-    let act = fields.one("act").filter(|act| is_act(act) && *act != "decommission");
-    act.ok_or_else(|| Problem::new(Code::UsageWrong).what("a form about several devices names what to do"))
-}
-
-/// The act on several, one after the other, and what came of each.
-pub(super) async fn do_many(api: Api, fields: Fields) -> Result<Response, Problem> {
-    let status = api.status().await?;
-    allowed(&status)?;
-    let act = several_act(&fields)?;
-    let mut devices = several(&api, &fields, act).await?;
-    let willing = devices.iter().filter(|one| one.why_not.is_none()).count();
-    let faults = unfit_many(act, &fields, willing);
-    if !faults.is_empty() {
-        let page = many_page(&status, act, &fields, devices, faults);
-        return Ok(page_with(StatusCode::BAD_REQUEST, &page));
-    }
-    let (mut done, mut skipped, mut failed) = (0, 0, 0);
-    for one in &mut devices {
-        if one.why_not.is_some() {
-            skipped += 1;
-            continue;
-        }
-        match posted(&api, &one.target, act, &fields).await {
-            Ok(decision) => {
-                done += 1;
-                one.chip = Chip(decision.to);
-                one.outcome = Some(match decision.ended.commit_to_closed_ms {
-                    Some(ms) => format!("done, session closed in {ms} ms"),
-                    None => "done".to_owned(),
-                });
-            }
-            Err(problem) => {
-                failed += 1;
-                one.outcome = Some(format!("[{}] {}", problem.code, problem.what));
-            }
-        }
-    }
-    let mut page = many_page(&status, act, &fields, devices, Vec::new());
-    page.result = Some(format!("done {done} · skipped {skipped} · failed {failed}"));
-    page.failed = failed > 0;
-    Ok(page_with(StatusCode::OK, &page))
-}
-
-fn unfit_many(act: &str, fields: &Fields, count: usize) -> Vec<(&'static str, String)> {
-    let mut faults = Vec::new();
-    let least = if is_final(act) { REASON_MIN } else { 1 };
-    if fields.one("reason").unwrap_or_default().trim().chars().count() < least {
-        faults.push(("reason", format!("a reason of {} is needed", counted(least as u64, "character"))));
-    }
-    if is_final(act) && fields.one("reason_code").is_none_or(str::is_empty) {
-        faults.push(("reason_code", "choose why, in the words of RFC 5280".to_owned()));
-    }
-    if is_final(act) && fields.one("typed").map(str::trim) != Some(&count.to_string()) {
-        faults.push(("typed", format!("type how many: {count}")));
-    }
-    faults
 }
 
 #[cfg(test)]

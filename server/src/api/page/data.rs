@@ -8,7 +8,7 @@ use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
     extract::{FromRequestParts, Request},
-    http::{Extensions, HeaderMap, HeaderName, Method, Response, header, request::Parts},
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Response, header, request::Parts},
 };
 use muster_shared::Code;
 use serde::{Serialize, de::DeserializeOwned};
@@ -69,7 +69,7 @@ impl Api {
     /// # Errors
     /// What the API refused it with.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
-        read(&self.send(Method::GET, path, Body::empty()).await?.into_body())
+        read(&self.send(Method::GET, path, None, Body::empty()).await?.into_body())
     }
 
     /// A document, or nothing where there is none of that name.
@@ -96,6 +96,19 @@ impl Api {
         read(&self.posted(path, document).await?.into_body())
     }
 
+    /// The same, if what it changes is still of the version that was seen, where one was.
+    ///
+    /// # Errors
+    /// What the API refused it with; M532 when it has changed.
+    pub(super) async fn post_seen<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        seen: Option<u64>,
+        document: &impl Serialize,
+    ) -> Result<T, Problem> {
+        read(&self.write(path, seen, document).await?.into_body())
+    }
+
     /// The same with its headers: a cookie, for one.
     ///
     /// # Errors
@@ -105,10 +118,19 @@ impl Api {
         path: &str,
         document: &impl Serialize,
     ) -> Result<Response<Bytes>, Problem> {
+        self.write(path, None, document).await
+    }
+
+    async fn write(
+        &self,
+        path: &str,
+        seen: Option<u64>,
+        document: &impl Serialize,
+    ) -> Result<Response<Bytes>, Problem> {
         let body = serde_json::to_vec(document).map_err(|error| {
             Problem::new(Code::Fault).what("a form could not be sent on").because(error.to_string())
         })?;
-        self.send(Method::POST, path, body.into()).await
+        self.send(Method::POST, path, seen, body.into()).await
     }
 
     /// Who asks, and how the server is.
@@ -119,13 +141,24 @@ impl Api {
         self.get("/v1/status").await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Body) -> Result<Response<Bytes>, Problem> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        seen: Option<u64>,
+        body: Body,
+    ) -> Result<Response<Bytes>, Problem> {
         let mut request = Request::new(body);
         *request.uri_mut() = path.parse().map_err(|_| Problem::new(Code::RouteUnknown))?;
         *request.headers_mut() = self.headers.clone();
         *request.extensions_mut() = self.extensions.clone();
+        if let Some(seen) = seen {
+            let version = HeaderValue::from_str(&format!("\"{seen}\""));
+            let version = version.expect("digits in quotes are a header's value");
+            request.headers_mut().insert(header::IF_MATCH, version);
+        }
         if method == Method::POST {
-            let json = axum::http::HeaderValue::from_static("application/json");
+            let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, json);
         }
         *request.method_mut() = method;

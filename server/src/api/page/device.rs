@@ -151,6 +151,9 @@ struct Device {
     days: Vec<Day>,
     older_href: Option<String>,
     labels: view::Labels,
+    /// Who took its place, and whose place it took: serial and address.
+    replaced_by: Option<(String, String)>,
+    replaces: Option<(String, String)>,
     certificates: Vec<Certificate>,
     sessions: Vec<Session>,
     readings: Vec<Reading>,
@@ -267,6 +270,8 @@ fn render(
         days: days(&lines.items, &kind),
         older_href: lines.next.as_ref().map(|next| format!("{older}after={}", encoded(next))),
         labels: detail.labels.clone(),
+        replaced_by: detail.replaced_by.as_deref().map(linked),
+        replaces: detail.replaces.as_deref().map(linked),
         certificates: detail.certificates.iter().map(certificate).collect(),
         sessions: detail.sessions.iter().map(session).collect(),
         readings: detail.readings.iter().map(reading).collect(),
@@ -278,6 +283,10 @@ fn render(
         json,
         done,
     }
+}
+
+fn linked(serial: &str) -> (String, String) {
+    (serial.to_owned(), device_href(serial))
 }
 
 const TABS: [(&str, &str); 5] = [
@@ -382,6 +391,13 @@ fn offers(detail: &view::DeviceDetail, href: &str) -> (Vec<Offer>, Vec<Offer>) {
             .map(offer)
             .filter(|offer| !shown.contains(&offer.name))
             .collect();
+    let revoke = offer(Act::Revoke);
+    more.push(Offer {
+        name: acts::name("replace"),
+        href: format!("{href}/replace"),
+        why_not: revoke.why_not.map(|_| format!("a {state} device cannot be replaced")),
+        ..revoke
+    });
     if !online {
         more.push(Offer {
             name: acts::name("disconnect"),

@@ -52,6 +52,12 @@ pub(super) fn decision(row: &view::AuditRow) -> Event {
         ("device", "release") => ("active", format!("released by {by}")),
         ("device", "revoke") => ("revoked", format!("revoked by {by}, {}", of("code"))),
         ("device", "decommission") => ("decommissioned", format!("decommissioned by {by}")),
+        ("device", "replace") => {
+            ("revoked", format!("replaced by {} by {by}, {}", serial(of("successor")), of("code")))
+        }
+        ("device", "succeed") => {
+            ("active", format!("took the place of {} by {by}", serial(of("predecessor"))))
+        }
         ("device", "disconnect") => ("manufactured", format!("disconnected by {by}")),
         ("device", "command") => ("manufactured", format!("command sent by {by}")),
         ("device", "twin") => ("manufactured", format!("desired state {} set by {by}", number("version"))),
@@ -66,8 +72,8 @@ pub(super) fn decision(row: &view::AuditRow) -> Event {
         ("token", "revoke") => ("revoked", format!("token {target} ended by {by}")),
         _ => ("manufactured", format!("{} {target} by {by}", row.action)),
     };
-    let serial = target.split_once('/').map(|(_, serial)| serial.to_owned());
-    let device = serial.filter(|_| noun == "device").map(|serial| {
+    let of_tenant = target.split_once('/').map(|(_, serial)| serial.to_owned());
+    let device = of_tenant.filter(|_| noun == "device").map(|serial| {
         let href = device_href(&serial);
         (serial, href)
     });
@@ -81,6 +87,11 @@ pub(super) fn decision(row: &view::AuditRow) -> Event {
         device,
         no: Some(row.no),
     }
+}
+
+/// Of `acme/MU-000118`, the serial.
+fn serial(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(_, serial)| serial)
 }
 
 /// Where a device is shown.

@@ -46,6 +46,7 @@ mod parts;
 mod readings;
 mod routes;
 mod settings;
+mod several;
 mod signin;
 
 use self::parts::{Icon, When};

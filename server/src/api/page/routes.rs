@@ -7,7 +7,7 @@ use axum::{
 };
 
 use super::{
-    acts, assets, audit, batches, certificates, device, devices, jobs, overview, readings, settings,
+    acts, assets, audit, batches, certificates, device, devices, jobs, overview, readings, settings, several,
 };
 use crate::api::{Doors, login};
 
@@ -23,7 +23,7 @@ pub(in crate::api) fn routes() -> Router<Doors> {
         .route("/acts/all", get(jobs::ask).post(jobs::act))
         .route("/jobs/{id}", get(jobs::show))
         .route("/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/acts", get(acts::many).post(acts::do_many))
+        .route("/acts", get(several::ask).post(several::act))
         .route("/devices/{serial}", get(device::show))
         .route("/devices/{serial}/why", get(device::why))
         .route("/devices/{serial}/readings", get(readings::show))

@@ -39,6 +39,7 @@ pub(crate) const PAIRS: &[Pair] = &[
     pair!(61, "0061_command"),
     pair!(70, "0070_held"),
     pair!(80, "0080_notice"),
+    pair!(81, "0081_replacement"),
 ];
 
 /// Brings the schema up to date. Refuses one that a newer program has upgraded.

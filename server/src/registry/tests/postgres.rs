@@ -26,5 +26,7 @@ mod import;
 mod newest;
 #[path = "operators.rs"]
 mod operators;
+#[path = "replace.rs"]
+mod replace;
 #[path = "twin.rs"]
 mod twin;
