@@ -11,11 +11,15 @@ use rumqttc::{Event, MqttOptions, Packet, QoS, Transport};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::rig::{LIMIT, Server};
+use crate::rig::{LIMIT, Server, http::Http};
 
 /// A reason as somebody who means harm writes one.
 pub const HOSTILE: &str =
     "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>";
+
+/// The same where a name may not be as long, and where it may hold no quotes.
+pub const HOSTILE_SHORT: &str = "<b>owned</b>";
+pub const HOSTILE_TAG: &str = "<script>document.title='owned'</script>";
 
 /// A device's end of a live session.
 pub struct Live {
@@ -85,6 +89,13 @@ impl Live {
         self.until(|event| matches!(event, Event::Incoming(Packet::PubAck(_)))).unwrap();
     }
 
+    /// Says this of itself, retained.
+    pub fn report(&self, document: &str) {
+        let topic = self.topic.replace("/telemetry/main", "/twin/reported");
+        self.client.publish(topic, QoS::AtLeastOnce, true, document).unwrap();
+        self.until(|event| matches!(event, Event::Incoming(Packet::PubAck(_)))).unwrap();
+    }
+
     /// Waits until the server has ended it.
     pub fn ended(self) {
         assert!(self.until(|_| false).is_err());
@@ -126,5 +137,27 @@ impl Fleet {
         ];
         server.muster(&revoke.concat()).exits(0);
         Self { server, live, credentials }
+    }
+
+    /// All that a device and an operator can write, written by those who mean harm, about the device that is here.
+    pub fn speak_ill(&mut self) {
+        self.live.send(HOSTILE_SHORT, 1.0);
+        self.live.report(&serde_json::json!({ "firmware": HOSTILE_SHORT, HOSTILE: HOSTILE }).to_string());
+        let http = Http::new(&self.server);
+        let labels =
+            serde_json::json!({ "note": HOSTILE, "add_tags": [HOSTILE_TAG], "add_groups": [HOSTILE_TAG] });
+        http.post("/v1/devices/MU-000001/labels", &labels).is(200);
+        http.ask(
+            "PUT",
+            "/v1/devices/MU-000001/twin",
+            "",
+            serde_json::json!({ HOSTILE: HOSTILE }).to_string().as_bytes(),
+        )
+        .is(200);
+        http.post(
+            "/v1/devices/MU-000001/command",
+            &serde_json::json!({ "payload": HOSTILE, "reason": HOSTILE }),
+        )
+        .is(200);
     }
 }

@@ -1,10 +1,10 @@
 //! An operator's day: find a device, suspend it and take it back, revoke it for ever, several at once.
 
 use super::{clean, fleet, of};
-use crate::fleet::Live;
+use crate::fleet::{HOSTILE_TAG, Live};
 use crate::{
     driver::Browser,
-    rig::{Server, read},
+    rig::{Server, eventually, read},
 };
 
 #[test]
@@ -116,6 +116,63 @@ fn several_are_suspended_at_once_and_each_outcome_is_told() {
 }
 
 #[test]
+fn keys_lead_everywhere_and_change_nothing() {
+    let (fleet, browser) = fleet();
+    let decided = || fleet.server.muster(&["audit", "verify", "--json"]).exits(0).json()["rows"].clone();
+    let before = decided();
+    let (enter, escape) = ("\u{e007}", "\u{e00c}");
+    let serial = |browser: &Browser, serial: &str| {
+        browser.until(serial, &format!("document.querySelector('h1').innerText === '{serial}'"));
+    };
+    browser.go("/devices?sort=serial");
+    browser.key("j");
+    browser.key("j");
+    browser.until("the second row", "document.querySelectorAll('tbody tr')[1].classList.contains('here')");
+    browser.key("x");
+    browser.until("selected", "document.querySelector('#with').innerText.includes('1 selected')");
+    browser.key("k");
+    browser.key(enter);
+    serial(&browser, "MU-000001");
+    // It opens the form; what is done is done there.
+    browser.key("n");
+    browser
+        .until("asked", "document.activeElement.name === 'reason' && document.querySelector('dialog[open]')");
+    browser.key(escape);
+    browser.until("closed", "!document.querySelector('dialog[open]')");
+    browser.key("]");
+    serial(&browser, "MU-000002");
+    browser.key("r");
+    browser.until("asked", "document.querySelector('dialog[open]')?.innerText.includes('MU-000002')");
+    browser.key(escape);
+    browser.key("[");
+    serial(&browser, "MU-000001");
+    for place in ["d", "b", "c", "a", "s", "o"] {
+        browser.key("g");
+        browser.key(place);
+        let there = format!(
+            "document.querySelector('a[data-go=\"{place}\"]').getAttribute('aria-current') === 'page'"
+        );
+        browser.until(place, &there);
+    }
+    let zone = browser.text("#zone .word");
+    browser.key("u");
+    browser.until("another zone", "document.querySelector('#zone .word').innerText.startsWith('UTC+')");
+    browser.key("u");
+    assert_eq!(browser.text("#zone .word"), zone);
+    // All of them are told, and whoever types by voice can switch them off.
+    browser.key("?");
+    browser
+        .until("told", "document.querySelector('dialog[open]')?.innerText.includes('previous, next device')");
+    browser.click("dialog input[type=checkbox]");
+    browser.key(escape);
+    browser.go("/devices");
+    browser.key("j");
+    assert_eq!(browser.script("return document.querySelectorAll('tr.here').length", &[]), 0);
+    assert_eq!(decided(), before, "no key alone changes anything");
+    clean(&browser);
+}
+
+#[test]
 fn every_act_works_without_script() {
     let (fleet, browser) = fleet();
     browser.scripting(false);
@@ -125,17 +182,27 @@ fn every_act_works_without_script() {
     browser.click(".head a[href$='/resume']");
     browser.write("#reason", "repaired");
     browser.click("button.primary");
-    let state = fleet.server.muster(&["device", "show", "MU-000002", "--json"]).exits(0).json();
-    assert_eq!(state["state"], "registered");
+    // Without script nothing says here that the next page has come.
+    let shown = || fleet.server.muster(&["device", "show", "MU-000002", "--json"]).exits(0).json();
+    eventually("it is resumed", shown, |device| device["state"] == "registered");
     browser.scripting(true);
 }
 
 #[test]
 fn what_people_and_devices_say_is_text() {
-    let (fleet, browser) = fleet();
+    let (mut fleet, browser) = fleet();
+    fleet.speak_ill();
+    let by_tag = format!("/devices?filter=tag%3A%22{HOSTILE_TAG}%22");
     for path in [
         "/",
         "/devices",
+        "/devices?cols=model,id,address,note",
+        &by_tag,
+        "/devices/MU-000001",
+        "/devices/MU-000001?tab=json",
+        "/devices/MU-000001/readings",
+        "/devices/MU-000001/why",
+        "/devices/MU-000001/suspend",
         "/devices/MU-000003",
         "/audit",
         "/devices?filter=%3Cscript%3Ealert(1)%3C%2Fscript%3E",
@@ -148,8 +215,31 @@ fn what_people_and_devices_say_is_text() {
             browser.script("return document.querySelectorAll('main script, main img, main b').length", &[]);
         assert_eq!(foreign, 0, "{path}");
     }
-    browser.go("/devices/MU-000003");
-    assert!(browser.text("main").contains("<img src=x onerror="), "it is shown as it was written");
+    for (path, shown) in [
+        ("/devices/MU-000003", "<img src=x onerror="),
+        ("/devices/MU-000001", HOSTILE_TAG),
+        ("/devices/MU-000001", "<b>owned</b>"),
+        ("/devices/MU-000001/readings", "<b>owned</b>"),
+        (&by_tag, "MU-000001"),
+    ] {
+        browser.go(path);
+        browser.until(
+            "it is shown as it was written",
+            &format!("document.querySelector('main').innerText.includes({shown:?})"),
+        );
+    }
+    // What is live is put into the page by script.
+    browser.go("/devices/MU-000001");
+    browser.until("live", "document.querySelector('#live').dataset.state === 'live'");
+    fleet.live.send("<i>later</i>", 2.0);
+    browser.until("it came", "document.querySelector('main').innerText.includes('<i>later</i>')");
+    assert_eq!(
+        browser
+            .script("return document.querySelectorAll('main i:not(.glyph), main b, main img').length", &[]),
+        0
+    );
+    assert_ne!(browser.script("return document.title", &[]), "owned");
+    clean(&browser);
     drop(fleet);
 }
 

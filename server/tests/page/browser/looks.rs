@@ -62,11 +62,26 @@ fn serious(browser: &Browser, axe: &str) -> Vec<String> {
     found.as_array().unwrap().iter().filter(serious).map(Value::to_string).collect()
 }
 
+/// What is pressed with a finger and less than 44 px high or wide. A link within a text is as high as its line.
+fn small(browser: &Browser) -> Vec<String> {
+    let found = browser.script(
+        "const shown = (e) => e.getClientRects().length > 0 && getComputedStyle(e).visibility !== 'hidden';
+        const target = (e) => e.closest('label') ?? e;
+        return [...document.querySelectorAll('button, .button, select, input:not([type=hidden]), .quick a, .tabs a, nav.main-nav a')]
+            .filter((e) => shown(e) && !e.closest('.sr, .lines thead'))
+            .filter((e) => { const at = target(e).getBoundingClientRect(); return at.height < 43.5 || at.width < 43.5; })
+            .map((e) => e.outerHTML.slice(0, 120));",
+        &[],
+    );
+    found.as_array().unwrap().iter().map(|of| of.as_str().unwrap().to_owned()).collect()
+}
+
 #[test]
 fn every_page_is_readable_wide_and_narrow_light_and_dark() {
     let axe = std::env::var_os("MUSTER_AXE").expect("MUSTER_AXE names axe.min.js: cargo verify page sets it");
     let axe = std::fs::read_to_string(axe).unwrap();
-    let (_fleet, browser) = fleet();
+    let (mut fleet, browser) = fleet();
+    fleet.speak_ill();
     let mut faults = Vec::new();
     for (width, height) in [(1280, 900), (390, 844)] {
         for dark in [false, true] {
@@ -81,6 +96,13 @@ fn every_page_is_readable_wide_and_narrow_light_and_dark() {
                 );
                 if wide.as_i64() > Some(0) {
                     faults.push(format!("{name} {width} {theme}: {wide} px sideways"));
+                }
+                if width < 720 && !dark {
+                    faults.extend(
+                        small(&browser)
+                            .iter()
+                            .map(|of| format!("{name} {width}: {of} is small for a finger")),
+                    );
                 }
                 faults
                     .extend(serious(&browser, &axe).iter().map(|of| format!("{name} {width} {theme}: {of}")));
