@@ -1,11 +1,12 @@
-//! A device certificate, or what is shown in its place: read before anybody vouches for it.
+//! A device's or a service's certificate, or what is shown in its place: read before anybody vouches for it.
 
-use muster_pki::DeviceIdentity;
+use muster_pki::{DeviceIdentity, ServiceIdentity};
 use muster_shared::{CertificateId, limits::CERTIFICATE_MAX};
 use sha2::{Digest, Sha256};
 
-/// Reads octets as a device certificate. Whatever is accepted is what it says it is.
+/// Reads octets as either. Whatever is accepted is what it says it is.
 pub fn run(octets: &[u8]) {
+    service(octets);
     let Ok(identity) = DeviceIdentity::from_certificate(octets) else { return };
     assert!(octets.len() <= CERTIFICATE_MAX);
     assert_eq!(identity.id, CertificateId(Sha256::digest(octets).into()));
@@ -19,4 +20,16 @@ pub fn run(octets: &[u8]) {
     let longer = [octets, &[0]].concat();
     assert!(DeviceIdentity::from_certificate(&longer).is_err(), "octets behind the certificate");
     assert!(DeviceIdentity::from_certificate(&octets[..octets.len() - 1]).is_err(), "octets missing");
+}
+
+fn service(octets: &[u8]) {
+    let Ok(identity) = ServiceIdentity::from_certificate(octets) else { return };
+    assert!(octets.len() <= CERTIFICATE_MAX);
+    assert_eq!(identity.id, CertificateId(Sha256::digest(octets).into()));
+    assert_eq!(identity.name.as_str().parse(), Ok(identity.name.clone()));
+    assert!(identity.not_before_s <= identity.not_after_s);
+    assert_eq!(ServiceIdentity::from_certificate(octets).as_ref(), Ok(&identity));
+    let longer = [octets, &[0]].concat();
+    assert!(ServiceIdentity::from_certificate(&longer).is_err(), "octets behind the certificate");
+    assert!(ServiceIdentity::from_certificate(&octets[..octets.len() - 1]).is_err(), "octets missing");
 }

@@ -4,5 +4,6 @@
 
 pub mod codec;
 pub mod identity;
+pub mod namespace;
 pub mod proxy;
 pub mod session;

@@ -18,7 +18,7 @@ use crate::{
         DeviceState,
         testing::{Device, Fleet, ana, now_s},
     },
-    uplink::{Outcome, testing::telemetry},
+    uplink::{Outcome, Position, testing::telemetry},
 };
 
 struct Node {
@@ -150,58 +150,94 @@ async fn what_a_crash_left_undone_is_done_at_the_start_and_only_once() {
     assert_eq!(detail.enforcement.unwrap().sessions_ended, 1);
 }
 
+/// Decisions while messages come, and how many of them at a time, each about a device of its own.
+const DECISIONS: usize = 3000;
+const AT_A_TIME: usize = 6;
+/// Who publishes as the device meanwhile.
+const PUBLISHERS: usize = 3;
+
+/// Messages stored and refused of one publisher, and where the last one stands that was stored.
+#[derive(Default)]
+struct Published {
+    stored: u64,
+    refused: u64,
+    last: Position,
+}
+
+/// Publishes as a device until some were refused behind the answer: nothing may be stored from there on.
+async fn publish_on(
+    node: Arc<Node>,
+    device: Device,
+    returned: Arc<AtomicBool>,
+    seq: Arc<AtomicU64>,
+) -> Published {
+    let mut done = Published::default();
+    for _ in 0..10_000 {
+        let after = returned.load(Ordering::SeqCst);
+        let mut message = telemetry(&device, seq.fetch_add(1, Ordering::Relaxed), 0.0);
+        message.name = None;
+        match node.uplink.append(message).await {
+            Outcome::Stored(at) => {
+                assert!(!after, "stored at {at:?} after the answer");
+                done.stored += 1;
+                done.last = at;
+            }
+            Outcome::Refused(code) => {
+                assert_eq!(code, Code::DeviceSuspended);
+                done.refused += 1;
+                if done.refused > 3 && after {
+                    break;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    done
+}
+
+/// One decision about a device that publishes; what was stored and refused of it.
+async fn suspended_while_it_publishes(node: Arc<Node>, device: usize, round: u64) -> (u64, u64) {
+    let returned = Arc::new(AtomicBool::new(false));
+    let seq = Arc::new(AtomicU64::new(round * 1_000_000));
+    let publishers: Vec<_> = (0..PUBLISHERS)
+        .map(|_| {
+            let of = node.fleet.devices[device].clone();
+            tokio::spawn(publish_on(node.clone(), of, returned.clone(), seq.clone()))
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_micros(round * 53 % 4000)).await;
+    let answer = node.decide(device, Act::Suspend).await;
+    let end = *node.uplink.committed().borrow();
+    returned.store(true, Ordering::SeqCst);
+    let (mut stored, mut refused) = (0, 0);
+    for publisher in publishers {
+        let done = publisher.await.unwrap();
+        assert!(done.last <= end, "round {round}: {:?} is behind the answer, {end:?}", done.last);
+        stored += done.stored;
+        refused += done.refused;
+    }
+    answer.enforced().await.unwrap();
+    node.decide(device, Act::Resume).await;
+    (stored, refused)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_accepted_after_the_call_has_returned() {
-    let node = Arc::new(node(4).await);
-    let (mut accepted, mut refused) = (0_u64, 0_u64);
-    for round in 0..250_usize {
-        let device = node.fleet.devices[round % 4].clone();
-        let returned = Arc::new(AtomicBool::new(false));
-        let seq = Arc::new(AtomicU64::new(round as u64 * 1_000_000));
-        let publishers: Vec<_> = (0..4)
-            .map(|_| {
-                let (node, device, returned, seq) =
-                    (node.clone(), device.clone(), returned.clone(), seq.clone());
-                tokio::spawn(async move {
-                    let (mut before, mut refused) = (0_u64, 0_u64);
-                    // Some go on well after the answer: nothing of theirs may be stored.
-                    for _ in 0..10_000 {
-                        let after = returned.load(Ordering::SeqCst);
-                        let mut message = telemetry(&device, seq.fetch_add(1, Ordering::Relaxed), 0.0);
-                        message.name = None;
-                        match node.uplink.append(message).await {
-                            Outcome::Stored(at) => {
-                                assert!(!after, "round {round}: stored at {at:?} after the answer");
-                                before += 1;
-                            }
-                            Outcome::Refused(code) => {
-                                assert_eq!(code, Code::DeviceSuspended);
-                                refused += 1;
-                                if refused > 3 && after {
-                                    break;
-                                }
-                            }
-                            other => panic!("{other:?}"),
-                        }
-                    }
-                    (before, refused)
-                })
-            })
-            .collect();
-        tokio::time::sleep(Duration::from_micros(round as u64 * 53 % 4000)).await;
-        let answer = node.decide(round % 4, Act::Suspend).await;
-        let at_return = *node.uplink.committed().borrow();
-        returned.store(true, Ordering::SeqCst);
-        for publisher in publishers {
-            let (before, after) = publisher.await.unwrap();
-            accepted += before;
-            refused += after;
+    let node = Arc::new(node(AT_A_TIME).await);
+    let (mut stored, mut refused) = (0, 0);
+    for round in 0..DECISIONS / AT_A_TIME {
+        let running = (0..AT_A_TIME).map(|device| {
+            let number = (round * AT_A_TIME + device) as u64;
+            tokio::spawn(suspended_while_it_publishes(node.clone(), device, number))
+        });
+        for one in running.collect::<Vec<_>>() {
+            let (more, more_refused) = one.await.unwrap();
+            stored += more;
+            refused += more_refused;
         }
-        assert_eq!(*node.uplink.committed().borrow(), at_return, "round {round}: the log has grown");
-        answer.enforced().await.unwrap();
-        node.decide(round % 4, Act::Resume).await;
     }
-    assert!(accepted > 250 && refused > 250, "{accepted} accepted, {refused} refused");
+    let decisions = DECISIONS as u64;
+    assert!(stored > decisions && refused > decisions, "{stored} stored, {refused} refused");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,13 +1,20 @@
 //! Decisions against live sessions.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
-use muster_server::registry::{Act, DisconnectReason};
+use muster_server::{
+    registry::{Act, DisconnectReason},
+    uplink::Position,
+};
 use muster_shared::Code;
 use rustls::AlertDescription;
+use tokio::task::JoinSet;
 
 use crate::{
     client::{Client, End, V3, V5, code_in, connect_with, publish, text, tls_of},
@@ -69,41 +76,66 @@ async fn a_live_session_ends_with_its_certificate() {
     site.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_accepted_after_the_decision_is_enforced() {
-    for version in [V3, V5] {
-        let site = Arc::new(Site::with(1).await);
-        let mut client = Client::connected(&site, &site.devices[0], version).await;
-        let decided = Arc::new(AtomicBool::new(false));
-        let publisher = tokio::spawn({
-            let decided = decided.clone();
-            async move {
-                let mut accepted_late = 0;
-                for id in 1..=u16::MAX {
-                    let late = decided.load(Ordering::SeqCst);
-                    client.send(&publish(version, 1, id, TELEMETRY, &id.to_be_bytes())).await;
-                    match client.packet().await {
-                        Ok(packet)
-                            if packet[0] == 0x40 && packet.get(4).is_none_or(|reason| *reason < 0x80) =>
-                        {
-                            accepted_late += usize::from(late);
-                        }
-                        _ => break,
-                    }
+/// Devices that are decided about while they publish, so many at a time.
+const DEVICES: usize = 300;
+const AT_A_TIME: usize = 8;
+
+/// Publishes over its own socket until it is ended; the decision falls some messages later. Where the log
+/// ended when the decision was answered.
+async fn decided_while_it_publishes(site: &Site, device: usize) -> Position {
+    let version = if device.is_multiple_of(2) { V3 } else { V5 };
+    let mut client = Client::connected(site, &site.devices[device], version).await;
+    let (decided, acknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let publishing = async {
+        let topic = format!("acme/MU-{:06}/telemetry/climate", device + 1);
+        for id in 1..=u16::MAX {
+            let late = decided.load(Ordering::SeqCst);
+            client.send(&publish(version, 1, id, &topic, &id.to_be_bytes())).await;
+            match client.packet().await {
+                Ok(packet) if packet[0] == 0x40 && packet.get(4).is_none_or(|reason| *reason < 0x80) => {
+                    assert!(!late, "device {device}: acknowledged after the answer");
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
                 }
-                accepted_late
+                _ => return,
             }
-        });
-        while site.stored().await.len() < 20 {
+        }
+    };
+    let deciding = async {
+        while acknowledged.load(Ordering::SeqCst) < 1 + device % 17 {
             tokio::task::yield_now().await;
         }
-        let answer = site.decide(0, Act::Revoke).await.unwrap();
+        let act = if device.is_multiple_of(3) { Act::Suspend } else { Act::Revoke };
+        let answer = site.decide(device, act).await.unwrap();
+        let end = site.uplink.position();
         decided.store(true, Ordering::SeqCst);
-        let held = site.stored().await.len();
         answer.enforced().await.unwrap();
-        assert_eq!(publisher.await.unwrap(), 0);
-        assert_eq!(site.stored().await.len(), held, "not one more");
+        end
+    };
+    tokio::join!(publishing, deciding).1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_accepted_after_the_decision_was_answered() {
+    let site = Arc::new(Site::with(DEVICES).await);
+    let (mut running, mut ends) = (JoinSet::new(), BTreeMap::new());
+    for device in 0..DEVICES {
+        if running.len() >= AT_A_TIME {
+            ends.extend(running.join_next().await.map(Result::unwrap));
+        }
+        let site = Arc::clone(&site);
+        running.spawn(async move { (device, decided_while_it_publishes(&site, device).await) });
     }
+    ends.extend(running.join_all().await);
+    assert_eq!(ends.len(), DEVICES);
+    let mut stored = 0;
+    for (position, message) in site.positions().await {
+        let Some((_, id)) = message.device() else { continue };
+        let device = id.as_str().trim_start_matches("MU-").parse::<usize>().unwrap() - 1;
+        assert!(position <= ends[&device], "device {device}: one more behind the answer");
+        stored += 1;
+    }
+    assert!(stored > DEVICES, "{stored}");
+    assert_eq!(site.roster.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ use muster_server::{
         Scope, now_ms,
     },
     revocation::{Answer, GroupAnswer, Revocation},
-    uplink::{Cursor, StoredMessage, StoredPublisher, Writer},
+    uplink::{Cursor, Position, StoredMessage, StoredPublisher, Writer},
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -207,6 +207,11 @@ impl Site {
 
     /// All that is in the log.
     pub(crate) async fn logged(&self) -> Vec<StoredMessage> {
+        self.positions().await.into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// The same, and where each message stands.
+    pub(crate) async fn positions(&self) -> Vec<(Position, StoredMessage)> {
         let mut all = Vec::new();
         let mut from = Cursor::default();
         loop {
@@ -214,7 +219,7 @@ impl Site {
             if read.messages.is_empty() {
                 return all;
             }
-            all.extend(read.messages.into_iter().map(|(_, message)| message));
+            all.extend(read.messages);
             from = read.next;
         }
     }
