@@ -303,6 +303,11 @@ impl Fleet {
             "/v1/devices/{serial}/labels" => json!({
                 "add_tags": ["a", "b"], "remove_tags": ["c"], "add_groups": ["g"], "remove_groups": [], "note": "n",
             }),
+            "/v1/devices/{serial}/replace" => {
+                let successor = &self.serials[dice.below(self.serials.len())];
+                let dry_run = dice.below(2) == 0;
+                json!({ "successor": successor, "reason": REASON, "confirm": in_path("serial"), "dry_run": dry_run })
+            }
             "/v1/devices/{serial}/twin" => json!({ "period_s": dice.below(100), "<b>": "&amp;" }),
             "/v1/jobs/plan" => self.many(dice),
             "/v1/jobs" => {
