@@ -107,6 +107,8 @@ fn tags_and_groups_are_written_on_many(server: &Server, http: &Http) {
     server.muster(&line).exits(2).refused("M213");
     let plan = run(&["--dry-run"]).exits(0).json();
     assert_eq!((&plan["act"], &plan["count"]), (&json!("label"), &json!(40)));
+    let said = server.muster(&[&line[..], &["--dry-run"]].concat()).exits(0).err;
+    assert!(said.contains("--tag \"Roof\" --untag \"cellar\" --reason"), "{said}");
     assert_eq!(server.muster(&["device", "list", "--filter", "tag:roof", "--json"]).json()["total"], 1);
     // The confirmation is for this label and no other.
     let confirm = plan["confirm"].as_str().unwrap();

@@ -8,6 +8,7 @@ use std::{
 };
 
 use muster_shared::Code;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{
@@ -118,7 +119,8 @@ pub(super) fn filtered(
     screen: &Screen,
 ) -> Result<Done, Problem> {
     let filter = decide.filter;
-    let command = || format!("muster device {verb} --filter {filter:?} --reason \"…\"");
+    let words = LabelEdit::deserialize(&more["label"]).map(|label| flags(&label)).unwrap_or_default();
+    let command = || format!("muster device {verb} --filter {filter:?}{words} --reason \"…\"");
     let Some(reason) = decide.reason.filter(|reason| !reason.trim().is_empty()) else {
         return Err(Problem::new(Code::ReasonMissing)
             .what(format!("device {verb} needs a reason"))
