@@ -160,6 +160,9 @@ pub const OUTBOUND_BYTES_MAX: usize = 4 * PACKET_MAX;
 pub const SUBSCRIPTIONS_MAX: usize = 32;
 /// Subscriptions of one session of a service: every message is held against each of them.
 pub const SERVICE_SUBSCRIPTIONS_MAX: usize = 256;
+/// SUBSCRIBEs of one session whose retained messages are each sent by themselves; beyond it one for each of its
+/// subscriptions. A client that waits for what it asked for has one.
+pub const REPLAYS_MAX: usize = 64;
 /// Filters in one SUBSCRIBE or UNSUBSCRIBE.
 pub const FILTERS_PER_PACKET_MAX: usize = 64;
 /// Properties in one packet, user properties included (MQTT 5.0 sets no bound).

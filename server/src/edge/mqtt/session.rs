@@ -262,8 +262,7 @@ impl Session {
     /// All that was due of the [replay](Self::replay) was delivered.
     pub fn replayed(&mut self, out: &mut Output) {
         let State::Running(running) = &mut self.state else { return };
-        if let Some(filter) = running.replays.first().map(|replay| replay.filter.clone()) {
-            running.replays.end(&filter);
+        if running.replays.end_first() {
             running.changed(out);
         }
     }

@@ -24,7 +24,9 @@ use muster_shared::{
 use super::*;
 use crate::{
     edge::{
-        limits::{DOWNLINK_INFLIGHT_MAX, SUBSCRIPTIONS_MAX, TOPIC_ALIAS_MAX, UPLINK_INFLIGHT_MAX},
+        limits::{
+            DOWNLINK_INFLIGHT_MAX, REPLAYS_MAX, SUBSCRIPTIONS_MAX, TOPIC_ALIAS_MAX, UPLINK_INFLIGHT_MAX,
+        },
         mqtt::packet::Qos,
     },
     registry::DeviceName,
