@@ -222,7 +222,7 @@ impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
         let problem = Self::new(error.code());
         match &error {
-            RegistryError::Database(source) | RegistryError::Full(source) => {
+            RegistryError::Database(source) => {
                 tracing::error!(%error, source = source.as_ref(), "the registry failed");
                 problem
             }

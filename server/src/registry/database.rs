@@ -65,16 +65,9 @@ impl From<std::io::Error> for RegistryError {
 
 impl From<sqlx::Error> for RegistryError {
     fn from(error: sqlx::Error) -> Self {
-        match error.as_database_error().and_then(|error| error.code()) {
-            Some(code) if NO_ROOM.contains(&&*code) => Self::Full(Box::new(error)),
-            _ => Self::Database(Box::new(error)),
-        }
+        Self::Database(Box::new(error))
     }
 }
-
-/// A disk that takes no more. SQLite (<https://www.sqlite.org/rescode.html>): SQLITE_FULL, and SQLITE_IOERR of
-/// WRITE, FSYNC, DIR_FSYNC, TRUNCATE, SHMSIZE and SHMMAP; PostgreSQL (appendix A): disk_full.
-const NO_ROOM: [&str; 8] = ["13", "778", "1034", "1290", "1546", "4874", "5386", "53100"];
 
 /// The registry's database, open.
 pub(super) struct Database {

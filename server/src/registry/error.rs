@@ -210,9 +210,6 @@ pub enum RegistryError {
     /// The database failed.
     #[error("the registry's database failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The database has no room for it, or cannot write.
-    #[error("the registry's database has no room")]
-    Full(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The database holds what this program never wrote.
     #[error("the registry's database is damaged: {0}")]
     Damaged(String),
@@ -257,7 +254,6 @@ impl RegistryError {
             Self::Unfit(_) => Code::RegistryUnfit,
             Self::Backup(_) => Code::BackupDamaged,
             Self::Occupied(_) => Code::RegistryOccupied,
-            Self::Full(_) => Code::NotStored,
             Self::Database(failure) => health::code_of(&**failure),
             Self::Damaged(_) => Code::Fault,
         }

@@ -70,6 +70,48 @@ impl Client {
         client
     }
 
+    /// With a session that goes on for an hour, taking one message at a time; and whether it was there before.
+    #[track_caller]
+    pub(crate) fn lasting(server: &Server, device: &Credential) -> (Self, bool) {
+        let mut client = Self::open(server, device).unwrap();
+        let properties = [8, 0x11, 0, 0, 0x0e, 0x10, 0x21, 0, 1];
+        client.send(&packet(0x10, &[&[0, 4], b"MQTT", &[5, 0, 0, 0], &properties, &[0, 0]])).unwrap();
+        let connack = client.packet().unwrap();
+        assert_eq!((connack[0], connack[3]), (0x20, 0), "{connack:02x?}");
+        (client, connack[2] == 1)
+    }
+
+    /// Retained, at QoS 1.
+    #[track_caller]
+    pub(crate) fn keep(&mut self, topic: &str, payload: &str) {
+        self.send(&packet(0x33, &[&text(topic), &[0, 1, 0], payload.as_bytes()])).unwrap();
+        let answer = self.packet().unwrap();
+        assert_eq!((answer[0], answer.get(4).copied().unwrap_or(0)), (0x40, 0), "{answer:02x?}");
+    }
+
+    /// At QoS 1.
+    #[track_caller]
+    pub(crate) fn subscribe(&mut self, filter: &str) {
+        self.send(&packet(0x82, &[&[0, 1, 0], &text(filter), &[1]])).unwrap();
+        let answer = self.packet().unwrap();
+        assert_eq!((answer[0], answer.last()), (0x90, Some(&1)), "{answer:02x?}");
+    }
+
+    /// The payload of the next message at QoS 1, its packet identifier, and whether it comes again.
+    #[track_caller]
+    pub(crate) fn told(&mut self) -> (String, u16, bool) {
+        let said = self.packet().unwrap();
+        assert_eq!(said[0] & 0xf6, 0x32, "{said:02x?}");
+        let id = 4 + usize::from(said[3]);
+        let payload = String::from_utf8(said[id + 3..].to_vec()).unwrap();
+        (payload, u16::from_be_bytes([said[id], said[id + 1]]), said[0] & 0x08 != 0)
+    }
+
+    /// PUBACK.
+    pub(crate) fn acknowledge(&mut self, id: u16) {
+        self.send(&packet(0x40, &[&id.to_be_bytes()])).unwrap();
+    }
+
     pub(crate) fn send(&mut self, octets: &[u8]) -> io::Result<()> {
         self.0.write_all(octets)?;
         self.0.flush()

@@ -113,9 +113,7 @@ async fn row(doors: &Doors, job: &JobRow, verb: Verb, item: &JobItem) -> RowResu
     let done = loop {
         tries += 1;
         match act(doors, job, verb, &target).await {
-            Err(RegistryError::Database(_) | RegistryError::Full(_)) if tries < TRIES => {
-                tokio::time::sleep(AGAIN).await
-            }
+            Err(RegistryError::Database(_)) if tries < TRIES => tokio::time::sleep(AGAIN).await,
             done => break done,
         }
     };
