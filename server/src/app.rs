@@ -185,7 +185,7 @@ impl Node {
         let claim = claim(config)?;
         let bundle = bundle(config).await?;
         let registry = registry(config, &bundle).await?;
-        let messages = Messages::open(&config.data_dir, &registry)
+        let messages = Messages::open_within(&config.data_dir, &registry, config.limits.kept)
             .await
             .map_err(|error| fault("messages cannot be stored", &error))?;
         let Messages { uplink, bus, sessions, .. } = &messages;
@@ -451,6 +451,7 @@ fn edge(
             connect: config.limits.connect,
             packet: config.limits.packet_max,
             keep_alive_max_s: Some(config.limits.keep_alive_max_s).filter(|max_s| *max_s > 0),
+            sessions: config.limits.sessions.into(),
             messages_per_s: config.limits.messages_per_s,
             handshakes_per_s: config.limits.handshakes_per_s,
             handshakes_per_address_per_s: config.limits.handshakes_per_address_per_s,

@@ -26,8 +26,10 @@ use crate::{
     edge::{
         Network, Verify,
         clones::{Policy, Response},
+        limits::{self, SessionLimits},
     },
     registry::{Place, PlaceError},
+    uplink::{Bound, Bounds},
 };
 
 use layers::Layers;
@@ -132,6 +134,10 @@ pub struct Limits {
     pub packet_max: usize,
     /// Longest a client of MQTT 5 may ask to stay silent, seconds; 0: as long as it asks.
     pub keep_alive_max_s: u16,
+    /// What a session may take.
+    pub sessions: SessionLimits,
+    /// What is kept for sessions, and as retained messages.
+    pub kept: Bounds,
     /// Longest topic or filter of a service, octets; a device's are shorter anyway.
     pub service_topic_max: usize,
     /// Messages a device may send in a second, averaged over its burst.
@@ -292,6 +298,17 @@ impl Config {
         let mut layers = Layers::new(&[], &nothing);
         layers.read_text(path, text);
         Self::take(layers, Some(path.to_owned()), PathBuf::from("."))
+    }
+
+    /// Every key as [`Config::settings`] has it, and behind them every bound that nobody sets, with its source.
+    #[must_use]
+    pub fn shown(&self) -> Vec<Setting> {
+        let fixed = limits::fixed().into_iter().map(|of| Setting {
+            key: format!("fixed.{}", of.name.to_ascii_lowercase()).into(),
+            value: of.value,
+            source: Source::Fixed(of.source),
+        });
+        self.settings.iter().cloned().chain(fixed).collect()
     }
 
     fn take(
@@ -475,6 +492,8 @@ impl Limits {
                 SERVICE_TOPIC_MAX,
                 TOPIC_MAX..=SERVICE_TOPIC_MAX,
             ),
+            sessions: session_limits(layers),
+            kept: kept(layers),
             messages_per_s: count(layers, "limits.messages_per_s", 100, 1..=1_000_000),
             handshakes_per_s: count(layers, "limits.handshakes_per_s", 0, 0..=1_000_000),
             handshakes_per_address_per_s: count(
@@ -486,6 +505,38 @@ impl Limits {
             handshakes_per_address: count(layers, "limits.handshakes_per_address", 1024, 1..=1_000_000),
         }
     }
+}
+
+fn session_limits(layers: &mut Layers<'_>) -> SessionLimits {
+    let default = SessionLimits::default();
+    let most = default.service_subscriptions_max;
+    SessionLimits {
+        // Ten years: a device that is away for longer is another device's work.
+        expiry_max_s: count(layers, "limits.session_expiry_max_s", default.expiry_max_s, 0..=315_360_000),
+        subscriptions_max: count(layers, "limits.subscriptions_max", default.subscriptions_max, 1..=1024),
+        service_subscriptions_max: count(layers, "limits.service_subscriptions_max", most, 1..=10_000),
+        receive_max: count(layers, "limits.receive_max", default.receive_max, 1..=1024),
+        topic_alias_max: count(layers, "limits.topic_alias_max", default.topic_alias_max, 0..=1024),
+        will_max: count(layers, "limits.will_max", default.will_max, 256..=PACKET_MAX as u32),
+    }
+}
+
+/// A packet of the largest size can be queued and retained whatever is set.
+fn kept(layers: &mut Layers<'_>) -> Bounds {
+    const BYTES: std::ops::RangeInclusive<usize> = 2 * PACKET_MAX..=1 << 40;
+    let default = Bounds::default();
+    let Bound { messages, bytes } = default.queue;
+    let queue = Bound {
+        messages: count(layers, "limits.queue_max", messages, 1..=1_000_000),
+        bytes: count(layers, "limits.queue_bytes_max", bytes, BYTES),
+    };
+    let Bound { messages, bytes } = default.retained_device;
+    let retained_device = Bound {
+        messages: count(layers, "limits.retained_device_max", messages, 1..=1_000_000),
+        bytes: count(layers, "limits.retained_device_bytes_max", bytes, BYTES),
+    };
+    let retained_bytes = count(layers, "limits.retained_bytes_max", default.retained_bytes, BYTES);
+    Bounds { queue, retained_device, retained_bytes, ..default }
 }
 
 fn clones(layers: &mut Layers<'_>) -> Policy {

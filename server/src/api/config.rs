@@ -19,8 +19,8 @@ use crate::config::{Config, Setting};
 
 /// Keys whose values are told, or the beginnings of several. A registry's address with a password in it is
 /// refused when it is read.
-const TOLD: [&str; 8] =
-    ["registry.url", "mqtt.", "https.", "limits.", "clones.", "retention.", "service.", "log."];
+const TOLD: [&str; 9] =
+    ["registry.url", "mqtt.", "https.", "limits.", "clones.", "retention.", "service.", "log.", "fixed."];
 /// Of those, where a key lies.
 const WITHHELD: [&str; 2] = ["https.certificate", "https.key"];
 /// How commands reach a server: nothing of this one's.
@@ -48,7 +48,8 @@ pub(super) async fn config(
 /// What is told of a configuration.
 #[must_use]
 pub fn told(config: &Config) -> view::Config {
-    let own = config.settings.iter().filter(|setting| !setting.key.starts_with(COMMANDS));
+    let shown = config.shown();
+    let own = shown.iter().filter(|setting| !setting.key.starts_with(COMMANDS));
     view::Config {
         schema: "muster.config/1".to_owned(),
         file: config.file.as_ref().map(|file| file.display().to_string()),

@@ -13,7 +13,7 @@ use crate::{
     edge::{Roster, Sessions, Tail, feed::Groups},
     registry::Registry,
     uplink::{
-        History, OpenError, ReadError, Reader, Writer,
+        Bounds, History, OpenError, ReadError, Reader, Writer,
         history::{HistoryError, Projection},
     },
 };
@@ -59,13 +59,26 @@ impl Messages {
     /// # Errors
     /// [`MessagesError`]; nothing runs then.
     pub async fn open(data_dir: &Path, registry: &Registry) -> Result<Self, MessagesError> {
+        Self::open_within(data_dir, registry, Bounds::default()).await
+    }
+
+    /// The same with other bounds on what is kept for sessions and as retained messages.
+    ///
+    /// # Errors
+    /// [`MessagesError`]; nothing runs then.
+    pub async fn open_within(
+        data_dir: &Path,
+        registry: &Registry,
+        bounds: Bounds,
+    ) -> Result<Self, MessagesError> {
         let bus = Rumqttd::start()?;
         let sessions = Sessions::new(Roster::new(), registry.verdicts());
         let publish = {
             let bus = Arc::clone(&bus);
             Box::new(move |fresh| bus.publish(fresh))
         };
-        let uplink = Writer::open(data_dir, registry.verdicts(), sessions.clone(), publish).await?;
+        let verdicts = registry.verdicts();
+        let uplink = Writer::open_within(data_dir, verdicts, sessions.clone(), publish, bounds).await?;
         let reader = Reader::open(data_dir).await?;
         let latest = Latest::start(registry.clone(), reader.clone(), &*bus);
         let history = History::open(data_dir).await?;

@@ -46,13 +46,12 @@ pub(super) fn config(
         }
         return Ok(Done::Well);
     }
-    let items = config
-        .settings
-        .iter()
-        .map(|of| json!({ "key": of.key, "value": of.value, "source": of.source.to_string() }));
+    let shown = config.shown();
+    let items =
+        shown.iter().map(|of| json!({ "key": of.key, "value": of.value, "source": of.source.to_string() }));
     let document = json!({ "schema": "muster.config/1", "file": file, "items": items.collect::<Vec<_>>(), "next": null });
     let about = About { noun: "key", total: None, filter: None, next: None, empty: "no keys" };
-    table::print(screen, &document, &config.settings, SETTINGS, &about);
+    table::print(screen, &document, &shown, SETTINGS, &about);
     Ok(Done::Well)
 }
 

@@ -26,6 +26,8 @@ pub enum Source {
     File(PathBuf, usize),
     /// Nobody said otherwise.
     Default,
+    /// Nobody can: what it bounds, and where it comes from.
+    Fixed(String),
 }
 
 impl fmt::Display for Source {
@@ -35,6 +37,7 @@ impl fmt::Display for Source {
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::File(path, line) => write!(f, "{} line {line}", path.display()),
             Self::Default => f.write_str("default"),
+            Self::Fixed(source) => write!(f, "fixed: {source}"),
         }
     }
 }

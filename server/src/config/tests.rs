@@ -80,6 +80,14 @@ fn values_out_of_bounds_are_refused() {
         "[limits]\nhandshakes_per_address = 0",
         "[limits]\nkeep_alive_max_s = 65536",
         "[limits]\nservice_topic_max = 255",
+        "[limits]\nqueue_max = 0",
+        "[limits]\nqueue_bytes_max = 131071",
+        "[limits]\nretained_device_bytes_max = 1000",
+        "[limits]\nreceive_max = 0",
+        "[limits]\ntopic_alias_max = 1025",
+        "[limits]\nsubscriptions_max = 0",
+        "[limits]\nwill_max = 65537",
+        "[limits]\nsession_expiry_max_s = -1",
         "[limits]\nservice_topic_max = 65536",
         "[mqtt]\nproxy_protocol = [\"10.0.0.0/33\"]",
         "[mqtt]\nproxy_protocol = \"10.0.0.0/8\"",
@@ -113,6 +121,7 @@ fn balancers_and_the_policy_on_clones_are_shown_as_they_are_in_force() {
     let defaults = Config::from_text(Path::new("m"), "").unwrap();
     assert_eq!(defaults.clones, Policy::default(), "the same defaults on both sides");
     let limits = crate::edge::Limits::default();
+    assert_eq!((*limits.sessions, Bounds::default()), (defaults.limits.sessions, defaults.limits.kept));
     assert_eq!(limits.keep_alive_max_s.unwrap_or(0), defaults.limits.keep_alive_max_s);
     assert_eq!(
         (limits.handshakes_per_s, limits.handshakes_per_address_per_s, limits.handshakes_per_address),
@@ -277,4 +286,19 @@ fn a_service_belongs_to_a_tenant_or_to_the_fleet_and_says_so() {
     ] {
         assert_eq!(faults(&text), [fault], "{text}");
     }
+}
+
+#[test]
+fn what_nobody_sets_is_shown_with_its_source_behind_what_is_set() {
+    let config = Config::from_text(Path::new("m"), "[limits]\nqueue_max = 7").unwrap();
+    assert_eq!(config.limits.kept.queue.messages, 7);
+    let shown = config.shown();
+    let of = |key: &str| {
+        shown.iter().find(|of| of.key == key).map(|of| (of.value.as_str(), of.source.to_string()))
+    };
+    assert_eq!(of("limits.queue_max"), Some(("7", "m line 2".to_owned())));
+    let (value, source) = of("fixed.outbound_bytes_max").unwrap();
+    assert_eq!(value, "262144");
+    assert!(source.starts_with("fixed: Octets written to a connection"), "{source}");
+    assert!(shown.len() > config.settings.len() + 30);
 }

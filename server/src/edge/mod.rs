@@ -83,7 +83,7 @@ pub use self::{
     farewell::Farewell,
     feed::Tail,
     guard::Seen,
-    limits::Limits,
+    limits::{Limits, SessionLimits},
     principal::{Principal, Service},
     proxy::{Network, NetworkError},
     roster::{

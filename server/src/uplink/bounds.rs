@@ -4,24 +4,26 @@ use crate::edge::limits;
 
 /// A bound in messages and in octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bound {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
+pub struct Bound {
+    /// Messages.
+    pub messages: usize,
+    /// Octets.
+    pub bytes: usize,
 }
 
 /// Every bound of what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bounds {
+pub struct Bounds {
     /// Retained messages of one device.
-    pub(super) retained_device: Bound,
+    pub retained_device: Bound,
     /// Retained messages of one service.
-    pub(super) retained_service: Bound,
+    pub retained_service: Bound,
     /// Octets of retained messages of all devices and services.
-    pub(super) retained_bytes: usize,
+    pub retained_bytes: usize,
     /// What waits for one session.
-    pub(super) queue: Bound,
+    pub queue: Bound,
     /// Sessions of one service.
-    pub(super) service_sessions: usize,
+    pub service_sessions: usize,
 }
 
 impl Default for Bounds {

@@ -68,6 +68,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use bounds::{Bound, Bounds};
 pub use dedup::WINDOW;
 pub use history::History;
 pub use message::{Fresh, Message, Outcome, Position, Publisher, Shown, StoredMessage, StoredPublisher};

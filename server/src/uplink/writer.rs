@@ -18,8 +18,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Change, Downlinks, Fresh, Message, Outcome, Position, Publisher, Retained, SavedSession, batch::Item,
-    segment::OVERHEAD, sqlite::path,
+    Bounds, Change, Downlinks, Fresh, Message, Outcome, Position, Publisher, Retained, SavedSession,
+    batch::Item, segment::OVERHEAD, sqlite::path,
 };
 use crate::registry::Verdicts;
 
@@ -164,7 +164,21 @@ impl Writer {
         downlinks: Arc<dyn Downlinks>,
         tail: Tail,
     ) -> Result<Self, OpenError> {
-        let files = thread::Files { path: path(data_dir), verdicts, downlinks, tail };
+        Self::open_within(data_dir, verdicts, downlinks, tail, Bounds::default()).await
+    }
+
+    /// The same with other bounds on what is kept beside the log. What is kept already stays.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_within(
+        data_dir: &Path,
+        verdicts: Arc<Verdicts>,
+        downlinks: Arc<dyn Downlinks>,
+        tail: Tail,
+        bounds: Bounds,
+    ) -> Result<Self, OpenError> {
+        let files = thread::Files { path: path(data_dir), verdicts, downlinks, tail, bounds };
         let (tell, told) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("uplink".to_owned())

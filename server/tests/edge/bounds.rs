@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use muster_pki::testing::{self, Credential};
-use muster_server::edge::{Limits, Service, Trust};
+use muster_server::edge::{Limits, Service, SessionLimits, Trust};
 use muster_shared::Code;
 
 use crate::{
@@ -38,6 +38,55 @@ async fn a_client_of_mqtt_5_is_told_the_longest_keep_alive_and_ended_by_it() {
         assert_eq!((said[0], said[2], code_in(&said)), (0xe0, 0x8d, Some(Code::KeepAliveTimeout)));
     }
     assert_eq!(old.publish(1, "acme/MU-000003/telemetry/x", b"still here").await, 0);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sets_what_a_session_may_take() {
+    let sessions = SessionLimits {
+        receive_max: 3,
+        topic_alias_max: 2,
+        subscriptions_max: 2,
+        will_max: 300,
+        expiry_max_s: 60,
+        ..SessionLimits::default()
+    };
+    let site = Site::limited(1, Limits { sessions: sessions.into(), ..Limits::default() }).await;
+    let head = [&[0, 4][..], b"MQTT", &[V5, 0b10, 0, 60]].concat();
+    let asks_for_ten_minutes = packet(0x10, &[&head, &[5, 0x11, 0, 0, 2, 88], &text("")]);
+    let own = "acme/MU-000001/app/x";
+    let open = async || {
+        let mut client = Client::open(&site, tls_of(&site.devices[0]), V5).await.unwrap();
+        client.send(&asks_for_ten_minutes).await;
+        let connack = client.packet().await.unwrap();
+        assert_eq!(connack[3], 0, "{connack:02x?}");
+        (client, connack)
+    };
+    let (mut client, connack) = open().await;
+    for said in [&[0x11, 0, 0, 0, 60][..], &[0x21, 0, 3], &[0x22, 0, 2]] {
+        assert!(connack.windows(said.len()).any(|octets| octets == said), "{said:02x?} in {connack:02x?}");
+    }
+    assert_eq!([client.subscribe(own).await, client.subscribe("acme/MU-000001/app/y").await], [1, 1]);
+    assert_eq!(client.subscribe("acme/MU-000001/app/z").await, 0x97);
+    // The third alias, then the fourth message that is not released.
+    client.send(&packet(0x30, &[&text(own), &[3, 0x23, 0, 3], b"x"])).await;
+    assert_eq!(client.packet().await.unwrap()[2], 0x94);
+    let (mut client, _) = open().await;
+    for id in 1..=4 {
+        client.send(&publish(V5, 2, id, own, b"x")).await;
+    }
+    let said = loop {
+        let packet = client.packet().await.unwrap();
+        if packet[0] & 0xf0 != 0x50 && packet[0] & 0xf0 != 0x30 {
+            break packet;
+        }
+    };
+    assert_eq!((said[0], code_in(&said)), (0xe0, Some(Code::ReceiveMaximumExceeded)));
+    let mut heir = Client::open(&site, tls_of(&site.devices[0]), V5).await.unwrap();
+    let will = [vec![0], text(own), text(&"x".repeat(300))].concat();
+    heir.send(&connect_with(V5, 0b110, 60, &[&text(""), &will])).await;
+    let connack = heir.packet().await.unwrap();
+    assert_eq!((connack[3], code_in(&connack)), (0x95, Some(Code::PacketTooLarge)));
     site.stop().await;
 }
 

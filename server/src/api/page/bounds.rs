@@ -23,6 +23,17 @@ const LIMITS: &[Words] = &[
     words("limits.connect", "From the handshake to a whole CONNECT", "", ""),
     words("limits.packet_max", "An MQTT packet", "octets", ""),
     words("limits.keep_alive_max_s", "Silence of an MQTT 5 client", "s", "as long as it asks for"),
+    words("limits.session_expiry_max_s", "A device's session without a connection", "s", "never"),
+    words("limits.subscriptions_max", "Subscriptions of a device", "", ""),
+    words("limits.service_subscriptions_max", "Subscriptions of a service's session", "", ""),
+    words("limits.receive_max", "Messages a client sends before it waits for an answer", "", ""),
+    words("limits.topic_alias_max", "Topic aliases of a connection, each way", "", "none"),
+    words("limits.will_max", "A will", "octets", ""),
+    words("limits.queue_max", "Messages that wait for a device; QoS 0 goes first, then the new one", "", ""),
+    words("limits.queue_bytes_max", "The same, by their size", "octets", ""),
+    words("limits.retained_device_max", "Retained messages of a device", "", ""),
+    words("limits.retained_device_bytes_max", "The same, by their size", "octets", ""),
+    words("limits.retained_bytes_max", "Retained messages in all", "octets", ""),
     words("limits.service_topic_max", "Topic or filter of a service", "octets", ""),
     words("limits.messages_per_s", "Messages of a device", "a second", ""),
     words("limits.handshakes_per_s", "Handshakes begun", "a second", "what the event loops have room for"),
@@ -49,9 +60,9 @@ const PERIODS: &[Words] = &[
 /// A bound that is in force.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Bound {
-    pub(super) what: &'static str,
+    pub(super) what: String,
     pub(super) said: String,
-    pub(super) key: &'static str,
+    pub(super) key: String,
     /// Who said so; of a file its name alone.
     pub(super) source: String,
     /// The same in full.
@@ -60,7 +71,21 @@ pub(super) struct Bound {
 
 /// How much anybody may take.
 pub(super) fn limits(config: &view::Config) -> Vec<Bound> {
-    found(LIMITS, config)
+    let mut all = found(LIMITS, config);
+    all.extend(config.items.iter().filter_map(fixed));
+    all
+}
+
+/// A bound that nobody sets: its source says what it is.
+fn fixed(item: &view::Setting) -> Option<Bound> {
+    let what = item.source.strip_prefix("fixed: ").filter(|_| item.key.starts_with("fixed."))?;
+    Some(Bound {
+        what: what.to_owned(),
+        said: item.value.clone()?,
+        key: item.key.clone(),
+        source: "fixed".to_owned(),
+        whole_source: what.to_owned(),
+    })
 }
 
 /// How long what was seen is kept.
@@ -73,9 +98,9 @@ fn found(all: &[Words], config: &view::Config) -> Vec<Bound> {
         let item = config.items.iter().find(|item| item.key == words.key)?;
         let source = item.source.rsplit('/').next().unwrap_or(&item.source);
         Some(Bound {
-            what: words.what,
+            what: words.what.to_owned(),
             said: words.say(item.value.as_deref()?),
-            key: words.key,
+            key: words.key.to_owned(),
             source: source.to_owned(),
             whole_source: item.source.clone(),
         })
@@ -111,7 +136,10 @@ mod tests {
     fn every_limit_and_period_of_the_configuration_has_words() {
         let config = config("");
         let (limits, periods) = (limits(&config), periods(&config));
-        assert_eq!((limits.len(), periods.len()), (LIMITS.len(), PERIODS.len()), "a key is there no more");
+        let fixed = limits.iter().filter(|bound| bound.source == "fixed").count();
+        assert!(fixed > 30, "what nobody sets is shown too");
+        let set = limits.len() - fixed;
+        assert_eq!((set, periods.len()), (LIMITS.len(), PERIODS.len()), "a key is there no more");
         for key in config.items.iter().map(|item| &item.key) {
             let bounds = if key.starts_with("limits.") {
                 &limits
@@ -120,7 +148,7 @@ mod tests {
             } else {
                 continue;
             };
-            assert!(bounds.iter().any(|bound| bound.key == key), "{key} has no words");
+            assert!(bounds.iter().any(|bound| bound.key == *key), "{key} has no words");
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
         gate::{self, Pass, Refusal},
         guard::Newcomer,
         identity::Visitor,
-        limits::{SESSION_EXPIRY_MAX_S, TAKEOVER_WAIT},
+        limits::TAKEOVER_WAIT,
         mqtt::session::{Admission, Kept, Request},
         principal::{Principal, Service},
         roster::{Arrival, Owner, Protocol, Seat, ServiceClient},
@@ -278,7 +278,7 @@ impl Connection {
         let shard = Rc::clone(&self.shard);
         let mut scratch = shard.scratch.borrow_mut();
         let expiry_max_s = match owner {
-            Owner::Device(_) => SESSION_EXPIRY_MAX_S,
+            Owner::Device(_) => shard.node.limits.sessions.expiry_max_s,
             // The log is a service's queue: it goes on as long as it asks.
             Owner::Service(_) => u32::MAX,
         };

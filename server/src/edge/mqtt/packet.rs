@@ -14,7 +14,7 @@ use super::{
     codec::{Fault, Frame, Kind, Reader, Reason},
     property::{Place, Properties},
 };
-use crate::edge::{limits::TOPIC_ALIAS_MAX, roster::Protocol};
+use crate::edge::roster::Protocol;
 
 /// Quality of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -167,8 +167,8 @@ impl<'a> Publish<'a> {
             // MQTT 5.0 §3.3.2.1
             None if topic.is_empty() => return Err(Fault::protocol("neither topic name nor topic alias")),
             None => name(topic)?,
-            // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
-            Some(alias) if alias == 0 || alias > TOPIC_ALIAS_MAX => {
+            // [MQTT-3.3.2-8]
+            Some(0) => {
                 return Err(Fault { reason: Reason::TOPIC_ALIAS_INVALID, what: "topic alias out of range" });
             }
             Some(_) if topic.is_empty() => {}

@@ -47,6 +47,8 @@ mod subscriptions;
 mod tests;
 mod will;
 
+use std::sync::Arc;
+
 use muster_shared::{Code, limits::PACKET_MAX};
 
 use self::running::Running;
@@ -63,7 +65,7 @@ use super::{
 use crate::{
     edge::{
         farewell::Farewell,
-        limits::{KEEP_ALIVE_HALVES, Limits as Bounds},
+        limits::{KEEP_ALIVE_HALVES, Limits as Bounds, SessionLimits},
         principal::Principal,
         roster::{DeliverError, Delivered, Protocol},
     },
@@ -78,6 +80,7 @@ pub struct Session {
     heard_ms: u64,
     /// Octets of a packet.
     packet_max: usize,
+    bounds: Arc<SessionLimits>,
     /// The log's position: a subscription made now finds what comes after it.
     mark: u64,
     state: State,
@@ -106,7 +109,8 @@ impl Session {
     pub fn new(who: Principal, bounds: &Bounds, now_ms: u64) -> Self {
         let deadline_ms = now_ms + bounds.connect.as_millis() as u64;
         let packet_max = bounds.packet.min(PACKET_MAX);
-        Self { who, heard_ms: now_ms, packet_max, mark: 0, state: State::Fresh(deadline_ms) }
+        let bounds = Arc::clone(&bounds.sessions);
+        Self { who, heard_ms: now_ms, packet_max, bounds, mark: 0, state: State::Fresh(deadline_ms) }
     }
 
     /// The position committed last in the log. Call it before [`Session::input`]: a subscription made there

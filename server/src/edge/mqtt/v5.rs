@@ -13,7 +13,6 @@ use super::{
         USER, write_aged,
     },
 };
-use crate::edge::limits;
 
 /// What the client said it can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +51,8 @@ pub(super) struct Accepted<'a> {
     /// Where it is not the one asked for, seconds.
     pub keep_alive_s: Option<u16>,
     pub packet_max: usize,
+    pub receive_max: u16,
+    pub topic_alias_max: u16,
     pub assigned: Option<&'a str>,
     pub shares: bool,
     /// What response topics begin with, to a client that asked [MQTT-3.1.2-28].
@@ -79,7 +80,7 @@ fn connack_with(out: &mut Vec<u8>, said: &Accepted<'_>, continuity: Option<&str>
                 out.extend_from_slice(&expiry_s.to_be_bytes());
             }
             out.push(RECEIVE_MAX);
-            out.extend_from_slice(&limits::UPLINK_INFLIGHT_MAX.to_be_bytes());
+            out.extend_from_slice(&said.receive_max.to_be_bytes());
             out.push(PACKET_MAX);
             out.extend_from_slice(&(said.packet_max as u32).to_be_bytes());
             if let Some(id) = said.assigned {
@@ -87,7 +88,7 @@ fn connack_with(out: &mut Vec<u8>, said: &Accepted<'_>, continuity: Option<&str>
                 out.put_string(id);
             }
             out.push(TOPIC_ALIAS_MAX);
-            out.extend_from_slice(&limits::TOPIC_ALIAS_MAX.to_be_bytes());
+            out.extend_from_slice(&said.topic_alias_max.to_be_bytes());
             if !said.shares {
                 out.extend_from_slice(&[SHARED_AVAILABLE, 0]);
             }

@@ -37,6 +37,7 @@ pub(super) struct Files {
     pub(super) verdicts: Arc<Verdicts>,
     pub(super) downlinks: Arc<dyn Downlinks>,
     pub(super) tail: Tail,
+    pub(super) bounds: Bounds,
 }
 
 /// Says that the thread has ended, however it did.
@@ -89,7 +90,7 @@ pub(super) fn main(files: Files, opened: oneshot::Sender<Result<Arc<Shared>, Ope
         return;
     }
     let ending = Ending(&shared);
-    let work = Work { shared: &shared, runtime, files, bounds: Bounds::default() };
+    let work = Work { shared: &shared, runtime, bounds: files.bounds, files };
     work.run(log, state);
     drop(ending);
 }

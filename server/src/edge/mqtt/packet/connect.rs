@@ -2,7 +2,7 @@
 
 use super::{Qos, name, properties};
 use crate::edge::{
-    limits::{CLIENT_ID_MAX, WILL_MAX},
+    limits::CLIENT_ID_MAX,
     mqtt::{
         codec::{Fault, Frame, Kind, Reader, Reason},
         property::{Place, Properties},
@@ -133,6 +133,14 @@ fn version(reader: &mut Reader<'_>) -> Result<(Protocol, Option<Protocol>), Conn
     }
 }
 
+impl Will<'_> {
+    /// Octets of what is kept of it.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.raw.len()
+    }
+}
+
 fn will<'a>(protocol: Protocol, flags: u8, reader: &mut Reader<'a>) -> Result<Option<Will<'a>>, Fault> {
     let qos = Qos::of(flags >> 3 & 0b11)?;
     let retain = flags & 0b0010_0000 != 0;
@@ -143,13 +151,9 @@ fn will<'a>(protocol: Protocol, flags: u8, reader: &mut Reader<'a>) -> Result<Op
             _ => Err(Fault::malformed("will flags without a will")),
         };
     }
-    let before = reader.0.len();
     let properties = properties(protocol, reader, Place::Will)?;
     let topic = reader.string()?;
     let payload = reader.binary()?;
-    if before - reader.0.len() > WILL_MAX {
-        return Err(Fault { reason: Reason::PACKET_TOO_LARGE, what: "will is larger than the limit" });
-    }
     name(topic)?;
     if let Some(response) = properties.response_topic {
         name(response)?; // [MQTT-3.3.2-14]

@@ -1,5 +1,7 @@
 //! CONNECT and what it is answered with.
 
+use std::sync::Arc;
+
 use muster_shared::Code;
 
 use super::{
@@ -32,6 +34,15 @@ impl Session {
             }
         };
         let client = Limits::of(&connect.properties);
+        if connect.will.as_ref().is_some_and(|will| will.octets() > self.bounds.will_max as usize) {
+            let fault = Fault { reason: Reason::PACKET_TOO_LARGE, what: "will is larger than the limit" };
+            return refuse_form(
+                (connect.protocol == Protocol::V5).then_some(Protocol::V5),
+                fault,
+                &client,
+                out,
+            );
+        }
         if connect.properties.auth_method.is_some() {
             // MQTT 5.0 §4.12.1
             let what = "authentication is by certificate alone";
@@ -51,7 +62,7 @@ impl Session {
             assign_id: connect.client_id.is_empty(),
             response_info: connect.properties.response_info,
         };
-        self.state = State::Gate(Box::new(Running::new(&connect, client)), entry);
+        self.state = State::Gate(Box::new(Running::new(&connect, client, Arc::clone(&self.bounds))), entry);
     }
 
     /// The client id is the only one the client may use, or empty and then assigned; in 3.1.1 an empty one
@@ -96,6 +107,8 @@ impl Session {
                     expiry_s: (expiry_s != running.expiry_asked_s).then_some(expiry_s),
                     keep_alive_s: kept_s,
                     packet_max: self.packet_max,
+                    receive_max: self.bounds.receive_max,
+                    topic_alias_max: self.bounds.topic_alias_max,
                     assigned: entry.assign_id.then_some(admission.client_id),
                     shares: self.who.shares(),
                     response_info: response_info.as_deref(),

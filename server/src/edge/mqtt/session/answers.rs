@@ -12,13 +12,10 @@ use std::collections::VecDeque;
 
 use muster_shared::Code;
 
-use crate::edge::limits::UPLINK_INFLIGHT_MAX;
-
 /// Answers a session has room for while it is idle.
 const KEPT: usize = 4;
-/// What may wait: twice the receive maximum, so that a client that heeds it and sends as much again at
-/// QoS 0 is still read.
-const ROOM: usize = 2 * UPLINK_INFLIGHT_MAX as usize;
+/// What may wait, in receive maxima: a client that heeds its own and sends as much again at QoS 0 is still read.
+const ROOM: usize = 2;
 
 /// What an answer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,11 +60,18 @@ pub(super) struct Answers {
     told: u32,
     /// PUBACKs in the queue.
     pubacks: u16,
+    /// The receive maximum the client was told.
+    receive_max: u16,
 }
 
 impl Answers {
+    pub(super) fn of(receive_max: u16) -> Self {
+        Self { receive_max, ..Self::default() }
+    }
+
     pub(super) fn has_room(&self) -> bool {
-        self.outstanding() < ROOM && self.queue.len() < ROOM
+        let room = ROOM * usize::from(self.receive_max);
+        self.outstanding() < room && self.queue.len() < room
     }
 
     /// Handed over, and its fate not known.

@@ -20,7 +20,7 @@ use super::{
     running::Running,
 };
 use crate::edge::{
-    limits::{UNRELEASED_MAX, UPLINK_INFLIGHT_MAX},
+    limits::UNRELEASED_MAX,
     mqtt::{
         codec::{Fault, Reason},
         packet::{Ack, Publish, Qos},
@@ -118,6 +118,10 @@ impl Running {
     ) -> Result<(), Fault> {
         let target = match publish.properties.topic_alias {
             None => Target::Named,
+            Some(alias) if alias > self.bounds.topic_alias_max => {
+                // [MQTT-3.3.2-9]
+                return Err(Fault { reason: Reason::TOPIC_ALIAS_INVALID, what: "topic alias out of range" });
+            }
             Some(alias) => {
                 let permitted = who.may_publish(publish.topic).is_ok();
                 self.inbound.get_or_insert_default().alias(alias, publish.topic, permitted)?
@@ -160,7 +164,7 @@ impl Running {
             (Protocol::V3, Qos::ExactlyOnce) => unreleased.len() >= UNRELEASED_MAX,
             (Protocol::V5, _) => {
                 let here = unreleased.iter().filter(|one| one.here).count();
-                usize::from(self.answers.unanswered()) + here >= usize::from(UPLINK_INFLIGHT_MAX)
+                usize::from(self.answers.unanswered()) + here >= usize::from(self.bounds.receive_max)
             }
         };
         let what = "more in flight than the receive maximum";

@@ -17,7 +17,7 @@ use super::{
     subscriptions::Subscription,
 };
 use crate::edge::{
-    limits::{DOWNLINK_INFLIGHT_MAX, SERVICE_INFLIGHT_MAX, TOPIC_ALIAS_MAX},
+    limits::{DOWNLINK_INFLIGHT_MAX, SERVICE_INFLIGHT_MAX},
     mqtt::{
         Outgoing,
         codec::{Fault, Reason},
@@ -67,7 +67,7 @@ struct Aliases {
 impl Aliases {
     /// The alias of `topic`, and whether the client knows it.
     fn of(&self, topic: &str, max: u16) -> Option<(u16, bool)> {
-        let max = usize::from(max.min(TOPIC_ALIAS_MAX));
+        let max = usize::from(max);
         if max == 0 {
             return None;
         }
@@ -280,7 +280,8 @@ impl Running {
         dup: bool,
         out: &mut Output,
     ) -> Result<(), DeliverError> {
-        let alias = match (&self.outbound, self.client.topic_alias_max) {
+        let aliases = self.client.topic_alias_max.min(self.bounds.topic_alias_max);
+        let alias = match (&self.outbound, aliases) {
             (_, 0) => None,
             (Some(outbound), max) => outbound.aliases.of(message.topic, max),
             (None, max) => Aliases::default().of(message.topic, max),

@@ -1,5 +1,7 @@
 //! A session that was let in: its state, and what becomes of the packets of its client.
 
+use std::sync::Arc;
+
 use muster_shared::Code;
 
 use super::{
@@ -15,6 +17,7 @@ use super::{
 use crate::{
     edge::{
         farewell::Farewell,
+        limits::SessionLimits,
         mqtt::{
             codec::{Fault, Reason},
             packet::{Connect, Filters, Packet},
@@ -34,6 +37,7 @@ pub(super) struct Running {
     /// In force, seconds.
     pub(super) keep_alive_s: u16,
     pub(super) client: Limits,
+    pub(super) bounds: Arc<SessionLimits>,
     /// The session expiry interval the client asked for, and the longest there is, seconds.
     pub(super) expiry_asked_s: u32,
     pub(super) expiry_max_s: u32,
@@ -46,17 +50,19 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(connect: &Connect<'_>, client: Limits) -> Self {
+    pub(super) fn new(connect: &Connect<'_>, client: Limits, bounds: Arc<SessionLimits>) -> Self {
+        let receive_max = bounds.receive_max;
         Self {
             protocol: connect.protocol,
             keep_alive_s: connect.keep_alive_s,
             client,
+            bounds,
             expiry_asked_s: connect.expiry_s(),
             expiry_max_s: 0,
             will: connect.will.as_ref().map(|will| Box::new(Will::of(will))),
             subscriptions: Subscriptions::default(),
             replays: Replays::default(),
-            answers: Answers::default(),
+            answers: Answers::of(receive_max),
             inbound: None,
             outbound: None,
         }
@@ -218,10 +224,14 @@ impl Running {
         mark: u64,
         out: &mut Output,
     ) -> Result<(), Fault> {
+        let max = match who.client_id() {
+            Some(_) => self.bounds.subscriptions_max,
+            None => self.bounds.service_subscriptions_max,
+        };
         let mut reasons = Vec::new();
         for one in filters {
             let granted =
-                self.subscriptions.subscribe(who, self.protocol, &one, filters.subscription_id, mark);
+                self.subscriptions.subscribe(who, self.protocol, &one, filters.subscription_id, (mark, max));
             out.commands.extend(granted.refusal().map(Command::Refused));
             reasons.push(granted.reason.0);
             if let Some(replay) = granted.replay {

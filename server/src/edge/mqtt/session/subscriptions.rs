@@ -13,7 +13,6 @@ use muster_shared::{
 
 use super::command::{Delivery, Replay, Via};
 use crate::edge::{
-    limits::{SERVICE_SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_MAX},
     mqtt::{
         codec::Reason,
         packet::{Filter, Qos, RetainHandling},
@@ -184,15 +183,15 @@ impl Subscriptions {
         })
     }
 
-    /// One filter of a SUBSCRIBE, made now, at `mark`. A filter held already is replaced, and what it finds
-    /// goes on without a gap [MQTT-3.8.4-3].
+    /// One filter of a SUBSCRIBE, made now, at `mark`, as one of `max`. A filter held already is replaced, and
+    /// what it finds goes on without a gap [MQTT-3.8.4-3].
     pub(super) fn subscribe(
         &mut self,
         who: &Principal,
         protocol: Protocol,
         asked: &Filter<'_>,
         id: Option<u32>,
-        mark: u64,
+        (mark, max): (u64, u16),
     ) -> Granted {
         let refused = |reason| Granted { reason, replay: None };
         let topic_at = match allowed(who, asked.filter) {
@@ -200,8 +199,7 @@ impl Subscriptions {
             Err(reason) => return refused(reason),
         };
         let held = self.iter().position(|one| *one.filter == *asked.filter);
-        let max = if who.client_id().is_some() { SUBSCRIPTIONS_MAX } else { SERVICE_SUBSCRIPTIONS_MAX };
-        if held.is_none() && self.len() >= max {
+        if held.is_none() && self.len() >= usize::from(max) {
             return refused(Reason::QUOTA_EXCEEDED);
         }
         let since = held.and_then(|at| self.iter().nth(at)).map_or(mark, |one| one.since);
