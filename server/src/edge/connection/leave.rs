@@ -27,6 +27,8 @@ impl Connection {
         }
         // From here on nothing that arrives is looked at, and nothing more is sent.
         shut(&self.stream);
+        // Where the client has said that nothing will come (RFC 8446 §6.1), a close loses no octet.
+        let all_said = self.tls.peer_closed();
         if let Some(seated) = self.seated.take() {
             if farewell.purges() && farewell.why != DisconnectReason::CertificateExpired {
                 seated.seat.refused();
@@ -35,7 +37,9 @@ impl Connection {
             self.keep(*seated, farewell).await;
         }
         let Self { shard, stream, .. } = *self;
-        linger(&shard, stream).await;
+        if !all_said {
+            linger(&shard, stream).await;
+        }
     }
 
     fn record_end(&self, farewell: Farewell) {
