@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use muster_pki::{
     StationRecord,
-    manifest::{self, ManifestError, Verified},
+    manifest::{self, Claim, ManifestError, Verified},
 };
 use muster_shared::{BatchId, CertificateId, Code, Generation, SerialNumber, StationId, Tenant};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use self::{
-    chain::{Claim, Place, Station},
+    chain::{Place, Station},
     rows::Taken,
 };
 use super::{
@@ -107,14 +107,11 @@ async fn verify(
     scope: &Scope,
     bytes: Arc<[u8]>,
 ) -> Result<(Claim, StationRecord, Verified), RegistryError> {
-    let read = {
+    let claim = {
         let bytes = bytes.clone();
-        spawn_blocking(move || {
-            manifest::read(&bytes)
-                .map(|read| Claim { station: read.station().clone(), signer: hex::encode(read.signer()) })
-        })
+        spawn_blocking(move || manifest::claim(&bytes))
     };
-    let claim = read.await.map_err(|_| RegistryError::Closed)??;
+    let claim = claim.await.map_err(|_| RegistryError::Closed)??;
     let mut connection = inner.database.readers().acquire().await?;
     let record = chain::find(&mut connection, &claim, scope).await?.record;
     drop(connection);

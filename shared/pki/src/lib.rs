@@ -48,6 +48,7 @@ pub mod ledger;
 pub mod lint;
 pub mod manifest;
 pub mod name;
+pub mod parallel;
 pub mod profile;
 mod sealed;
 pub mod station;

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     identity::DeviceIdentity,
     key::{KeyError, Signer},
+    parallel,
     profile::Profile,
     sealed::{self, NotSealed, hex, unhex},
     station::StationRecord,
@@ -194,25 +195,50 @@ pub fn write(header: &Header, rows: &[Row], key: &dyn Signer) -> Result<Vec<u8>,
 /// # Errors
 /// [`ManifestError::Malformed`], [`ManifestError::Altered`] when its chain does not hold.
 pub fn read(bytes: &[u8]) -> Result<Unverified<'_>, ManifestError> {
+    let (sealed, header, _) = open(bytes)?;
+    let lines: Vec<_> = sealed.lines().collect();
+    let read = parallel::map(lines.windows(2).collect(), |_, pair| {
+        let [(_, above), (number, text)] = pair else { unreachable!("windows of two") };
+        let line = *number;
+        let malformed = |why| ManifestError::Malformed { line, why };
+        let fields: RowLine = sealed::read_line(text).map_err(malformed)?;
+        if fields.chain != chain_of(above) {
+            return Err(ManifestError::Altered { line, why: "does not follow the line above it" });
+        }
+        row(fields).map_err(malformed)
+    });
+    let rows = read.into_iter().collect::<Result<_, _>>()?;
+    Ok(Unverified { sealed, header, rows })
+}
+
+/// Its frame and its first line.
+fn open(bytes: &[u8]) -> Result<(sealed::Sealed<'_>, Header, &str), ManifestError> {
+    let malformed = |why| ManifestError::Malformed { line: 1, why };
     if bytes.len() > MANIFEST_MAX {
-        return Err(ManifestError::Malformed { line: 1, why: "longer than a manifest may be" });
+        return Err(malformed("longer than a manifest may be"));
     }
     let sealed = sealed::open(CONTEXT, bytes)?;
-    let mut lines = sealed.lines();
-    let malformed = |line| move |why| ManifestError::Malformed { line, why };
-    let (_, first) = lines.next().ok_or(malformed(1)("no first line"))?;
-    let header = header(sealed::read_line(first).map_err(malformed(1))?).map_err(malformed(1))?;
-    let mut above = first;
-    let mut rows = Vec::new();
-    for (number, text) in lines {
-        let line: RowLine = sealed::read_line(text).map_err(malformed(number))?;
-        if line.chain != chain_of(above) {
-            return Err(ManifestError::Altered { line: number, why: "does not follow the line above it" });
-        }
-        rows.push(row(line).map_err(malformed(number))?);
-        above = text;
-    }
-    Ok(Unverified { sealed, header, rows })
+    let (_, first) = sealed.lines().next().ok_or(malformed("no first line"))?;
+    let header = header(sealed::read_line(first).map_err(malformed)?).map_err(malformed)?;
+    Ok((sealed, header, first))
+}
+
+/// Who a manifest says it is of: whose record to look up before the rest is read.
+///
+/// # Errors
+/// [`ManifestError::Malformed`].
+pub fn claim(bytes: &[u8]) -> Result<Claim, ManifestError> {
+    let (sealed, header, _) = open(bytes)?;
+    Ok(Claim { station: header.station, signer: sealed.signer })
+}
+
+/// What a manifest says of itself, and nobody has checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The station it says it is of.
+    pub station: StationId,
+    /// SHA-256 of the key it says it is signed by.
+    pub signer: [u8; 32],
 }
 
 /// A manifest of the right form.
@@ -224,24 +250,6 @@ pub struct Unverified<'a> {
 }
 
 impl Unverified<'_> {
-    /// The station it says it is of: whose record to look up.
-    #[must_use]
-    pub fn station(&self) -> &StationId {
-        &self.header.station
-    }
-
-    /// The tenant it says it is of.
-    #[must_use]
-    pub fn tenant(&self) -> &Tenant {
-        &self.header.tenant
-    }
-
-    /// Digest of the key it says it is signed by.
-    #[must_use]
-    pub fn signer(&self) -> [u8; 32] {
-        self.sealed.signer
-    }
-
     /// Checks signature, quota, range and every certificate against the station's record.
     ///
     /// # Errors
@@ -270,9 +278,10 @@ impl Unverified<'_> {
             return Err(ManifestError::Quota { rows: count, quota: record.quota });
         }
         let (mut serials, mut names, mut keys) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for (at, row) in rows.iter().enumerate() {
-            let line = at + 2;
-            let device = certificate(row, record, line)?;
+        // The header is line 1.
+        let judged = parallel::map(rows.iter().collect(), |at, row| certificate(row, record, at + 2));
+        let devices = judged.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for (line, (row, device)) in (2..).zip(rows.iter().zip(&devices)) {
             let new =
                 serials.insert(&row.serial) & names.insert(&row.device_id) & keys.insert(device.key_digest);
             if !new {
@@ -280,7 +289,7 @@ impl Unverified<'_> {
                 return Err(ManifestError::Certificate { line, why });
             }
         }
-        Ok(Verified { digest: sealed.digest(), header, rows })
+        Ok(Verified { digest: sealed.digest(), header, rows, devices })
     }
 }
 
@@ -291,6 +300,8 @@ pub struct Verified {
     pub header: Header,
     /// The devices, in the order they were made.
     pub rows: Vec<Row>,
+    /// What the rows' certificates say, in the same order.
+    pub devices: Vec<DeviceIdentity>,
     /// What the station's next manifest names as `previous`.
     pub digest: [u8; 32],
 }

@@ -1,7 +1,10 @@
 //! A manifest's place in its station's chain.
 
-use muster_pki::{StationRecord, manifest::Verified};
-use muster_shared::{BatchId, Code, StationId};
+use muster_pki::{
+    StationRecord,
+    manifest::{Claim, Verified},
+};
+use muster_shared::{BatchId, Code};
 use serde_json::json;
 
 use super::refused;
@@ -12,13 +15,6 @@ use crate::registry::{
     error::RegistryError,
     now_ms, station,
 };
-
-/// Who a manifest says it is of.
-pub(super) struct Claim {
-    pub(super) station: StationId,
-    /// Digest of the key it says it is signed by, hexadecimal.
-    pub(super) signer: String,
-}
 
 /// A registered station as it stands.
 pub(super) struct Station {
@@ -70,7 +66,7 @@ pub(super) async fn find(
         return Err(unknown(format!(
             "station {} is not registered · signer key {} · known: {}",
             claim.station,
-            claim.signer,
+            hex::encode(claim.signer),
             if known.is_empty() { "none".to_owned() } else { known.join(", ") },
         )));
     };

@@ -11,7 +11,7 @@ use std::{
     net::IpAddr,
 };
 
-use muster_pki::{DeviceIdentity, StationRecord, profile::Profile};
+use muster_pki::{DeviceIdentity, StationRecord, parallel, profile::Profile};
 use muster_shared::{BatchId, CertificateId, Code, SerialNumber};
 use serde_json::json;
 use tokio::task::spawn_blocking;
@@ -172,8 +172,7 @@ pub(in crate::registry) async fn import(
     let known = stations(&mut *inner.database.readers().acquire().await?).await?;
     let (Listed { batch, product, rows, offered: by }, scope) = (list, actor.scope.clone());
     // Signatures take most of the time: off the runtime, before anything is locked.
-    let judged =
-        spawn_blocking(move || rows.into_iter().map(|row| judge(row, &known, &scope)).collect::<Vec<_>>());
+    let judged = spawn_blocking(move || parallel::map(rows, |_, row| judge(row, &known, &scope)));
     let judged = judged.await.map_err(|_| RegistryError::Closed)?;
     let mut reports = Vec::with_capacity(judged.len());
     let mut by_station: BTreeMap<usize, Vec<Candidate>> = BTreeMap::new();

@@ -165,17 +165,16 @@ pub(super) async fn take(
     at_ms: u64,
 ) -> Result<Taken, RegistryError> {
     let mut taken = Taken::default();
-    for (chunk, rows) in verified.rows.chunks(bulk::ROWS).enumerate() {
-        let mut candidates = Vec::with_capacity(rows.len());
-        for (at, row) in rows.iter().enumerate() {
-            let identity = DeviceIdentity::from_certificate(&row.certificate).map_err(|error| {
-                refused(Code::CertificateProfile, Some(&verified.header.batch), error.to_string())
-            })?;
-            // The header is line 1.
-            let line = (chunk * bulk::ROWS + at) as u64 + 2;
-            candidates.push(Candidate { line, identity, der: row.certificate.clone() });
-        }
-        take_some(tx, &mut taken, batch, candidates, u64::MAX, at_ms).await?;
+    // The header is line 1.
+    let mut candidates =
+        (2..).zip(verified.rows.iter().zip(&verified.devices)).map(|(line, (row, device))| Candidate {
+            line,
+            identity: device.clone(),
+            der: row.certificate.clone(),
+        });
+    for _ in (0..verified.rows.len()).step_by(bulk::ROWS) {
+        let some = candidates.by_ref().take(bulk::ROWS).collect();
+        take_some(tx, &mut taken, batch, some, u64::MAX, at_ms).await?;
     }
     Ok(taken)
 }

@@ -33,15 +33,15 @@ fn what_is_written_is_read() {
     let units = units(&hierarchy, &["MU-000003", "MU-000001"]);
     let octets = testing::manifest(&hierarchy, "B-0042", &units, NOW_MS);
     let record = &hierarchy.stations[0].record;
-    let read = manifest::read(&octets).unwrap();
-    assert_eq!((read.station().as_str(), read.tenant().as_str()), ("S-07", "acme"));
-    assert_eq!(read.signer(), record.manifest_key.digest());
-    let verified = read.verify(record).unwrap();
+    let claim = manifest::claim(&octets).unwrap();
+    assert_eq!((claim.station.as_str(), claim.signer), ("S-07", record.manifest_key.digest()));
+    let verified = check(&octets, record).unwrap();
     assert_eq!(verified.header.batch.as_str(), "B-0042");
     assert_eq!((verified.header.sequence, verified.header.previous), (1, None));
     assert_eq!(verified.header.closed_at_ms, NOW_MS);
     let rows: Vec<Row> = units.iter().map(|unit| testing::row(unit, NOW_MS)).collect();
     assert_eq!(verified.rows, rows, "in the order they were made");
+    assert!(verified.devices.iter().cloned().eq(units.iter().map(testing::Credential::identity)));
     // A second manifest continues the first.
     let after = Some((1, verified.digest));
     let more = [testing::device(&hierarchy, &testing::subject("MU-000004"), NOW_S)];
