@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     registry::{Claimed, Facts, Registry, Verdicts, now_ms},
-    uplink::Writer,
+    uplink::{Answers, Writer},
     zero_touch::ZeroTouch,
 };
 
@@ -93,6 +93,9 @@ pub(super) struct Shard {
     pub(super) flow: Arc<Flow>,
     started: Instant,
     handshakes: Arc<Semaphore>,
+    /// The log; its tickets resolve on this thread, all of a commit at once.
+    pub(super) uplink: Writer,
+    answers: Arc<Answers>,
     /// Where those who have arrived wait for their handshake, in order.
     pub(super) line: Mutex<()>,
     guests: Cell<usize>,
@@ -107,7 +110,10 @@ impl Shard {
             out: Output::default(),
         };
         let flow = node.figures.flow();
+        let answers = Arc::new(Answers::default());
         Rc::new(Self {
+            uplink: node.uplink.answering(Arc::clone(&answers)),
+            answers,
             node,
             flow,
             scratch: RefCell::new(scratch),
@@ -131,6 +137,9 @@ impl Shard {
     /// Accepts until the stop, then waits until its connections are gone or may be dropped.
     pub(super) async fn run(self: Rc<Self>, listener: TcpListener) {
         tls::warm_up();
+        let answers = Arc::clone(&self.answers);
+        // As long as the runtime, and so as any connection of it.
+        spawn_local(async move { answers.deliver().await });
         let mut phase = self.node.phase.clone();
         tokio::select! {
             () = self.accept(&listener) => {}

@@ -76,7 +76,7 @@ pub use reader::{Cursor, ReadError, Reader};
 pub use retained::{Retained, RetainedMessage};
 pub use segment::SegmentError;
 pub use session::{Addressed, Change, Downlinks, SavedSession, SessionKey, SessionKeyError};
-pub use writer::{Keep, Kept, OpenError, Tail, Ticket, Writer};
+pub use writer::{Answers, Keep, Kept, OpenError, Tail, Ticket, Writer};
 
 /// The log's file in the data directory.
 pub const FILE: &str = "uplink.sqlite";

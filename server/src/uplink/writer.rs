@@ -23,7 +23,11 @@ use super::{
 };
 use crate::registry::Verdicts;
 
+mod answers;
 mod thread;
+
+pub use answers::Answers;
+use answers::tell;
 
 /// Messages of one commit: beyond this a larger commit costs no less a message.
 const BATCH_MESSAGES: usize = 8192;
@@ -105,6 +109,8 @@ impl Future for Ticket {
 #[derive(Clone)]
 pub struct Writer {
     shared: Arc<Shared>,
+    /// Where its tickets are answered; `None`: each by itself.
+    answers: Option<Arc<Answers>>,
     _last: Arc<Last>,
 }
 
@@ -151,6 +157,7 @@ struct Queue {
 struct Waiting {
     item: Item,
     told: oneshot::Sender<Outcome>,
+    answers: Option<Arc<Answers>>,
 }
 
 impl Writer {
@@ -187,11 +194,17 @@ impl Writer {
         match told.await {
             Ok(Ok(shared)) => {
                 *shared.thread.lock() = Some(thread);
-                Ok(Self { _last: Arc::new(Last(shared.clone())), shared })
+                Ok(Self { _last: Arc::new(Last(shared.clone())), shared, answers: None })
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(OpenError::Thread(io::Error::other("it ended at once"))),
         }
+    }
+
+    /// The same for one thread: its tickets resolve while [`Answers::deliver`] is polled there.
+    #[must_use]
+    pub fn answering(&self, answers: Arc<Answers>) -> Self {
+        Self { answers: Some(answers), ..self.clone() }
     }
 
     /// Hands a message over; the ticket says what became of it. Never waits.
@@ -224,7 +237,7 @@ impl Writer {
             return Ticket(State::Known(Outcome::Failed));
         }
         queue.bytes += size;
-        queue.waiting.push(Waiting { item, told });
+        queue.waiting.push(Waiting { item, told, answers: self.answers.clone() });
         let first = queue.waiting.len() == 1;
         drop(queue);
         if first {
@@ -416,12 +429,5 @@ impl Shared {
             }
         }
         false
-    }
-}
-
-fn tell(waiting: Vec<Waiting>, outcomes: impl IntoIterator<Item = Outcome>) {
-    for (waiting, outcome) in waiting.into_iter().zip(outcomes) {
-        // A shard that closed the connection does not wait any more.
-        let _ = waiting.told.send(outcome);
     }
 }

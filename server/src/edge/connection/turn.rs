@@ -220,7 +220,7 @@ impl Connection {
                 Command::HoldWill { will, delay_s } => self.hold_will(will, delay_s),
                 Command::Save(kept) => {
                     if let Some(change) = self.change(*kept) {
-                        self.tickets.push_back(self.shard.node.uplink.change(change));
+                        self.tickets.push_back(self.shard.uplink.change(change));
                     }
                 }
                 Command::Changed => {
@@ -292,7 +292,7 @@ impl Connection {
         seated.seat.count_received();
         self.shard.flow.received(uplink.qos as u8);
         let message = Message { state, ..self.message(uplink) };
-        self.shard.node.uplink.append(message)
+        self.shard.uplink.append(message)
     }
 
     fn message(&self, uplink: Uplink) -> Message {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, QueryBuilder};
 use tokio::sync::Mutex;
 
 use super::{
@@ -23,6 +23,9 @@ const AHEAD: usize = 64;
 const DAY_MS: u64 = DAY_S * 1000;
 /// Devices whose rows of an old day go in one transaction.
 const CHUNK: i64 = 2000;
+
+/// Rows of one statement, of five values at most.
+const ROWS: usize = 256;
 
 #[derive(Clone)]
 pub(super) struct Store {
@@ -64,27 +67,9 @@ impl Store {
         let mut writer = self.writer.lock().await;
         let Some(connection) = writer.as_mut() else { return Ok(()) };
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-        for ((tenant, device_id), points) in devices {
-            sqlx::query("INSERT INTO device (tenant, device_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-                .bind(tenant.as_str())
-                .bind(device_id.as_str())
-                .execute(&mut *tx)
-                .await?;
-            for (day, points) in points.days() {
-                sqlx::query(
-                    "INSERT INTO piece (day, device, from_ms, number, body)
-                     SELECT $1, id, $2, $3, $4 FROM device WHERE tenant = $5 AND device_id = $6
-                     ON CONFLICT (day, device, from_ms, number) DO UPDATE SET body = excluded.body",
-                )
-                .bind(int(day))
-                .bind(int(points.first_s() * 1000))
-                .bind(int(number))
-                .bind(points.write())
-                .bind(tenant.as_str())
-                .bind(device_id.as_str())
-                .execute(&mut *tx)
-                .await?;
-            }
+        let all: Vec<_> = devices.iter().collect();
+        for some in all.chunks(ROWS) {
+            put(&mut tx, some, number).await?;
         }
         sqlx::query(
             "INSERT INTO place (one, cursor) VALUES (1, $1) ON CONFLICT (one) DO UPDATE SET cursor = excluded.cursor",
@@ -197,4 +182,62 @@ impl Store {
             tracing::warn!(%error, "closing the history of readings failed");
         }
     }
+}
+
+/// Stores the points of some devices, which are new or known. A statement is a round trip to the connection's
+/// thread, which costs more than the row it writes.
+async fn put(
+    tx: &mut backend::Connection,
+    devices: &[(&Whose, &Points)],
+    number: u64,
+) -> Result<(), HistoryError> {
+    let mut known = ids(tx, devices).await?;
+    let new: Vec<_> = devices.iter().filter(|(whose, _)| !known.contains_key(whose)).collect();
+    if !new.is_empty() {
+        let mut query = QueryBuilder::new("INSERT INTO device (tenant, device_id) ");
+        query.push_values(&new, |mut values, ((tenant, device_id), _)| {
+            values.push_bind(tenant.as_str()).push_bind(device_id.as_str());
+        });
+        query.build().persistent(false).execute(&mut *tx).await?;
+        known = ids(tx, devices).await?;
+    }
+    let mut pieces = Vec::with_capacity(devices.len());
+    for (whose, points) in devices {
+        let device = *known.get(whose).ok_or(HistoryError::Malformed)?;
+        pieces.extend(points.days().into_iter().map(|(day, points)| (device, day, points)));
+    }
+    for pieces in pieces.chunks(ROWS) {
+        let mut query = QueryBuilder::new("INSERT INTO piece (day, device, from_ms, number, body) ");
+        query.push_values(pieces, |mut values, (device, day, points)| {
+            values
+                .push_bind(int(*day))
+                .push_bind(*device)
+                .push_bind(int(points.first_s() * 1000))
+                .push_bind(int(number))
+                .push_bind(points.write());
+        });
+        query.push(" ON CONFLICT (day, device, from_ms, number) DO UPDATE SET body = excluded.body");
+        query.build().persistent(pieces.len() == ROWS).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+/// The rows of those of these devices that have one.
+async fn ids(
+    tx: &mut backend::Connection,
+    devices: &[(&Whose, &Points)],
+) -> Result<HashMap<Whose, i64>, HistoryError> {
+    let mut query =
+        QueryBuilder::new("SELECT id, tenant, device_id FROM device WHERE (tenant, device_id) IN (");
+    query.push_values(devices, |mut values, ((tenant, device_id), _)| {
+        values.push_bind(tenant.as_str()).push_bind(device_id.as_str());
+    });
+    query.push(")");
+    let full = devices.len() == ROWS;
+    let rows: Vec<(i64, String, String)> =
+        query.build_query_as().persistent(full).fetch_all(&mut *tx).await?;
+    let named = |(id, tenant, device_id): (i64, String, String)| {
+        Some(((tenant.parse().ok()?, device_id.parse().ok()?), id))
+    };
+    rows.into_iter().map(|row| named(row).ok_or(HistoryError::Malformed)).collect()
 }
