@@ -90,7 +90,8 @@ impl Presences {
         // Under the lock, so that two who hand over keep the order. The log takes without waiting.
         let mut said = self.said.lock();
         self.look_back(&mut said);
-        for message in said.messages.drain(..) {
+        // The room of a storm is given back with it.
+        for message in std::mem::take(&mut said.messages) {
             drop(self.log.append(message));
         }
     }

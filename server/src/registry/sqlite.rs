@@ -21,6 +21,10 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Connections that read: one for each core and a few for slow pages.
 const READERS: u32 = 4;
 
+/// Pages a connection keeps of a file, KiB: what is appended and read in its order is seldom met again, and the
+/// kernel has it as well. SQLite's own is four times that, for each connection.
+const CACHE_KIB: u32 = 512;
+
 /// A migration: its number, its name, its text.
 pub(crate) type Step = (i64, &'static str, &'static str);
 
@@ -33,6 +37,7 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY)
+        .pragma("cache_size", format!("-{CACHE_KIB}"))
 }
 
 /// Connections that only read a file that is there. `ahead` is how many rows may be read before they are
