@@ -101,6 +101,44 @@ fn one_that_is_away_gets_it_when_it_comes(server: &Server, http: &Http, credenti
     back.leave();
 }
 
+#[test]
+fn a_command_that_waits_is_delivered_or_expires() {
+    let server = Server::start();
+    let devices = server.with_devices("B-0001", &["MU-000001"]);
+    let away = |server: &Server, expiry_s| {
+        Device::with_session(server, &devices[0], Some(expiry_s)).subscribed(REQUESTS).leave();
+        let show = || server.muster(&["device", "show", "MU-000001", "--json"]).exits(0).json();
+        rig::eventually("it is away", show, |device| device["presence"]["word"] == "offline");
+        let sent = Http::new(server).post(COMMAND, &json!({ "payload": "when you come" })).is(200);
+        assert_eq!(sent["outcome"], "queued", "{sent}");
+        sent
+    };
+    let state = |http: &Http, sent: &Value, is: &str| {
+        rig::eventually(is, || one(http, sent), |kept| kept["state"] == is)
+    };
+    let sent = away(&server, 600);
+    let waits = one(&Http::new(&server), &sent);
+    assert_eq!((&waits["state"], &waits["delivered_at"]), (&json!("queued"), &json!(null)));
+    // It waits through the end of the server.
+    let server = Server::start_on(server.killed());
+    let http = Http::new(&server);
+    assert_eq!(one(&http, &sent)["state"], "queued");
+    let back = Device::with_session(&server, &devices[0], Some(600));
+    assert_eq!(&*back.message().payload, b"when you come");
+    let kept = state(&http, &sent, "delivered");
+    assert!(kept["delivered_at"].is_string() && kept["answered_at"].is_null(), "{kept}");
+    back.publish(&answer_to(&sent), false, b"done", None);
+    let kept = state(&http, &sent, "answered");
+    assert!(kept["delivered_at"].is_string() && kept["answered_at"].is_string(), "{kept}");
+    back.leave();
+    let late = away(&server, 3);
+    let kept = state(&http, &late, "expired");
+    assert_eq!(kept["why"], "its session expired before the device came back");
+    assert!(kept["delivered_at"].is_null(), "{kept}");
+    let table = server.muster(&["device", "commands", "MU-000001"]).exits(0).out;
+    assert!(table.contains("expired") && table.contains("none: its session expired"), "{table}");
+}
+
 fn who_waits_is_told(server: &Server, credential: &Credential) {
     let device = Device::connect(server, credential).subscribed(REQUESTS);
     let answering = std::thread::spawn(move || {

@@ -222,6 +222,7 @@ fn document(row: CommandRow) -> view::Command {
         by: row.author,
         state: row.state.as_str().to_owned(),
         why: Some(row.why).filter(|why| !why.is_empty()),
+        delivered_at: row.delivered_at_ms.map(time::from_ms),
         request: text(&row.request),
         request_base64: STANDARD.encode(&row.request),
         response: answer.and_then(|answer| text(&answer.payload)),

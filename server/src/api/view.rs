@@ -825,10 +825,12 @@ pub struct Command {
     pub at: String,
     /// By whom.
     pub by: String,
-    /// `sent`, `delivered`, `queued`, `unknown`, `refused` or `answered`.
+    /// `sent`, `delivered`, `queued`, `expired`, `unknown`, `refused` or `answered`.
     pub state: String,
     /// What stood in the way.
     pub why: Option<String>,
+    /// When the device is known to have had it; of one that it answered without acknowledging, `null`.
+    pub delivered_at: Option<String>,
     /// What was sent, where that is text.
     pub request: Option<String>,
     /// The same octets.

@@ -11,7 +11,7 @@ use std::{path::Path, sync::Arc};
 use crate::{
     bus::{Bus as _, Latest, Rumqttd, StartError},
     edge::{Roster, Sessions, Tail, feed::Groups},
-    registry::Registry,
+    registry::{Registry, RegistryError},
     uplink::{
         Bounds, History, OpenError, ReadError, Reader, Writer,
         history::{HistoryError, Projection},
@@ -48,6 +48,9 @@ pub enum MessagesError {
     /// The log's readers.
     #[error("the uplink log cannot be read")]
     Read(#[from] ReadError),
+    /// The registry, which remembers commands.
+    #[error("what became of commands cannot be written")]
+    Registry(#[from] RegistryError),
     /// The history of readings.
     #[error("the history of readings cannot be opened")]
     History(#[from] HistoryError),
@@ -84,7 +87,9 @@ impl Messages {
         let history = History::open(data_dir).await?;
         let charts = history.follow(registry.clone(), reader.clone());
         let tail = Tail::start(&*bus, reader.clone());
+        sessions.tell(registry.facts());
         sessions.begin(uplink.clone(), Groups::new(Arc::clone(&tail)), uplink.take_sessions());
+        registry.settle_queued(sessions.commands()).await?;
         Ok(Self { uplink, reader, bus, tail, sessions, history, latest, charts })
     }
 

@@ -36,6 +36,11 @@ const COLUMNS: &[Column<view::Command>] = &[
     Column { head: "SENT", wide: false, cell: |of, _| Text::plain(words::instant(&of.at)) },
     Column { head: "BY", wide: false, cell: |of, _| Text::plain(&of.by) },
     Column { head: "STATE", wide: false, cell: |of, _| Text::plain(&of.state) },
+    Column {
+        head: "DELIVERED",
+        wide: true,
+        cell: |of, _| Text::plain(of.delivered_at.as_deref().map_or("not known".to_owned(), words::instant)),
+    },
     Column { head: "REQUEST", wide: false, cell: |of, _| Text::plain(said(of.request.as_deref())) },
     Column { head: "RESPONSE", wide: false, cell: |of, _| Text::plain(response(of)) },
     Column {

@@ -39,7 +39,7 @@ use super::{
     trust::Trust,
 };
 use crate::{
-    registry::{DeviceKey, Verdicts, now_ms},
+    registry::{DeviceKey, Facts, Verdicts, commands::Fate, now_ms},
     uplink::{Change, Message, Position, Publisher, SavedSession, SessionKey, StoredMessage, Ticket, Writer},
 };
 
@@ -49,6 +49,8 @@ pub struct Sessions {
     roster: Arc<Roster>,
     verdicts: Arc<Verdicts>,
     begun: OnceLock<Begun>,
+    /// Whom it is told what became of commands that waited.
+    facts: OnceLock<Facts>,
     dropped: AtomicU64,
 }
 
@@ -98,6 +100,7 @@ impl Sessions {
             roster,
             verdicts,
             begun: OnceLock::new(),
+            facts: OnceLock::new(),
             dropped: AtomicU64::new(0),
         })
     }
@@ -156,6 +159,12 @@ impl Sessions {
         Arc::clone(&self.begun().groups)
     }
 
+    /// Tells these facts what becomes of commands that wait in sessions. The first counts.
+    pub fn tell(&self, facts: Facts) {
+        // Whoever set them before is told already.
+        let _ = self.facts.set(facts);
+    }
+
     /// A client connects and wants to go on with its session, if there is one: it is live from now on.
     pub(super) fn resume(&self, owner: &Owner) -> Option<Resumed> {
         let mut inner = self.inner.lock();
@@ -166,7 +175,10 @@ impl Sessions {
         let first = held.kept.inflight().filter(|token| *token >> 48 == 0).max().map(Position);
         if let Some(last) = first {
             let in_flight: Vec<_> = held.kept.inflight().map(Position).collect();
-            held.queue.retain(|(at, _)| *at > last || in_flight.contains(at));
+            let stays = |at: &Position| *at > last || in_flight.contains(at);
+            let taken: Vec<_> = held.queue.iter().filter(|(at, _)| !stays(at)).cloned().collect();
+            held.queue.retain(|(at, _)| stays(at));
+            self.settle(owner, taken.iter().map(|(_, message)| &**message), Fate::Delivered);
         }
         Some(Resumed { kept: held.kept.clone(), seen: held.seen })
     }
@@ -175,6 +187,7 @@ impl Sessions {
     pub(super) fn discard(&self, owner: &Owner, trust: &Trust) {
         let held = self.inner.lock().take_out(owner);
         let Some(held) = held else { return };
+        self.lost(owner, &held, "the device began a new session");
         self.forget(owner);
         if let Some((_, will)) = held.away.and_then(|away| away.will) {
             self.send(will, trust);
@@ -219,7 +232,8 @@ impl Sessions {
     /// A session has ended with its connection, or was purged.
     pub(super) fn end(&self, owner: &Owner) {
         let held = self.inner.lock().take_out(owner);
-        if held.is_some() {
+        if let Some(held) = held {
+            self.lost(owner, &held, "its session ended before the device took it");
             self.forget(owner);
         }
     }
@@ -228,7 +242,11 @@ impl Sessions {
     /// presence does, as the server says it. The ticket tells when that is so on disk too; dropping it
     /// changes nothing.
     pub fn purge(&self, device: DeviceKey) -> Ticket {
-        self.inner.lock().take_out(&device.into());
+        let owner = Owner::from(device);
+        let held = self.inner.lock().take_out(&owner);
+        if let Some(held) = held {
+            self.lost(&owner, &held, "nothing is sent to the device any more");
+        }
         let name = self.verdicts.name(device);
         let (tenant, device_id) = (name.tenant.clone(), name.device_id.clone());
         self.writer().change(Change::Purge { tenant, device_id })
@@ -257,11 +275,10 @@ impl Sessions {
         queue.get(at).cloned()
     }
 
-    /// A device has these messages: they wait for it no more.
-    pub(super) fn done(&self, owner: &Owner, positions: Vec<Position>) {
-        if let Some(held) = self.inner.lock().held.get_mut(owner) {
-            held.remove(&positions);
-        }
+    /// These messages wait for a device no more: it has them, or they come to it no more.
+    pub(super) fn done(&self, owner: &Owner, positions: Vec<Position>, fate: Fate) {
+        let taken = self.inner.lock().held.get_mut(owner).map(|held| held.remove(&positions));
+        self.settle(owner, taken.iter().flatten().map(|message| &**message), fate);
         drop(self.writer().change(Change::Dequeue { key: self.key(owner), positions }));
     }
 
@@ -279,7 +296,10 @@ impl Sessions {
                     self.send(*will, trust);
                     self.inner.lock().note_due(&owner);
                 }
-                Some((owner, Due::Expired)) => self.forget(&owner),
+                Some((owner, Due::Expired(held))) => {
+                    self.lost(&owner, &held, "its session expired before the device came back");
+                    self.forget(&owner);
+                }
             }
         }
     }
@@ -315,7 +335,7 @@ fn owner(verdicts: &Verdicts, key: &SessionKey) -> Option<Owner> {
 /// What is due of an owner that is away.
 enum Due {
     Will(Box<Message>),
-    Expired,
+    Expired(Box<Held>),
 }
 
 /// May the client of this will still publish it, for all that the commit does not ask? A device's topic is its
@@ -375,8 +395,8 @@ impl Inner {
         if let Some((_, will)) = away.will.take() {
             return Some((owner, Due::Will(Box::new(will))));
         }
-        self.held.remove(&owner);
-        Some((owner, Due::Expired))
+        let held = self.held.remove(&owner).expect("it was there just now");
+        Some((owner, Due::Expired(Box::new(held))))
     }
 }
 
@@ -395,8 +415,12 @@ impl Held {
         Ok(held)
     }
 
-    fn remove(&mut self, positions: &[Position]) {
+    /// Takes messages out of the queue.
+    fn remove(&mut self, positions: &[Position]) -> Vec<Arc<StoredMessage>> {
+        let all = self.queue.iter().filter(|(position, _)| positions.contains(position));
+        let taken = all.map(|(_, message)| Arc::clone(message)).collect();
         self.queue.retain(|(position, _)| !positions.contains(position));
+        taken
     }
 
     fn ends_ms(&self) -> Option<u64> {

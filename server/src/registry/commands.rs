@@ -1,9 +1,10 @@
 //! Commands with a memory: what was sent to a device, by whom, whether it has it, and what it answered.
 //!
 //! ```text
-//! sent ──► delivered ──┐
-//!   ├────► queued ─────┼──► answered
-//!   ├────► unknown ────┘
+//! sent ──► delivered ───────────────┐
+//!   ├────► queued ──► delivered ────┼──► answered
+//!   │        └──────► expired       │
+//!   ├────► unknown ─────────────────┘
 //!   └────► refused
 //! ```
 //!
@@ -12,7 +13,12 @@
 //! - Sending one is a decision: its row, its audit row and its change are one transaction, before anything is
 //!   sent. The audit log names the payload by its digest.
 //! - What becomes of it afterwards is a fact, unaudited: the first answer stands, whatever was known before.
+//! - What waits in a session is told by that session: delivered when the device has acknowledged it, expired when
+//!   it can come to the device no more. A server that was killed in between says at its next start what is not
+//!   known ([`Registry::settle_queued`]).
 //! - Of each device the newest [`KEPT`] are kept, and none when it is out of use for ever.
+
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -27,7 +33,7 @@ use super::{
     now_ms,
     orders::{self, Order},
     session::words,
-    verdict::DeviceKey,
+    verdict::{DeviceKey, Verdicts},
 };
 
 /// Commands kept of a device.
@@ -44,6 +50,8 @@ words!(
         Delivered = "delivered",
         /// It waits in the session of a device that is away.
         Queued = "queued",
+        /// It waited in the session of a device that was away, for longer than it or the session lasted.
+        Expired = "expired",
         /// The session ended first: the device may have it or not.
         Unknown = "unknown",
         /// Nobody took it.
@@ -52,6 +60,24 @@ words!(
         Answered = "answered",
     }
 );
+
+/// What became of a command that waited in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The device has it.
+    Delivered,
+    /// It comes to the device no more, for this reason.
+    Expired(&'static str),
+}
+
+/// The same of one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Settled {
+    pub(super) device: DeviceKey,
+    pub(super) id: Box<str>,
+    pub(super) fate: Fate,
+    pub(super) at_ms: u64,
+}
 
 /// What a device answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +111,8 @@ pub struct CommandRow {
     pub state: CommandState,
     /// What stood in the way; empty for nothing.
     pub why: String,
+    /// When the device is known to have had it, Unix milliseconds.
+    pub delivered_at_ms: Option<u64>,
     /// What the device answered.
     pub answer: Option<Kept>,
 }
@@ -163,13 +191,74 @@ async fn settle(inner: &Inner, no: u64, state: CommandState, why: &str) -> Resul
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     // An answer that was faster says more.
-    sqlx::query("UPDATE command SET state = $1, why = $2 WHERE no = $3 AND state = $4")
+    let delivered_ms = (state == CommandState::Delivered).then(|| int(now_ms()));
+    sqlx::query("UPDATE command SET state = $1, why = $2, delivered_at_ms = $3 WHERE no = $4 AND state = $5")
         .bind(state.as_str())
         .bind(why)
+        .bind(delivered_ms)
         .bind(int(no))
         .bind(CommandState::Sent.as_str())
         .execute(&mut *tx)
         .await?;
+    inner.commit(tx).await.inspect_err(|_| writer.fail())
+}
+
+/// Writes what became of a command that waited. It may be told before the one who sent it has written that it
+/// waits. Can be repeated.
+pub(super) async fn settled(
+    tx: &mut Connection,
+    verdicts: &Verdicts,
+    settled: &Settled,
+) -> Result<(), RegistryError> {
+    let Some(device) = verdicts.row(settled.device) else { return Ok(()) };
+    let (state, why, delivered_ms) = match settled.fate {
+        Fate::Delivered => (CommandState::Delivered, "", Some(int(settled.at_ms))),
+        Fate::Expired(why) => (CommandState::Expired, why, None),
+    };
+    // An answer that was faster says more; when the device had it, it does not say.
+    sqlx::query(
+        "UPDATE command SET delivered_at_ms = coalesce(delivered_at_ms, $1),
+                state = CASE WHEN state = 'sent' OR state = 'queued' THEN $2 ELSE state END,
+                why = CASE WHEN state = 'sent' OR state = 'queued' THEN $3 ELSE why END
+         WHERE device = $4 AND id = $5 AND (state = 'sent' OR state = 'queued' OR state = 'answered')",
+    )
+    .bind(delivered_ms)
+    .bind(state.as_str())
+    .bind(why)
+    .bind(device)
+    .bind(&*settled.id)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Commands that are said to wait, and wait in no session: what became of them was not written in time.
+async fn settle_queued(inner: &Inner, waiting: &HashSet<(DeviceKey, String)>) -> Result<(), RegistryError> {
+    let rows: Vec<(i64, i64, String)> =
+        sqlx::query_as("SELECT no, device, id FROM command WHERE state = $1 ORDER BY no")
+            .bind(CommandState::Queued.as_str())
+            .fetch_all(inner.database.readers())
+            .await?;
+    let mut gone = Vec::new();
+    for (no, device, id) in rows {
+        if !waiting.contains(&(inner.verdicts.of_row(device)?, id)) {
+            gone.push(no);
+        }
+    }
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let mut writer = inner.writer().await?;
+    let mut tx = writer.begin().await?;
+    for no in gone {
+        sqlx::query("UPDATE command SET state = $1, why = $2 WHERE no = $3 AND state = $4")
+            .bind(CommandState::Unknown.as_str())
+            .bind("the server ended before it was written down whether the device has it")
+            .bind(no)
+            .bind(CommandState::Queued.as_str())
+            .execute(&mut *tx)
+            .await?;
+    }
     inner.commit(tx).await.inspect_err(|_| writer.fail())
 }
 
@@ -226,13 +315,15 @@ type Columns = (
     Option<String>,
     Option<i64>,
     Option<i64>,
+    Option<i64>,
 );
 
 const COLUMNS: &str = "SELECT no, id, at_ms, author, request, state, why, answer, answer_type, answer_octets,
-     answered_at_ms FROM command";
+     answered_at_ms, delivered_at_ms FROM command";
 
 fn row(columns: Columns) -> Result<CommandRow, RegistryError> {
-    let (no, id, at_ms, author, request, state, why, answer, content_type, octets, answered) = columns;
+    let (no, id, at_ms, author, request, state, why, answer, content_type, octets, answered, delivered) =
+        columns;
     let answer = match (answer, octets, answered) {
         (Some(payload), Some(octets), Some(at_ms)) => {
             Some(Kept { payload, content_type, octets: uint(octets), at_ms: uint(at_ms) })
@@ -240,7 +331,17 @@ fn row(columns: Columns) -> Result<CommandRow, RegistryError> {
         _ => None,
     };
     let state = parse(&state, "a command's state")?;
-    Ok(CommandRow { no: uint(no), id, at_ms: uint(at_ms), author, request, state, why, answer })
+    Ok(CommandRow {
+        no: uint(no),
+        id,
+        at_ms: uint(at_ms),
+        author,
+        request,
+        state,
+        why,
+        delivered_at_ms: delivered.map(uint),
+        answer,
+    })
 }
 
 /// Of what is out of use nothing is kept of what it was told.
@@ -274,6 +375,15 @@ impl Registry {
     pub async fn settle_command(&self, no: u64, state: CommandState, why: &str) -> Result<(), RegistryError> {
         let why = why.to_owned();
         self.run(|inner| async move { settle(&inner, no, state, &why).await }).await
+    }
+
+    /// At a start, with the commands that wait in sessions, by device and name: those that are said to wait and
+    /// do not are said to be unknown. Unaudited.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn settle_queued(&self, waiting: HashSet<(DeviceKey, String)>) -> Result<(), RegistryError> {
+        self.run(|inner| async move { settle_queued(&inner, &waiting).await }).await
     }
 
     /// Takes what devices answered; what nobody asked is passed over. Can be repeated. Unaudited.

@@ -26,6 +26,7 @@ pub use self::fold::Notice;
 use self::fold::{Count, Folds, Key, Noted, What};
 use super::{
     Inner,
+    commands::{Fate, Settled},
     newest::Newest,
     session::{DisconnectReason, SessionId},
     verdict::DeviceKey,
@@ -102,6 +103,8 @@ struct Pending {
     /// Whose tokens have changed; what they are now is read when it is written.
     continuity: HashSet<DeviceKey>,
     tokens: HashMap<String, u64>,
+    /// What became of commands that waited.
+    commands: Vec<Settled>,
     flushes: Vec<oneshot::Sender<()>>,
     closing: bool,
 }
@@ -181,6 +184,18 @@ impl Facts {
         });
     }
 
+    /// A command that waited in a device's session does so no more.
+    pub fn command_settled(&self, device: DeviceKey, id: &str, fate: Fate, at_ms: u64) {
+        let settled = Settled { device, id: id.into(), fate, at_ms };
+        self.note(|pending| {
+            let fits = pending.commands.len() < WAITING_MAX;
+            if fits {
+                pending.commands.push(settled);
+            }
+            fits
+        });
+    }
+
     /// Waits until everything said so far is on disk: for an orderly stop, and for tests. Returns at once
     /// when the registry is closed.
     pub async fn flush(&self) {
@@ -249,7 +264,10 @@ impl Pending {
 
     /// How long until something is to be written; `None`: nothing waits.
     fn due_in(&self) -> Option<Duration> {
-        let counts_only = self.sessions.is_empty() && self.continuity.is_empty() && self.tokens.is_empty();
+        let counts_only = self.sessions.is_empty()
+            && self.continuity.is_empty()
+            && self.tokens.is_empty()
+            && self.commands.is_empty();
         if counts_only { self.folds.due_in(Instant::now()) } else { Some(Duration::ZERO) }
     }
 
@@ -260,7 +278,8 @@ impl Pending {
             self.folds.take(Instant::now(), all).into_iter().map(|(key, count)| Fact::Count(key, count));
         let continuity = std::mem::take(&mut self.continuity).into_iter().map(Fact::Continuity);
         let tokens = std::mem::take(&mut self.tokens).into_iter().map(|(id, at)| Fact::Token(id, at));
-        sessions.chain(counts).chain(continuity).chain(tokens).collect()
+        let commands = std::mem::take(&mut self.commands).into_iter().map(Fact::Command);
+        sessions.chain(counts).chain(continuity).chain(tokens).chain(commands).collect()
     }
 }
 
@@ -269,6 +288,7 @@ enum Fact {
     Count(Key, Count),
     Continuity(DeviceKey),
     Token(String, u64),
+    Command(Settled),
 }
 
 /// What the writer does next.
@@ -361,6 +381,7 @@ fn put_back(shared: &Shared, rows: Vec<Fact>, flushes: Vec<oneshot::Sender<()>>)
             }
             Fact::Count(key, count) => counts.push((key, count)),
             Fact::Continuity(device) => drop(pending.continuity.insert(device)),
+            Fact::Command(settled) => pending.commands.push(settled),
             Fact::Token(id, at_ms) => {
                 let last = pending.tokens.entry(id).or_insert(at_ms);
                 *last = at_ms.max(*last);

@@ -21,7 +21,7 @@ use crate::{
         principal::{Principal, Service},
         roster::{Arrival, Owner, Protocol, Seat, ServiceClient},
     },
-    registry::{Claimed, Connected, DeviceKey, DeviceName, DeviceState, SessionId, now_ms},
+    registry::{Claimed, Connected, DeviceKey, DeviceName, DeviceState, SessionId, commands::Fate, now_ms},
     uplink::{Position, Publisher, Shown, StoredMessage},
     zero_touch::Knock,
 };
@@ -232,7 +232,7 @@ impl Connection {
         let received: Vec<_> = resumed.kept.received().filter_map(outlet::position).collect();
         if !received.is_empty() {
             // The client has them; the queue was not told before the connection ended.
-            sessions.done(&entrant.owner, received);
+            sessions.done(&entrant.owner, received, Fate::Delivered);
         }
         // What is in flight was read from the log in its order.
         let in_flight = resumed.kept.inflight().filter_map(outlet::position).max();

@@ -27,7 +27,7 @@ use crate::{
         principal::Principal,
         roster::{DeliverError, Delivered, Downlink, Mail, Owner, Parcel, Receipt},
     },
-    registry::{DisconnectReason, now_ms},
+    registry::{DisconnectReason, commands::Fate, now_ms},
     uplink::{Position, Retained, RetainedMessage, StoredMessage, StoredPublisher},
 };
 
@@ -260,8 +260,10 @@ impl Connection {
         if sent.is_ok() {
             seated.seat.count_sent();
         }
-        if !matches!(sent, Ok(None)) {
-            self.done(at);
+        match sent {
+            Ok(None) => {}
+            Ok(Some(_)) => self.done(at, Fate::Delivered),
+            Err(error) => self.done(at, given_up(&error)),
         }
     }
 
@@ -269,7 +271,8 @@ impl Connection {
     pub(super) fn delivered(&mut self, token: u64, outcome: Result<Delivered, DeliverError>) {
         let Some(seated) = &mut self.seated else { return };
         if let Some(at) = position(token) {
-            return self.done(at);
+            let fate = outcome.as_ref().map_or_else(given_up, |_| Fate::Delivered);
+            return self.done(at, fate);
         }
         if token & SHARED != 0 {
             return seated.outlet.shares.done(token);
@@ -281,10 +284,10 @@ impl Connection {
     }
 
     /// Nothing more is to be done with this message for this client.
-    fn done(&self, at: Position) {
+    fn done(&self, at: Position, fate: Fate) {
         let Some(seated) = &self.seated else { return };
         if seated.durable && seated.outlet.feed.is_none() {
-            self.shard.node.sessions.done(&seated.outlet.owner, vec![at]);
+            self.shard.node.sessions.done(&seated.outlet.owner, vec![at], fate);
         }
     }
 
@@ -383,5 +386,18 @@ pub(super) fn of_log<'a>(
         waited_s: waited_s(message.received_ms),
         from_self,
         position: at.0,
+    })
+}
+
+/// What became of a message that this client will not be sent.
+fn given_up(error: &DeliverError) -> Fate {
+    Fate::Expired(match error {
+        DeliverError::Expired => "its time was over before the device took it",
+        DeliverError::TooLarge => "it is larger than the device accepts",
+        DeliverError::Refused(_) => "the device refused it",
+        DeliverError::NotSubscribed => "the device has subscribed to commands no more",
+        DeliverError::Offline | DeliverError::Full | DeliverError::Ended => {
+            "its session ended before the device took it"
+        }
     })
 }

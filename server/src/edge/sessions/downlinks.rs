@@ -12,15 +12,23 @@ use std::{
 
 use muster_shared::{
     DeviceId, Tenant,
-    topic::{Direction, Topic},
+    topic::{Direction, Kind, Topic},
 };
 
 use super::{Held, Sessions, owner};
 use crate::{
     edge::roster::{Downlink, Owner},
-    registry::DeviceKey,
-    uplink::{Addressed, Downlinks, Message, Publisher, SessionKey},
+    registry::{DeviceKey, commands::Fate, now_ms},
+    uplink::{Addressed, Downlinks, Message, Publisher, SessionKey, StoredMessage},
 };
+
+/// The command's name, of a message that is one.
+fn command(message: &StoredMessage) -> Option<&str> {
+    match Topic::parse(std::str::from_utf8(&message.topic).ok()?).ok()? {
+        Topic::Device { kind: Kind::CommandRequest { id }, .. } => Some(id),
+        _ => None,
+    }
+}
 
 /// Whom a message is for.
 enum Audience {
@@ -51,12 +59,44 @@ impl Sessions {
         held.and_then(|held| held.kept.wants(topic, false)).is_some_and(|qos| qos as u8 > 0)
     }
 
+    /// The commands that wait, by device and name.
+    #[must_use]
+    pub fn commands(&self) -> HashSet<(DeviceKey, String)> {
+        let inner = self.inner.lock();
+        let of = |(owner, held): (&Owner, &Held)| {
+            let device = owner.device();
+            let ids =
+                held.queue.iter().filter_map(|(_, message)| Some((device?, command(message)?.to_owned())));
+            ids.collect::<Vec<_>>()
+        };
+        inner.held.iter().flat_map(of).collect()
+    }
+
+    /// Says of the commands among these messages what became of them.
+    pub(super) fn settle<'m>(
+        &self,
+        owner: &Owner,
+        messages: impl IntoIterator<Item = &'m StoredMessage>,
+        fate: Fate,
+    ) {
+        let (Some(facts), Some(device)) = (self.facts.get(), owner.device()) else { return };
+        for id in messages.into_iter().filter_map(command) {
+            facts.command_settled(device, id, fate, now_ms());
+        }
+    }
+
+    /// What waited in a session that is no more.
+    pub(super) fn lost(&self, owner: &Owner, held: &Held, why: &'static str) {
+        self.settle(owner, held.queue.iter().map(|(_, message)| &**message), Fate::Expired(why));
+    }
+
     /// What a commit did to queues, here as on disk.
     fn requeue(&self, addressed: &Addressed) {
+        let mut dropped = Vec::new();
         let mut inner = self.inner.lock();
         for (key, position) in &addressed.dropped {
             if let Some(held) = owner(&self.verdicts, key).and_then(|owner| inner.held.get_mut(&owner)) {
-                held.remove(&[*position]);
+                dropped.extend(held.remove(&[*position]).into_iter().map(|message| (key, message)));
             }
         }
         for key in &addressed.queued {
@@ -65,6 +105,11 @@ impl Sessions {
             }
         }
         drop(inner);
+        for (key, message) in dropped {
+            if let Some(owner) = owner(&self.verdicts, key) {
+                self.settle(&owner, [&*message], Fate::Expired("there was no more room in its session"));
+            }
+        }
         let lost = addressed.dropped.len() + addressed.missed.len();
         self.dropped.fetch_add(lost as u64, Ordering::Relaxed);
     }

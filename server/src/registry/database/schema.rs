@@ -40,6 +40,7 @@ pub(crate) const PAIRS: &[Pair] = &[
     pair!(70, "0070_held"),
     pair!(80, "0080_notice"),
     pair!(81, "0081_replacement"),
+    pair!(90, "0090_command_delivered"),
 ];
 
 /// Brings the schema up to date. Refuses one that a newer program has upgraded.

@@ -5,7 +5,7 @@ use muster_shared::Code;
 
 use super::{Claimed, Connected, Count, Fact, Key, Notice, SessionFact, What};
 use crate::registry::{
-    Inner, continuity,
+    Inner, commands, continuity,
     database::{Connection, QueryBuilder, int},
     error::RegistryError,
     follow,
@@ -34,6 +34,7 @@ pub(super) async fn write(inner: &Inner, rows: &[Fact]) -> Result<(), RegistryEr
             Fact::Continuity(device) => {
                 continuity::write(&mut tx, &inner.continuity, &inner.verdicts, *device).await?;
             }
+            Fact::Command(settled) => commands::settled(&mut tx, &inner.verdicts, settled).await?,
             Fact::Token(id, at_ms) => {
                 // A session of the web page is noted as a token is.
                 let noted = match id.strip_prefix("s-") {
@@ -57,7 +58,7 @@ async fn sessions(tx: &mut Connection, verdicts: &Verdicts, rows: &[Fact]) -> Re
         match row {
             Fact::Session(SessionFact::Began(id, session)) => began.push((*id, session)),
             Fact::Session(SessionFact::Ended(id, at_ms, why)) => ended.push((*id, *at_ms, *why)),
-            Fact::Count(..) | Fact::Continuity(_) | Fact::Token(..) => {}
+            Fact::Count(..) | Fact::Continuity(_) | Fact::Token(..) | Fact::Command(_) => {}
         }
     }
     for began in began.chunks(SESSIONS) {

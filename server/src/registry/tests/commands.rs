@@ -7,7 +7,7 @@ use super::Fleet;
 use crate::registry::{
     Act, Order,
     changes::What,
-    commands::{ANSWER_MAX, Answer, CommandState, KEPT},
+    commands::{ANSWER_MAX, Answer, CommandState, Fate, KEPT},
     testing::ana,
 };
 
@@ -94,4 +94,52 @@ async fn the_newest_hundred_are_kept_page_by_page_and_gone_with_the_device() {
         assert_eq!(error.code(), code, "{error}");
     }
     assert_eq!(fleet.count("SELECT count(*) FROM command").await, 1);
+}
+
+#[tokio::test]
+async fn what_waits_is_told_by_its_session_and_what_nobody_tells_is_unknown() {
+    let fleet = Fleet::with(1).await;
+    let (serial, device) = (&fleet.devices[0].serial, fleet.devices[0].key);
+    let of = async |id: &str| fleet.registry.command(serial, id).await.unwrap();
+    let mut sent = Vec::new();
+    for id in ["taken", "late", "fast", "kept", "lost", "before"] {
+        sent.push(fleet.registry.record_command(&ana(), serial, id, b"x", "").await.unwrap().no);
+    }
+    let facts = fleet.registry.facts();
+    // The device may be faster than the one who writes that it waits.
+    facts.command_settled(device, "before", Fate::Delivered, 5_000);
+    facts.flush().await;
+    for no in &sent {
+        fleet.registry.settle_command(*no, CommandState::Queued, "").await.unwrap();
+    }
+    fleet.registry.take_answers(vec![answer(&fleet, 0, "fast", b"y", 8_000)]).await.unwrap();
+    facts.command_settled(device, "taken", Fate::Delivered, 7_000);
+    facts.command_settled(device, "late", Fate::Expired("its time was over"), 7_000);
+    facts.command_settled(device, "fast", Fate::Delivered, 7_500);
+    facts.command_settled(device, "nobody", Fate::Delivered, 7_000);
+    facts.flush().await;
+    for (id, state, at_ms, why) in [
+        ("before", CommandState::Delivered, Some(5_000), ""),
+        ("taken", CommandState::Delivered, Some(7_000), ""),
+        ("late", CommandState::Expired, None, "its time was over"),
+        ("fast", CommandState::Answered, Some(7_500), ""),
+        ("kept", CommandState::Queued, None, ""),
+    ] {
+        let row = of(id).await;
+        assert_eq!((row.state, row.delivered_at_ms, &*row.why), (state, at_ms, why), "{id}");
+    }
+    // A fact told twice changes nothing; one that is over does not begin again.
+    facts.command_settled(device, "taken", Fate::Expired("x"), 9_000);
+    facts.command_settled(device, "late", Fate::Delivered, 9_000);
+    facts.flush().await;
+    assert_eq!(
+        (of("taken").await.delivered_at_ms, of("late").await.state),
+        (Some(7_000), CommandState::Expired)
+    );
+    fleet.registry.settle_queued([(device, "kept".to_owned())].into()).await.unwrap();
+    assert_eq!(
+        (of("kept").await.state, of("lost").await.state),
+        (CommandState::Queued, CommandState::Unknown)
+    );
+    assert!(of("lost").await.why.contains("the server ended"));
 }
