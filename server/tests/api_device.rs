@@ -130,6 +130,26 @@ fn life(server: &Server) {
     assert_eq!((&seen["presence"]["word"], &seen["presence"]["mqtt"]), (&json!("online"), &json!("3.1.1")));
     let sessions = server.muster(&["session", "list", "--json"]).exits(0).json();
     assert_eq!((&sessions["total"], &sessions["items"][0]["serial"]), (&json!(1), &json!("MU-000001")));
+    let session = &sessions["items"][0];
+    assert!(session["cipher"].as_str().unwrap().starts_with("TLS13_"), "{session}");
+    assert_eq!((&session["queued"], &session["dropped"]), (&json!(0), &json!(0)));
+    let listed = |filter: &str| server.muster(&["session", "list", "--filter", filter]);
+    let wide = server.muster(&["session", "list", "-o", "wide"]).exits(0).out;
+    for head in ["IN/s", "OUT/s", "QUEUE", "DROPPED", "CIPHER"] {
+        assert!(wide.contains(head), "{wide}");
+    }
+    assert!(listed("tenant:acme kind:device MU-").exits(0).out.contains("MU-000001"));
+    let none = listed("kind:service").exits(0);
+    assert!(none.out.is_empty() && none.err.contains("no session matches kind:service"), "{none:?}");
+    listed("colour:red").exits(2).refused("M504");
+    let shown = server.muster(&["device", "show", "MU-000001", "--json"]).exits(0).json();
+    let chain: Vec<_> = shown["chain"].as_array().unwrap().iter().map(|of| of["role"].clone()).collect();
+    assert_eq!(chain, ["device", "issuer", "root"]);
+    assert!(shown["chain"].as_array().unwrap().iter().all(|of| of["fault"].is_null()), "{shown}");
+    let html = String::from_utf8(Http::new(server).get("/devices/MU-000001").body).unwrap();
+    let drawn = html.split("<ol class=\"chain\">").nth(1).unwrap().split("</ol>").next().unwrap();
+    assert!(drawn.matches('✓').count() == 3 && !drawn.contains('✕'), "{drawn}");
+    assert!(html.contains(session["cipher"].as_str().unwrap()), "{html}");
     let batch = server.muster(&["batch", "list", "--json"]).exits(0).json();
     assert_eq!(batch["items"][0]["active"], 1);
 

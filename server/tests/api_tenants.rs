@@ -8,53 +8,18 @@ mod rig;
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_pki::testing;
-use rig::{Server, http::Http, now_s};
+use rig::{
+    Server,
+    http::Http,
+    now_s,
+    tenants::{settled, token},
+};
 use serde_json::{Value, json};
 
 /// What another tenant has, by name.
 const SERIAL: &str = "OT-0001";
 const BATCH: &str = "B-OTHER";
 const OPERATOR: &str = "other/bob";
-
-/// A token of these, from the admin.
-fn token(admin: &Http, operator: &str, role: &str, tenant: Option<&str>) -> (String, String) {
-    let body = json!({ "operator": operator, "name": "t", "role": role, "tenant": tenant, "days": 1 });
-    let made = admin.post("/v1/tokens", &body).is(200);
-    (made["token"].as_str().unwrap().to_owned(), made["id"].as_str().unwrap().to_owned())
-}
-
-/// An answer without what counts all tenants' decisions, what the asking itself changes, and chance.
-fn settled(mut document: Value) -> Value {
-    fn strip(value: &mut Value) {
-        match value {
-            Value::Object(fields) => {
-                for key in [
-                    "generation",
-                    "request_id",
-                    "checked_at",
-                    "last_used_at",
-                    "last_seen_at",
-                    "where",
-                    "from",
-                    "to",
-                    "online_24h",
-                    "now",
-                ] {
-                    fields.remove(key);
-                }
-                fields.values_mut().for_each(strip);
-            }
-            Value::Array(items) => {
-                // The disk is everybody's, and fills while this runs.
-                items.retain(|item| item["check"] != "disk");
-                items.iter_mut().for_each(strip);
-            }
-            _ => {}
-        }
-    }
-    strip(&mut document);
-    document
-}
 
 /// Asks every route there is, with every name of the other tenant in its path; by what was asked. Not the
 /// `whole` of it: with nothing, and with everything an act can want.

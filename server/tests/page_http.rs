@@ -126,7 +126,7 @@ fn a_listing_is_taken_out_whole() {
     let http = Http::new(&server);
     let csv = http.get("/devices.csv?filter=state:registered");
     assert_eq!(csv.header("content-type"), Some("text/csv; charset=utf-8"));
-    let text = String::from_utf8(csv.body).unwrap();
+    let text = String::from_utf8(csv.unchunked()).unwrap();
     assert_eq!(text.lines().count(), 4, "{text}");
     assert!(text.lines().nth(1).unwrap().contains("MU-000001"), "{text}");
 }
@@ -261,4 +261,127 @@ fn charts_tell_how_long_handshakes_take_and_how_fast_a_batch_was_made() {
         "{shown}"
     );
     here.leave();
+}
+
+#[test]
+fn a_chain_is_drawn_with_what_is_wrong_in_it() {
+    let server = Server::start();
+    let devices = server.with_devices("B-0001", &["MU-000001", "MU-000002"]);
+    let http = Http::new(&server);
+    let faults = |serial: &str| -> Vec<_> {
+        let detail = http.get(&format!("/v1/devices/{serial}")).is(200);
+        detail["chain"].as_array().unwrap().iter().map(|of| of["fault"].clone()).collect()
+    };
+    assert!(faults("MU-000001").iter().all(serde_json::Value::is_null));
+    let one = devices[0].identity().id;
+    let revoke = |confirm: &str| serde_json::json!({ "reason": "a reason of ten", "reason_code": "keyCompromise", "confirm": confirm });
+    http.post(&format!("/v1/certificates/{one}/revoke"), &revoke(&one.to_string())).is(200);
+    assert!(faults("MU-000001")[0].as_str().unwrap().contains("revoked"), "{:?}", faults("MU-000001"));
+    assert!(faults("MU-000002")[0].is_null());
+    let authority = hex::encode(server.place().hierarchy.stations[0].record.factory.key_id());
+    http.post(&format!("/v1/cas/{authority}/withdraw"), &revoke(&authority)).is(200);
+    let second = faults("MU-000002");
+    assert!(second[1].is_string() && second[2].is_null(), "{second:?}");
+    let html = String::from_utf8(http.get("/devices/MU-000002").body).unwrap();
+    let drawn = html.split("<ol class=\"chain\">").nth(1).unwrap().split("</ol>").next().unwrap();
+    assert!(drawn.contains('✕') && drawn.contains(second[1].as_str().unwrap()), "{drawn}");
+}
+
+#[test]
+fn an_auditor_sees_every_setting_and_changes_none() {
+    let server = Server::start();
+    let admin = Http::new(&server);
+    admin.post("/v1/operators", &serde_json::json!({ "name": "zoe", "role": "viewer" })).is(200);
+    let token = |name: &str, role: &str| {
+        let body = serde_json::json!({ "operator": name, "role": role, "days": 1 });
+        let made = admin.post("/v1/tokens", &body).is(200);
+        (made["token"].as_str().unwrap().to_owned(), made["id"].as_str().unwrap().to_owned())
+    };
+    let (auditor, id) = token("eve", "auditor");
+    let (viewer, _) = token("vic", "viewer");
+    let (auditor, viewer) = (admin.with(&auditor), admin.with(&viewer));
+    let page = |http: &Http, path: &str| {
+        let answer = http.get(path);
+        (answer.status, String::from_utf8(answer.body).unwrap())
+    };
+    for tab in ["operators", "tokens", "trust", "limits", "keep", "about"] {
+        let (status, html) = page(&auditor, &format!("/settings/{tab}"));
+        assert_eq!(status, 200, "{tab}: {html}");
+        assert!(!html.contains("action=\"/settings") && !html.contains("/revoke\""), "{tab}: {html}");
+    }
+    // Who has no token is an operator all the same.
+    assert!(page(&auditor, "/settings/operators").1.contains("<strong>zoe</strong>"));
+    assert!(page(&viewer, "/settings/operators").1.contains("<strong>zoe</strong>"));
+    assert!(page(&auditor, "/settings/tokens").1.contains(&id));
+    let (status, html) = page(&viewer, "/settings/tokens");
+    assert!(status == 403 && html.contains("M503") && !html.contains(&id), "{html}");
+    let (_, about) = page(&viewer, "/settings/about");
+    assert!(
+        about.contains("<strong>registry</strong>") && about.contains("<strong>broker</strong>"),
+        "{about}"
+    );
+
+    // Nobody's token ends by one press.
+    let path = format!("/settings/tokens/{id}/revoke");
+    assert!(page(&admin, "/settings/tokens").1.contains(&format!("href=\"{path}\"")));
+    assert_eq!(page(&auditor, &path).0, 403);
+    assert!(page(&admin, &path).1.contains("whoever comes with it is refused from now on"));
+    const OURS: &str = "sec-fetch-site: same-origin\r\n";
+    assert_eq!(admin.ask("POST", &path, OURS, b"").status, 400);
+    auditor.get("/v1/devices").is(200);
+    assert_eq!(admin.ask("POST", &path, OURS, b"reason=left+us").status, 303);
+    auditor.get("/v1/devices").refused(401, "M502");
+}
+
+#[test]
+fn the_audit_page_says_how_the_chain_stands_to_whom_it_concerns() {
+    let server = Server::start();
+    server.with_devices("B-0001", &["MU-000001"]);
+    let admin = Http::new(&server);
+    let token = |name: &str, role: &str| {
+        let body = serde_json::json!({ "operator": name, "role": role, "days": 1 });
+        let made = admin.post("/v1/tokens", &body).is(200);
+        admin.with(made["token"].as_str().unwrap())
+    };
+    let page = |http: &Http| String::from_utf8(http.get("/audit").body).unwrap();
+    // Whole pages of the chain, export and check.
+    let all = ["chain intact up to no.", "Check the chain", "Export with proof"];
+    rig::eventually(
+        "a check",
+        || page(&admin).into(),
+        |html| all.iter().all(|said| html.as_str().is_some_and(|html| html.contains(said))),
+    );
+    for (http, shown) in [
+        (token("eve", "auditor"), [true, true, true]),
+        (token("vic", "viewer"), [true, true, false]),
+        (token("acme/ana", "security"), [false, false, false]),
+    ] {
+        let html = page(&http);
+        assert_eq!(all.map(|said| html.contains(said)), shown, "{html}");
+    }
+}
+
+#[test]
+fn a_long_listing_is_taken_out_in_the_order_it_is_shown_in() {
+    let server = Server::start();
+    let serials: Vec<_> = (1..=1030).map(|n| format!("MU-{n:06}")).collect();
+    server.with_devices("B-0001", &serials.iter().map(String::as_str).collect::<Vec<_>>());
+    let http = Http::new(&server);
+    let html = String::from_utf8(http.get("/devices?sort=-serial").body).unwrap();
+    assert!(html.contains("/devices.csv?sort=-serial") && html.contains("/devices.json?sort=-serial"));
+    let csv = String::from_utf8(http.get("/devices.csv?sort=-serial").unchunked()).unwrap();
+    let lines: Vec<_> = csv.lines().collect();
+    assert_eq!(lines.len(), 1031);
+    assert!(lines[1].starts_with("MU-001030,") && lines[1030].starts_with("MU-000001,"), "{}", lines[1]);
+    let json = http.get("/devices.json?sort=-serial&filter=state:registered");
+    assert_eq!(json.header("content-type"), Some("application/json"));
+    let json: serde_json::Value = serde_json::from_slice(&json.unchunked()).unwrap();
+    assert_eq!((&json["schema"], &json["next"]), (&"muster.device.list/1".into(), &serde_json::Value::Null));
+    let items = json["items"].as_array().unwrap();
+    assert_eq!((items.len(), &items[0]["serial"]), (1030, &"MU-001030".into()));
+    assert_eq!(items[1029]["serial"], "MU-000001");
+    assert_eq!(http.get("/devices.csv?filter=colour:red").status, 400);
+    let none: serde_json::Value =
+        serde_json::from_slice(&http.get("/devices.json?filter=state:revoked").unchunked()).unwrap();
+    assert_eq!(none["items"], serde_json::json!([]));
 }

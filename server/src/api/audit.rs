@@ -3,7 +3,7 @@
 //! A listing is narrowed to what its reader sees. The chain cannot be: checking it, signing where it stands
 //! and taking it out are for those who see every tenant.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use axum::{
     Json,
@@ -35,6 +35,8 @@ use crate::registry::{
     now_ms,
 };
 
+/// How long an answer waits for a check that has just begun.
+const STANDING_WAIT: Duration = Duration::from_millis(500);
 /// Rows of a piece of an export: some 300 kB.
 const PIECE: u32 = 1000;
 
@@ -54,6 +56,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
             About::new("Whether the audit log is whole")
                 .query::<Verify>()
                 .answers::<view::AuditVerdict>("audit.verify"),
+        )
+        .get(
+            "/v1/audit/standing",
+            standing,
+            About::new("What the newest check of the audit log found; begins one where that was a while ago")
+                .answers::<view::AuditStanding>("audit.standing"),
         )
         .get(
             "/v1/audit/key",
@@ -151,6 +159,20 @@ pub(super) async fn verify(
         }
     };
     Ok(Json(verdict(&doors.registry.audit_verify(checkpoint.as_ref()).await?)))
+}
+
+/// How the log stood when it was last checked. Nobody waits for a long check: it goes on, and is told next time.
+pub(super) async fn standing(
+    caller: Caller,
+    State(doors): State<Doors>,
+) -> Result<Json<view::AuditStanding>, Problem> {
+    caller.may_everywhere(Need::Look)?;
+    let looked = doors.registry.audit_standing(STANDING_WAIT).await?;
+    let newest = looked.map(|looked| view::AuditVerdict {
+        checked_at: time::from_ms(looked.at_ms),
+        ..verdict(&looked.report)
+    });
+    Ok(Json(view::AuditStanding { schema: "muster.audit.standing/1".to_owned(), newest }))
 }
 
 /// Signs where the log stands now.

@@ -291,9 +291,15 @@ fn batch(row: &BatchRow) -> view::Batch {
         product: row.product.clone(),
         station: row.station.to_string(),
         sequence: manifest.map(|of| of.sequence),
+        made: row.made,
         devices: row.devices,
         active: row.active,
+        opened_at: time::from_ms(row.opened_at_ms),
         closed_at: time::from_ms(row.closed_at_ms),
+        s_per_unit: row.made.filter(|made| *made > 0).map(|made| {
+            let ms = row.closed_at_ms.saturating_sub(row.opened_at_ms);
+            (ms as f64 / made as f64 / 100.0).round() / 10.0
+        }),
         imported_at: manifest.map(|of| time::from_ms(of.imported_at_ms)),
         imported_by: manifest.map(|of| of.imported_by.clone()),
         manifest_digest: manifest.map(|of| hex::encode(of.digest)),

@@ -73,6 +73,12 @@ impl Held {
         self.turn.lock().await
     }
 
+    /// The authority of this server with this key identifier, and its name.
+    pub(super) fn by_key_id(&self, key_id: &[u8]) -> Option<(&str, &CaCertificate)> {
+        let mut own = self.all.iter().map(|(name, ca)| (name.as_str(), ca.certificate()));
+        own.find(|(_, ca)| ca.key_id()[..] == *key_id)
+    }
+
     fn named(&self, name: &str) -> Result<&Ca, Problem> {
         Self::find(&self.all, name)
     }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::{
     Document, Doors, Path, Query, audit,
     auth::{Caller, Need},
+    chain,
     error::Problem,
     page_limit,
     routes::{About, Routes},
@@ -21,11 +22,11 @@ use super::{
 use crate::{
     edge::Protocol,
     registry::{
-        Act, DeviceKey, DeviceState, Filter, FilterError, Listing, RegistryError, Target,
+        Act, Aim, DeviceKey, DeviceState, Filter, FilterError, Listing, RegistryError, Target,
         label::{Edit, Labels},
         listing::{Order, Sort},
         query::{CertificateRow, DeviceDetail, DeviceRow, ReadingRow, RefusalRow, SessionRow},
-        timeline::Event,
+        timeline::{Event, Only},
     },
 };
 
@@ -63,6 +64,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
             About::new("Change a device's tags, groups and note")
                 .takes::<Labelled>()
                 .answers::<view::Labels>("labels")
+                .versioned()
                 .refuses([Code::DeviceUnknown]),
         )
 }
@@ -150,6 +152,8 @@ pub(super) async fn show(
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Lines {
+    /// `decision`, `session` or `refusal`: only such lines.
+    kind: Option<String>,
     after: Option<String>,
     limit: Option<u32>,
 }
@@ -163,7 +167,10 @@ async fn timeline(
     caller.may(Need::Look)?;
     let target = seen(&caller, &serial)?;
     let limit = page_limit(query.limit)?;
-    let page = doors.registry.timeline(&target, query.after.as_deref(), limit).await;
+    let only = query.kind.as_deref().map(str::parse::<Only>).transpose().map_err(|error| {
+        Problem::new(Code::UsageWrong).what(error.to_string()).next("it is decision, session or refusal")
+    })?;
+    let page = doors.registry.timeline_of(&target, only, query.after.as_deref(), limit).await;
     let page = page.map_err(|error| refused(error, &target))?;
     let items = page.items.iter().map(event).collect();
     Ok(Json(view::Page::new("event", items, page.next, None)))
@@ -202,10 +209,11 @@ async fn label(
     caller: Caller,
     State(doors): State<Doors>,
     Path(serial): Path<String>,
+    headers: HeaderMap,
     Document(asked): Document<Labelled>,
-) -> Result<Json<view::Labels>, Problem> {
+) -> Result<([(HeaderName, String); 1], Json<view::Labels>), Problem> {
     let actor = caller.may(Need::Decide)?;
-    let target = seen(&caller, &serial)?;
+    let (target, expected) = (seen(&caller, &serial)?, if_match(&headers)?);
     let edit = Edit {
         add_tags: asked.add_tags,
         remove_tags: asked.remove_tags,
@@ -213,8 +221,16 @@ async fn label(
         remove_groups: asked.remove_groups,
         note: asked.note,
     };
-    let labels = doors.registry.label(actor, &target, edit).await;
-    Ok(Json(self::labels(&labels.map_err(|error| refused(error, &target))?)))
+    let labels = doors.registry.label(actor, Aim::seen(&target, expected), edit).await;
+    let labels = labels.map_err(|error| match error {
+        RegistryError::Changed { now, .. } => Problem::new(Code::DeviceChanged)
+            .what(format!("what is written on {target} has changed since it was looked at"))
+            .because(format!("it is at version {now} now"))
+            .serial(target.serial.as_str()),
+        error => refused(error, &target),
+    })?;
+    let version = [(header::ETAG, format!("\"{}\"", labels.version))];
+    Ok((version, Json(self::labels(&labels))))
 }
 
 fn labels(labels: &Labels) -> view::Labels {
@@ -226,6 +242,7 @@ fn labels(labels: &Labels) -> view::Labels {
         note: note.map(|note| note.text.clone()),
         note_by: note.map(|note| note.author.clone()),
         note_at: note.map(|note| time::from_ms(note.at_ms)),
+        version: labels.version,
     }
 }
 
@@ -373,6 +390,7 @@ fn detail(detail: &DeviceDetail, doors: &Doors) -> view::DeviceDetail {
             commit_to_closed_ms: of.enforced_at_ms.map(|at| at.saturating_sub(of.decided_at_ms)),
         }),
         labels: labels(&detail.labels),
+        chain: chain::of(detail, doors),
         replaced_by: detail.places.replaced_by.as_ref().map(ToString::to_string),
         replaces: detail.places.replaces.as_ref().map(ToString::to_string),
         can_do: can_do(detail.row.state),

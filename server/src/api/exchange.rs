@@ -1,7 +1,7 @@
 //! Lists in and everything out: devices by their certificates, as CSV or as lines of JSON; the registry as
-//! lines of JSON.
+//! lines of JSON, and behind them what devices say their state is (`reported`).
 
-use std::{collections::HashMap, io};
+use std::io;
 
 use axum::{
     Json,
@@ -11,23 +11,27 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use futures_util::stream;
-use muster_shared::Code;
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use futures_util::{StreamExt as _, stream};
+use muster_shared::{Code, Tenant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Doors, Query,
     auth::{Caller, Need},
-    body,
+    each_piece,
     error::Problem,
+    lists,
     routes::{About, Routes},
 };
-use crate::registry::{
-    export::Exporting,
-    import::{Fate, Listed, ListedRow, Offered, RowReport},
+use crate::{
+    registry::{
+        export::Exporting,
+        import::{Fate, Listed, Offered, RowReport},
+        now_ms,
+    },
+    uplink::StoredMessage,
 };
 
 /// Lines of JSON.
@@ -111,14 +115,15 @@ async fn import(
     let batch = into.batch.parse().map_err(|error: muster_shared::id::IdError| {
         Problem::new(Code::UsageWrong).what(format!("batch: {error}"))
     })?;
-    let octets = body(octets, doors.facts.body_max).await?;
-    let text = std::str::from_utf8(&octets).map_err(|error| unreadable(format!("it is no text: {error}")))?;
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or(NDJSON);
-    let rows = match media.split(';').next().unwrap_or_default().trim() {
-        CSV => csv(text)?,
-        NDJSON | "application/jsonl" => ndjson(text)?,
+    let form = match media.split(';').next().unwrap_or_default().trim() {
+        CSV => lists::Form::Csv,
+        NDJSON | "application/jsonl" => lists::Form::Lines,
         other => return Err(unreadable(format!("{other} is neither {CSV} nor {NDJSON}"))),
     };
+    let mut reading = lists::Reading::new(form);
+    each_piece(octets, doors.facts.body_max, |piece| reading.take(piece).map_err(unreadable)).await?;
+    let rows = reading.end().map_err(unreadable)?;
     let list = Listed { batch, product: into.product, rows, offered: Offered::ByList };
     Ok(Json(report(&doors.registry.import_listed(actor, list).await?)))
 }
@@ -157,95 +162,6 @@ fn report(rows: &[RowReport]) -> Report {
     }
 }
 
-/// Rows of lines of JSON. A line of another kind than `device` and `certificate`, as an export has them, is
-/// passed over; so is every field but `certificate` and `serial`.
-fn ndjson(text: &str) -> Result<Vec<ListedRow>, Problem> {
-    let mut rows = Vec::new();
-    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let object: Value =
-            serde_json::from_str(line).map_err(|error| unreadable(format!("line {}: {error}", at + 1)))?;
-        if object["kind"].as_str().is_some_and(|kind| kind != "certificate") {
-            continue;
-        }
-        rows.push(ListedRow {
-            line: at as u64 + 1,
-            certificate: der(object["certificate"].as_str().unwrap_or_default()),
-            serial: object["serial"].as_str().map(str::to_owned),
-        });
-    }
-    Ok(rows)
-}
-
-/// Rows of comma-separated values; the header names `certificate`, and `serial` perhaps.
-fn csv(text: &str) -> Result<Vec<ListedRow>, Problem> {
-    let mut records = records(text)?.into_iter();
-    let (_, head) = records.next().ok_or_else(|| unreadable("it has no header line".to_owned()))?;
-    let columns: HashMap<_, _> = head.iter().enumerate().map(|(at, name)| (name.trim(), at)).collect();
-    let certificate = *columns
-        .get("certificate")
-        .ok_or_else(|| unreadable("its header line names no column certificate".to_owned()))?;
-    let serial = columns.get("serial").copied();
-    Ok(records
-        .map(|(line, fields)| ListedRow {
-            line,
-            certificate: der(fields.get(certificate).map_or("", String::as_str)),
-            serial: serial.and_then(|at| fields.get(at)).filter(|serial| !serial.is_empty()).cloned(),
-        })
-        .collect())
-}
-
-/// Records of RFC 4180, each with the line it begins on; empty lines are none.
-fn records(text: &str) -> Result<Vec<(u64, Vec<String>)>, Problem> {
-    let (mut all, mut fields, mut field) = (Vec::new(), Vec::new(), String::new());
-    let (mut line, mut began, mut quoted) = (1, 1, false);
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        line += u64::from(character == '\n');
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                field.push('"');
-            }
-            '"' if quoted => quoted = false,
-            '"' if field.is_empty() => quoted = true,
-            ',' if !quoted => fields.push(std::mem::take(&mut field)),
-            '\r' if !quoted && characters.peek() == Some(&'\n') => {}
-            '\n' if !quoted => {
-                fields.push(std::mem::take(&mut field));
-                let record = std::mem::take(&mut fields);
-                if record != [""] {
-                    all.push((began, record));
-                }
-                began = line;
-            }
-            other => field.push(other),
-        }
-    }
-    if quoted {
-        return Err(unreadable(format!("a quoted field that begins on line {began} does not end")));
-    }
-    if !field.is_empty() || !fields.is_empty() {
-        fields.push(field);
-        all.push((began, fields));
-    }
-    Ok(all)
-}
-
-/// A certificate as PEM, in one line or several, or as base64 of its DER.
-fn der(text: &str) -> Result<Vec<u8>, String> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err("it has no certificate".to_owned());
-    }
-    if text.starts_with("-----BEGIN") {
-        let text = text.replace("\\n", "\n");
-        return CertificateDer::from_pem_slice(text.as_bytes())
-            .map(|der| der.to_vec())
-            .map_err(|error| format!("its certificate is no PEM: {error}"));
-    }
-    STANDARD.decode(text).map_err(|error| format!("its certificate is no base64: {error}"))
-}
-
 async fn export(caller: Caller, State(doors): State<Doors>) -> Result<Response, Problem> {
     let actor = caller.may(Need::Look)?;
     let tenant = actor.tenant().cloned();
@@ -261,39 +177,36 @@ async fn export(caller: Caller, State(doors): State<Doors>) -> Result<Response, 
             })
         }
     });
+    // What devices say their state is stands in the uplink log, not in the registry.
+    let retained = doors.uplink.retained();
+    let filter = format!("{}/+/{REPORTED}", tenant.as_ref().map_or("+", Tenant::as_str));
+    let reported = stream::try_unfold(None::<String>, move |after| {
+        let found = retained.matching(&filter, after.as_deref(), REPORTED_AT_ONCE, now_ms());
+        let last = found.last().map(|of| String::from_utf8_lossy(&of.message.topic).into_owned());
+        let lines: String = found.iter().filter_map(|of| reported(&of.message)).collect();
+        std::future::ready(Ok::<_, io::Error>(last.map(|last| (Bytes::from(lines), Some(last)))))
+    });
     let kind = (header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
-    Ok(([kind], Body::from_stream(lines)).into_response())
+    Ok(([kind], Body::from_stream(lines.chain(reported))).into_response())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The end of a topic on which a device says its state.
+const REPORTED: &str = "twin/reported";
+/// Messages read at a time.
+const REPORTED_AT_ONCE: usize = 500;
 
-    #[test]
-    fn records_are_read_as_rfc_4180_has_them() {
-        let text = "serial,certificate\r\nA,\"one \"\"two\"\", three\nfour\"\n\nB,x\nC,";
-        let all = records(text).unwrap();
-        let expected: Vec<(u64, Vec<&str>)> = vec![
-            (1, vec!["serial", "certificate"]),
-            (2, vec!["A", "one \"two\", three\nfour"]),
-            (5, vec!["B", "x"]),
-            (6, vec!["C", ""]),
-        ];
-        let read: Vec<(u64, Vec<&str>)> =
-            all.iter().map(|(at, fields)| (*at, fields.iter().map(String::as_str).collect())).collect();
-        assert_eq!(read, expected);
-        assert!(records("a,\"b").is_err());
-    }
-
-    #[test]
-    fn a_list_without_certificates_is_refused_and_a_row_without_one_is_a_row() {
-        assert!(csv("").is_err());
-        assert!(csv("serial\nA\n").is_err());
-        assert!(ndjson("{}\nnonsense\n").is_err());
-        let rows =
-            ndjson("{\"serial\":\"A\"}\n\n{\"kind\":\"audit\"}\n{\"certificate\":\"AQI=\"}\n").unwrap();
-        assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 4]);
-        assert!(rows[0].certificate.is_err());
-        assert_eq!(rows[1].certificate, Ok(vec![1, 2]));
-    }
+/// A device's reported state as a line; `None` for a message that no device sent.
+fn reported(message: &StoredMessage) -> Option<String> {
+    let (tenant, device_id) = message.device()?;
+    let said: Option<Value> = serde_json::from_slice(&message.payload).ok();
+    let line = json!({
+        "kind": "reported",
+        "tenant": tenant.as_str(),
+        "device_id": device_id.as_str(),
+        "reported_base64": said.is_none().then(|| STANDARD.encode(&message.payload)),
+        "reported": said,
+        "content_type": message.content_type(),
+        "received_at_ms": message.received_ms,
+    });
+    Some(format!("{line}\n"))
 }

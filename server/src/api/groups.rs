@@ -1,6 +1,6 @@
 //! What is decided about many at once: a batch, a station, a tenant, a CA, a certificate. One rule each.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::HeaderMap};
 use muster_shared::{CertificateId, Code, id::IdError};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,12 +9,16 @@ use super::{
     Document, Doors, Path,
     acts::{ended, reason_of},
     auth::{Caller, Need},
+    devices::if_match,
     error::Problem,
     routes::{About, Routes},
     time, view,
 };
 use crate::{
-    registry::{Act, DeviceState, Group, GroupTarget, KeyId, Reason, Scope},
+    registry::{
+        Act, DeviceState, Group, GroupTarget, KeyId, Reason, RegistryError, Scope,
+        rules::{GroupAim, GroupSeen},
+    },
     revocation::GroupAnswer,
 };
 
@@ -22,12 +26,16 @@ use crate::{
 pub(super) fn routes(routes: Routes) -> Routes {
     let held = || Act::ALL.into_iter().filter(|act| held(*act)).map(Act::as_str);
     let about = |summary| {
-        About::new(summary).takes::<Posted>().answers::<view::GroupDecision>("group.decision").refuses([
-            Code::RouteUnknown,
-            Code::TransitionNotAllowed,
-            Code::ReasonMissing,
-            Code::ConfirmationMissing,
-        ])
+        About::new(summary)
+            .takes::<Posted>()
+            .answers::<view::GroupDecision>("group.decision")
+            .refuses([
+                Code::RouteUnknown,
+                Code::TransitionNotAllowed,
+                Code::ReasonMissing,
+                Code::ConfirmationMissing,
+            ])
+            .versioned()
     };
     routes
         .post(
@@ -82,6 +90,7 @@ pub(super) async fn batch(
     caller: Caller,
     State(doors): State<Doors>,
     Path((batch, verb)): Path<(String, String)>,
+    headers: HeaderMap,
     Document(posted): Document<Posted>,
 ) -> Answer {
     let target = match batch.split_once('/') {
@@ -90,33 +99,36 @@ pub(super) async fn batch(
         }
         None => GroupTarget::Batch(id(&batch, "batch")?),
     };
-    decide(&caller, &doors, target, &batch, &verb, &posted).await
+    decide(&caller, &doors, (target, if_match(&headers)?), &batch, &verb, &posted).await
 }
 
 pub(super) async fn station(
     caller: Caller,
     State(doors): State<Doors>,
     Path((station, verb)): Path<(String, String)>,
+    headers: HeaderMap,
     Document(posted): Document<Posted>,
 ) -> Answer {
     let target = Group::Station(id(&station, "station")?).into();
-    decide(&caller, &doors, target, &station, &verb, &posted).await
+    decide(&caller, &doors, (target, if_match(&headers)?), &station, &verb, &posted).await
 }
 
 pub(super) async fn tenant(
     caller: Caller,
     State(doors): State<Doors>,
     Path((tenant, verb)): Path<(String, String)>,
+    headers: HeaderMap,
     Document(posted): Document<Posted>,
 ) -> Answer {
     let target = Group::Tenant(id(&tenant, "tenant")?).into();
-    decide(&caller, &doors, target, &tenant, &verb, &posted).await
+    decide(&caller, &doors, (target, if_match(&headers)?), &tenant, &verb, &posted).await
 }
 
 pub(super) async fn ca(
     caller: Caller,
     State(doors): State<Doors>,
     Path((ca, verb)): Path<(String, String)>,
+    headers: HeaderMap,
     Document(posted): Document<Posted>,
 ) -> Answer {
     if verb != "withdraw" {
@@ -124,20 +136,29 @@ pub(super) async fn ca(
     }
     caller.may(Need::Trust)?;
     let target = Group::Ca(key_id(&doors, caller.scope(), &ca).await?).into();
-    decide(&caller, &doors, target, &ca, "revoke", &posted).await
+    decide(&caller, &doors, (target, if_match(&headers)?), &ca, "revoke", &posted).await
 }
 
 pub(super) async fn certificate(
     caller: Caller,
     State(doors): State<Doors>,
     Path((certificate, verb)): Path<(String, String)>,
+    headers: HeaderMap,
     Document(posted): Document<Posted>,
 ) -> Answer {
     if verb != "revoke" {
         return Err(Problem::new(Code::RouteUnknown).what(format!("a certificate has no {verb}")));
     }
     let id: CertificateId = id(&certificate, "certificate")?;
-    decide(&caller, &doors, Group::Certificate(id).into(), &certificate, &verb, &posted).await
+    decide(
+        &caller,
+        &doors,
+        (Group::Certificate(id).into(), if_match(&headers)?),
+        &certificate,
+        &verb,
+        &posted,
+    )
+    .await
 }
 
 fn id<T: std::str::FromStr<Err = IdError>>(text: &str, what: &str) -> Result<T, Problem> {
@@ -176,7 +197,7 @@ async fn key_id(doors: &Doors, scope: &Scope, name: &str) -> Result<KeyId, Probl
 async fn decide(
     caller: &Caller,
     doors: &Doors,
-    target: GroupTarget,
+    (target, seen): (GroupTarget, Option<u64>),
     name: &str,
     verb: &str,
     posted: &Posted,
@@ -186,14 +207,19 @@ async fn decide(
     };
     let actor = caller.may(need(caller, doors, &target))?;
     if posted.dry_run {
-        let (group, state, devices) = doors.registry.group(caller.scope(), target).await?;
-        return Ok(Json(planned(&group, act, state, devices)?));
+        let found = doors.registry.group(caller.scope(), target).await?;
+        return Ok(Json(planned(&found, act)?));
     }
     let reason = reason_of(posted.reason.as_deref(), posted.reason_code.as_deref(), verb)?;
     if act == Act::Revoke {
         confirmed(posted.confirm.as_deref(), name, &reason)?;
     }
-    let answer = doors.revocation.decide_group(actor, target, act, &reason).await?;
+    let aim = GroupAim { target, seen };
+    let answer = doors.revocation.decide_group(actor, aim, act, &reason).await.map_err(|error| {
+        let overtaken = matches!(error, RegistryError::Overtaken { .. });
+        let problem = Problem::from(error);
+        if overtaken { problem.next("look at it again, by a dry run of what is to be done") } else { problem }
+    })?;
     Ok(Json(seen_through(answer).await))
 }
 
@@ -224,11 +250,12 @@ fn confirmed(confirm: Option<&str>, name: &str, reason: &Reason) -> Result<(), P
     Ok(())
 }
 
-fn planned(group: &Group, act: Act, from: DeviceState, devices: u64) -> Result<view::GroupDecision, Problem> {
+fn planned(found: &GroupSeen, act: Act) -> Result<view::GroupDecision, Problem> {
+    let GroupSeen { group, state: from, devices, version } = found;
     let to = from
         .step(act, true)
         .map_err(|error| Problem::new(Code::TransitionNotAllowed).what(format!("{group}: {error}")))?;
-    Ok(document(group, act, from, to, devices))
+    Ok(view::GroupDecision { version: *version, ..document(group, act, *from, to, *devices) })
 }
 
 fn document(
@@ -247,6 +274,7 @@ fn document(
         to: to.as_str().to_owned(),
         devices,
         dry_run: true,
+        version: 0,
         generation: None,
         audit_no: None,
         decided_at: None,
@@ -259,6 +287,7 @@ async fn seen_through(answer: GroupAnswer) -> view::GroupDecision {
     let decided = answer.decided.clone();
     view::GroupDecision {
         dry_run: false,
+        version: decided.generation.0,
         generation: Some(decided.generation.0),
         audit_no: Some(decided.audit_no),
         decided_at: Some(time::from_ms(decided.decided_at_ms)),

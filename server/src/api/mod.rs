@@ -41,6 +41,7 @@ mod auth;
 mod backup;
 mod batches;
 pub mod certificates;
+mod chain;
 mod commands;
 pub mod config;
 mod devices;
@@ -52,6 +53,7 @@ mod health;
 mod idempotency;
 pub mod jobs;
 pub mod limits;
+mod lists;
 mod login;
 mod metrics;
 pub mod openapi;
@@ -63,6 +65,7 @@ mod replace;
 mod rotation;
 mod routes;
 pub mod serve;
+mod sessions;
 mod status;
 mod status_list;
 mod stream;
@@ -186,6 +189,7 @@ fn described(routes: Routes) -> Routes {
         .get("/v1", list_routes, About::new("What there is").answers::<view::Page<view::Route>>("route.list"))
         .get(openapi::PATH, document, About::new("This document").open().answers::<Value>(""));
     let routes = metrics::routes(status::routes(routes));
+    let routes = sessions::routes(routes);
     let routes = overview::routes(routes);
     let routes = devices::routes(routes);
     let routes = readings::routes(routes);
@@ -290,23 +294,39 @@ fn request_id() -> String {
 
 /// A body, whole and within the limit.
 async fn body(body: Body, max: usize) -> Result<Bytes, Problem> {
+    let mut octets = BytesMut::new();
+    each_piece(body, max, |piece| {
+        octets.extend_from_slice(piece);
+        Ok(())
+    })
+    .await?;
+    Ok(octets.freeze())
+}
+
+/// A body as it comes, within the limit.
+async fn each_piece(
+    body: Body,
+    max: usize,
+    mut take: impl FnMut(&[u8]) -> Result<(), Problem> + Send,
+) -> Result<(), Problem> {
     let too_large = || Problem::new(Code::RequestTooLarge).because(format!("the limit is {max} octets"));
     // A length that is announced is refused before a single octet is kept.
     if body.size_hint().lower() > max as u64 {
         return Err(too_large());
     }
-    let mut octets = BytesMut::new();
+    let mut came = 0;
     let mut stream = body.into_data_stream();
     while let Some(piece) = stream.next().await {
         let piece = piece.map_err(|error| {
             Problem::new(Code::UsageWrong).what("the request's body was cut short").because(error.to_string())
         })?;
-        if octets.len() + piece.len() > max {
+        came += piece.len();
+        if came > max {
             return Err(too_large());
         }
-        octets.extend_from_slice(&piece);
+        take(&piece)?;
     }
-    Ok(octets.freeze())
+    Ok(())
 }
 
 /// A JSON body. Unlike [`axum::Json`] its refusals are ours.

@@ -1,6 +1,6 @@
 //! Operators: who may act at all.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::HeaderMap};
 use muster_shared::Code;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -8,12 +8,13 @@ use serde::Deserialize;
 use super::{
     Document, Doors, Path,
     auth::{Caller, Need},
+    devices::if_match,
     error::Problem,
     login::ONCE,
     routes::{About, Routes},
     time, view,
 };
-use crate::registry::{OperatorRow, Role, device::UnknownWord};
+use crate::registry::{OperatorRow, RegistryError, Role, device::UnknownWord};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +54,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
             About::new("Change the most an operator may do")
                 .takes::<Changed>()
                 .answers::<view::OperatorDetail>("operator")
+                .versioned()
                 .refuses(refuses),
         )
         .post(
@@ -61,6 +63,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
             About::new("Remove an operator with what they came with")
                 .takes::<Changed>()
                 .answers::<view::OperatorDetail>("operator")
+                .versioned()
                 .refuses(refuses),
         )
         .post(
@@ -110,6 +113,7 @@ pub(super) async fn set_role(
     caller: Caller,
     State(doors): State<Doors>,
     Path(name): Path<String>,
+    headers: HeaderMap,
     Document(changed): Document<Changed>,
 ) -> Result<Json<view::OperatorDetail>, Problem> {
     let actor = caller.may(Need::Access)?;
@@ -117,7 +121,8 @@ pub(super) async fn set_role(
         return Err(Problem::new(Code::UsageWrong).what("a change of role needs the role"));
     };
     let reason = changed.reason.as_deref().unwrap_or_default();
-    let name = doors.registry.set_operator_role(actor, &name, role(word)?, reason).await?;
+    let wanted = (role(word)?, if_match(&headers)?);
+    let name = doors.registry.set_operator_role(actor, &name, wanted, reason).await.map_err(overtaken)?;
     shown(&caller, &doors, &name).await
 }
 
@@ -125,6 +130,7 @@ pub(super) async fn remove(
     caller: Caller,
     State(doors): State<Doors>,
     Path(name): Path<String>,
+    headers: HeaderMap,
     Document(changed): Document<Changed>,
 ) -> Result<Json<view::OperatorDetail>, Problem> {
     let actor = caller.may(Need::Access)?;
@@ -132,7 +138,8 @@ pub(super) async fn remove(
         return Err(Problem::new(Code::UsageWrong).what("a removal has no role"));
     }
     let reason = changed.reason.as_deref().unwrap_or_default();
-    let name = doors.registry.remove_operator(actor, &name, reason).await?;
+    let whom = (&*name, if_match(&headers)?);
+    let name = doors.registry.remove_operator(actor, whom, reason).await.map_err(overtaken)?;
     shown(&caller, &doors, &name).await
 }
 
@@ -154,6 +161,13 @@ pub(super) async fn invite(
     }))
 }
 
+/// Nothing was done: they are not as they were seen.
+fn overtaken(error: RegistryError) -> Problem {
+    let seen = matches!(error, RegistryError::Overtaken { .. });
+    let problem = Problem::from(error);
+    if seen { problem.next("look at them again: muster operator list") } else { problem }
+}
+
 async fn shown(caller: &Caller, doors: &Doors, name: &str) -> Result<Json<view::OperatorDetail>, Problem> {
     let rows = doors.registry.operators(caller.scope()).await?;
     let row = rows.iter().find(|row| row.name == name);
@@ -171,5 +185,6 @@ fn operator(row: &OperatorRow) -> view::Operator {
         last_seen_at: row.last_seen_ms.map(time::from_ms),
         removed_at: row.removed_at_ms.map(time::from_ms),
         tokens: row.tokens,
+        version: row.version,
     }
 }

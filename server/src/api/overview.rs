@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     Doors, Path,
     auth::{Caller, Need},
-    devices::{refused, seen},
+    devices::{event, refused, seen},
     error::Problem,
     routes::{About, Routes},
-    status::shown,
+    sessions::shown,
     time, view,
 };
 use crate::registry::{
@@ -59,6 +59,8 @@ pub struct Overview {
     /// sees every tenant.
     #[serde(default)]
     pub handshakes_24h: Vec<Handshakes>,
+    /// What devices did last, newest first.
+    pub activity: Vec<Activity>,
 }
 
 /// How long the handshakes of a bucket took.
@@ -72,6 +74,18 @@ pub struct Handshakes {
     pub p50_ms: f64,
     /// All but one in a hundred took at most so long, milliseconds.
     pub p99_ms: f64,
+}
+
+/// A session that began or ended, or a refusal.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Activity {
+    /// Whose device; `null` where the registry does not have it.
+    pub tenant: Option<String>,
+    /// Which device.
+    pub serial: Option<String>,
+    /// What.
+    #[serde(flatten)]
+    pub event: view::Event,
 }
 
 /// Devices in one state.
@@ -140,6 +154,8 @@ pub struct HourOf {
     pub count: u64,
 }
 
+/// Lines of what devices did last.
+const ACTIVITY: u32 = 10;
 const HOUR_MS: u64 = 60 * 60 * 1000;
 const MONTHS: i64 = 12;
 
@@ -175,6 +191,12 @@ pub(super) async fn overview(caller: Caller, State(doors): State<Doors>) -> Resu
     caller.may(Need::Look)?;
     let read = doors.registry.overview(caller.scope().tenant()).await?;
     let online = super::status::online(&doors, caller.scope());
+    let activity = doors.registry.activity(caller.scope(), ACTIVITY).await?;
+    let activity = activity.into_iter().map(|of| {
+        let (tenant, serial) = of.device.unzip();
+        let (tenant, serial) = (tenant.map(|of| of.to_string()), serial.map(|of| of.to_string()));
+        Activity { tenant, serial, event: event(&of.event) }
+    });
     let stations = doors.registry.stations(caller.scope()).await?;
     let stopped = stations.iter().filter_map(|row| {
         let (at_ms, why) = row.stopped.as_ref()?;
@@ -209,6 +231,7 @@ pub(super) async fn overview(caller: Caller, State(doors): State<Doors>) -> Resu
         stations_stopped: stopped.collect(),
         bucket_ms: BUCKET_MS,
         online_24h: online_over(&read, online),
+        activity: activity.collect(),
         connections_24h: connections(&read),
         refusals_24h: read
             .refusals

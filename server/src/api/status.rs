@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     edge::{Owner, SessionInfo},
-    registry::{Scope, Verdicts, now_ms},
+    registry::{Scope, now_ms},
 };
 use axum::{
     Json,
@@ -23,11 +23,6 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let text = "text/plain";
     routes
         .get("/v1/status", status, About::new("Is the server well").answers::<view::Status>("status"))
-        .get(
-            "/v1/sessions",
-            sessions,
-            About::new("Live sessions").answers::<view::Page<view::Session>>("session.list"),
-        )
         .get("/healthz", healthz, About::new("The process answers").open().answers_raw(text, "ok"))
         .get(
             "/readyz",
@@ -89,18 +84,6 @@ pub(super) async fn status(
     }))
 }
 
-pub(super) async fn sessions(
-    caller: Caller,
-    State(doors): State<Doors>,
-) -> Result<Json<view::Page<view::Session>>, Problem> {
-    caller.may(Need::Look)?;
-    let verdicts = doors.registry.verdicts();
-    let items: Vec<_> =
-        seen(&doors, caller.scope()).iter().map(|session| shown(session, &verdicts)).collect();
-    let total = items.len() as u64;
-    Ok(Json(view::Page::new("session", items, None, Some(total))))
-}
-
 /// How many devices of a scope are connected.
 pub(super) fn online(doors: &Doors, scope: &Scope) -> u64 {
     let count = match scope {
@@ -120,30 +103,4 @@ pub(super) fn seen(doors: &Doors, scope: &Scope) -> Vec<SessionInfo> {
         Owner::Service(client) => doors.facts.services.get(&*client.name) == Some(tenant),
     });
     sessions
-}
-
-/// A live session as every document shows it.
-pub(super) fn shown(session: &SessionInfo, verdicts: &Verdicts) -> view::Session {
-    let arrival = &session.arrival;
-    let device = arrival.owner.device().map(|device| verdicts.name(device));
-    let (service, client_id) = match &arrival.owner {
-        Owner::Device(_) => (None, None),
-        Owner::Service(client) => (Some(client.name.to_string()), Some(client.client_id.to_string())),
-    };
-    view::Session {
-        number: session.number,
-        serial: device.as_ref().map(|name| name.serial.to_string()),
-        tenant: device.as_ref().map(|name| name.tenant.to_string()),
-        device_id: device.as_ref().map(|name| name.device_id.to_string()),
-        service,
-        client_id,
-        since: time::from_ms(session.since_ms),
-        address: arrival.peer.to_string(),
-        mqtt: arrival.protocol.as_str().to_owned(),
-        subscriptions: session.subscriptions,
-        received: session.received,
-        sent: session.sent,
-        keep_alive_s: arrival.keep_alive_s,
-        certificate_id: arrival.certificate.to_string(),
-    }
 }

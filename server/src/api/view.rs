@@ -567,12 +567,27 @@ pub struct DeviceDetail {
     pub enforcement: Option<Enforcement>,
     /// What operators wrote on it.
     pub labels: Labels,
+    /// What its certificate stands on: itself, its issuer, the root.
+    pub chain: Vec<ChainLink>,
     /// The serial of the device that took its place.
     pub replaced_by: Option<String>,
     /// The serial of the device whose place it took.
     pub replaces: Option<String>,
     /// The verbs its state allows.
     pub can_do: Vec<String>,
+}
+
+/// A certificate of the chain from a device to the root.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ChainLink {
+    /// `device`, `issuer` or `root`.
+    pub role: String,
+    /// What it is called: `7f3a09c1`, `factory CA of S-07`.
+    pub name: String,
+    /// Its last good second; `null` where this server does not have it.
+    pub not_after: Option<String>,
+    /// What is wrong with it; `null`: nothing.
+    pub fault: Option<String>,
 }
 
 /// What operators wrote on a device: `muster.labels/1` where it stands alone.
@@ -590,6 +605,8 @@ pub struct Labels {
     pub note_by: Option<String>,
     /// When they were written.
     pub note_at: Option<String>,
+    /// The version of it, the same as the ETag says: the audit row of the last change; 0 for nothing yet.
+    pub version: u64,
 }
 
 /// One line of a device's timeline.
@@ -663,6 +680,15 @@ pub struct AuditKey {
     pub key: String,
     /// Itself.
     pub pem: String,
+}
+
+/// How the audit log stood when it was last checked: `muster.audit.standing/1`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct AuditStanding {
+    /// The schema's name.
+    pub schema: String,
+    /// What the newest check found; `null` while the first one runs.
+    pub newest: Option<AuditVerdict>,
 }
 
 /// What checking the audit log found: `muster.audit.verify/1`.
@@ -787,6 +813,8 @@ pub struct GroupDecision {
     pub devices: u64,
     /// Nothing was decided: this is what it would be.
     pub dry_run: bool,
+    /// The version of the group, for `If-Match`: the generation of the last decision about it, 0 for none.
+    pub version: u64,
     /// The registry's generation from this decision on.
     pub generation: Option<u64>,
     /// The number of its audit row.
@@ -890,6 +918,9 @@ pub struct Twin {
 }
 
 /// A batch in a listing.
+///
+/// What failed at the line, and so the yield, is the station's to know: no manifest carries it, and nothing here
+/// says it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Batch {
     /// Its name.
@@ -903,12 +934,18 @@ pub struct Batch {
     /// Its newest manifest's place in its station's chain; null where only lists or first connections have
     /// brought devices, as are the three at the end.
     pub sequence: Option<u64>,
-    /// Devices in it.
+    /// Devices its manifests name; null without one.
+    pub made: Option<u64>,
+    /// Devices of it that are here.
     pub devices: u64,
     /// Of those, in state active.
     pub active: u64,
+    /// When it was begun.
+    pub opened_at: String,
     /// When the station closed it; without a manifest, when it was begun here.
     pub closed_at: String,
+    /// Seconds a device took, from the order's beginning to its close; null without a manifest.
+    pub s_per_unit: Option<f64>,
     /// When that manifest was imported.
     pub imported_at: Option<String>,
     /// By whom.
@@ -1269,6 +1306,16 @@ pub struct Session {
     pub received: u64,
     /// Messages sent to it.
     pub sent: u64,
+    /// Messages from the device a second, on average since the session began.
+    pub received_per_s: f64,
+    /// Messages to the device a second, on average since the session began.
+    pub sent_per_s: f64,
+    /// Messages that wait to be taken up by the session.
+    pub queued: u64,
+    /// Messages to it that found no room there.
+    pub dropped: u64,
+    /// The cipher suite, by its name at IANA; `null` where it is not known.
+    pub cipher: Option<String>,
     /// The keep-alive agreed on; 0: none.
     pub keep_alive_s: u16,
     /// The certificate it authenticated with.
@@ -1325,6 +1372,8 @@ pub struct Operator {
     pub removed_at: Option<String>,
     /// Tokens of theirs that have not ended.
     pub tokens: u64,
+    /// The version of them, for `If-Match`: the audit row of their last change.
+    pub version: u64,
 }
 
 /// One operator: `muster.operator/1`.

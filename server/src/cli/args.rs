@@ -462,7 +462,13 @@ pub(super) struct Commands {
 #[derive(Debug, Subcommand)]
 pub(super) enum Batch {
     /// Batches that were imported
-    List(Paged),
+    List {
+        #[command(flatten)]
+        paged: Paged,
+        /// Look again and again: the table in place on a terminal, else a line for each change
+        #[arg(long)]
+        watch: bool,
+    },
     /// Take in a station's signed manifest
     Import {
         /// The manifest
@@ -654,13 +660,29 @@ pub(super) struct CertIssue {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Session {
-    /// Live sessions, oldest first
-    List,
+    /// Live sessions: devices by tenant and id, then services
+    List(SessionList),
     /// A device's last sessions, and why each ended
     Show {
         /// SERIAL, or TENANT/SERIAL
         serial: String,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct SessionList {
+    /// Such as "tenant:acme mqtt:5.0 kind:device address:10.0. MU-0001": a word is the beginning of a name
+    #[arg(long, value_name = "EXPR")]
+    pub(super) filter: Option<String>,
+    /// Most lines
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) limit: u32,
+    /// Begin after this cursor
+    #[arg(long, value_name = "CURSOR")]
+    pub(super) after: Option<String>,
+    /// Look again and again: the table in place on a terminal, else a line for each change
+    #[arg(long)]
+    pub(super) watch: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,6 +15,7 @@ use super::{
     group::{self, BATCH},
     screen::{Screen, Style, Text},
     table::{self, About, Column, thousands},
+    watch::{self, Watched},
     words,
 };
 use crate::api::{
@@ -27,7 +28,7 @@ const FILE_MAX: u64 = 1 << 30;
 
 pub(super) fn run(verb: Batch, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     match verb {
-        Batch::List(paged) => list(&paged, client, screen),
+        Batch::List { paged, watch } => list(&paged, watch, client, screen),
         Batch::Import { file } => import(&file, client, screen),
         Batch::Suspend(hold) => group::hold(BATCH, "suspend", &hold, client, screen),
         Batch::Resume(hold) => group::hold(BATCH, "resume", &hold, client, screen),
@@ -49,6 +50,16 @@ const COLUMNS: &[Column<view::Batch>] = &[
     Column { head: "PRODUCT", wide: false, cell: |of, _| Text::plain(&of.product) },
     Column { head: "DEVICES", wide: false, cell: |of, _| Text::plain(thousands(of.devices)) },
     Column { head: "ACTIVE", wide: false, cell: |of, _| Text::plain(thousands(of.active)) },
+    Column {
+        head: "MADE",
+        wide: true,
+        cell: |of, _| Text::plain(of.made.map_or("no manifest".to_owned(), thousands)),
+    },
+    Column {
+        head: "SEC/UNIT",
+        wide: true,
+        cell: |of, _| Text::plain(of.s_per_unit.map_or("no manifest".to_owned(), |s| format!("{s:.1}"))),
+    },
     Column { head: "CLOSED", wide: false, cell: |of, _| Text::plain(words::instant(&of.closed_at)) },
     Column { head: "STATION", wide: true, cell: |of, _| Text::plain(&of.station) },
     Column { head: "TENANT", wide: true, cell: |of, _| Text::plain(&of.tenant) },
@@ -74,7 +85,18 @@ const COLUMNS: &[Column<view::Batch>] = &[
     },
 ];
 
-fn list(paged: &Paged, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+fn list(paged: &Paged, watched: bool, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    if watched {
+        let watched = Watched {
+            path: "/v1/batches",
+            query: "",
+            after: paged.after.as_deref(),
+            limit: paged.limit,
+            columns: COLUMNS,
+            name: |of: &view::Batch| format!("{}/{}", of.station, of.batch),
+        };
+        return watch::run(&watched, client, screen);
+    }
     let document = pages(client, "/v1/batches", "", paged.after.clone(), paged.limit)?;
     let page: Page<view::Batch> = read(&document)?;
     let about = About {

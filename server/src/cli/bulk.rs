@@ -122,8 +122,8 @@ pub(super) fn decide_each(
     if left > 0 {
         screen.footer(format!("not tried {}, from {} on", thousands(left as u64), serials[tried]));
     }
-    if failed.is_empty() && left == 0 {
-        return Ok(Done::Well);
+    if failed.is_empty() {
+        return Ok(if left == 0 { Done::Well } else { Done::Interrupted });
     }
     if !failed.is_empty() && failed.len() <= NAMED_MAX {
         screen.footer(again(verb, &failed));
@@ -156,17 +156,30 @@ pub(super) struct Progress {
     /// Done before it was watched.
     before: usize,
     began: Instant,
+    /// When a line was said, where no terminal reads.
+    said: Instant,
     shown: bool,
 }
 
+/// How often a line says how far it is, where no terminal reads.
+const SAY: Duration = Duration::from_secs(10);
+
 impl Progress {
     pub(super) fn new(verb: &str, of: usize, before: usize) -> Self {
-        Self { verb: verb.to_owned(), of, before, began: Instant::now(), shown: false }
+        let began = Instant::now();
+        Self { verb: verb.to_owned(), of, before, began, said: began, shown: false }
     }
 
     pub(super) fn step(&mut self, done: usize, failed: usize) {
-        let elapsed = self.began.elapsed();
-        if !std::io::stderr().is_terminal() || elapsed < Duration::from_millis(300) {
+        let now = Instant::now();
+        let elapsed = now - self.began;
+        if !std::io::stderr().is_terminal() {
+            if let Some(line) = self.line(done, failed, now) {
+                eprintln!("{line}");
+            }
+            return;
+        }
+        if elapsed < Duration::from_millis(300) {
             return;
         }
         let rate = done.saturating_sub(self.before) as f64 / elapsed.as_secs_f64();
@@ -174,6 +187,15 @@ impl Progress {
         let left = span(left * 1000);
         eprint!("\r\x1b[K{}  {done}/{}  {rate:.0}/s  {left} left · {failed} failed", self.verb, self.of);
         self.shown = true;
+    }
+
+    /// The line that is due now, if one is.
+    fn line(&mut self, done: usize, failed: usize, now: Instant) -> Option<String> {
+        if now.duration_since(self.said) < SAY {
+            return None;
+        }
+        self.said = now;
+        Some(format!("{} {done}/{} · {failed} failed", self.verb, self.of))
     }
 
     pub(super) fn end(self) {
@@ -224,4 +246,20 @@ fn outcome(decision: &Decision) -> String {
         _ => "",
     };
     format!("{change}{session}{again}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_terminal_a_line_is_due_every_ten_seconds() {
+        let mut progress = Progress::new("suspend", 1204, 0);
+        let at = |s| progress.began + Duration::from_secs(s);
+        let times = [at(1), at(9), at(10), at(19), at(20)];
+        let said = times.map(|now| progress.line(412, 3, now).is_some());
+        assert_eq!(said, [false, false, true, false, true]);
+        let line = progress.line(413, 3, times[4] + SAY).unwrap();
+        assert_eq!(line, "suspend 413/1204 · 3 failed");
+    }
 }

@@ -14,7 +14,9 @@ use super::{
     screen::{Screen, Style, Text},
     swap,
     table::{self, About, Column},
-    twin, watch, words,
+    twin,
+    watch::{self, Watched},
+    words,
 };
 use crate::{
     api::{
@@ -111,7 +113,15 @@ fn list(list: &DeviceList, client: &Client, screen: &Screen) -> Result<Done, Pro
         })?;
     }
     if list.watch {
-        return watch::devices(list, client, screen);
+        let watched = Watched {
+            path: "/v1/devices",
+            query: &query(list),
+            after: list.after.as_deref(),
+            limit: list.limit,
+            columns: COLUMNS,
+            name: |of| format!("{}/{}", of.tenant, of.serial),
+        };
+        return watch::run(&watched, client, screen);
     }
     let query = query(list);
     let document = pages(client, "/v1/devices", &query, list.after.clone(), list.limit)?;

@@ -5,8 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// The exit status of a command that a second Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
+/// The exit status of a command that Ctrl-C ended: 128 and the signal's number, as shells say it.
+pub(super) const STATUS: u8 = 130;
 
 /// Whether Ctrl-C was pressed since this was made.
 pub(super) struct Interrupt(Arc<AtomicBool>);
@@ -26,7 +26,7 @@ impl Interrupt {
                 }
                 seen.store(true, Ordering::Relaxed);
                 if tokio::signal::ctrl_c().await.is_ok() {
-                    std::process::exit(INTERRUPTED);
+                    std::process::exit(STATUS.into());
                 }
             });
         });

@@ -1,11 +1,7 @@
 //! One act on every device a filter selects: `--dry-run` shows what it would be done to, `--confirm` does it as
 //! a job of the server; and `muster job …`.
 
-use std::{
-    io::IsTerminal as _,
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{thread::sleep, time::Duration};
 
 use muster_shared::Code;
 use serde::Deserialize as _;
@@ -66,8 +62,9 @@ pub(super) fn run(verb: &Verb, client: &Client, screen: &Screen) -> Result<Done,
             Ok(Done::Well)
         }
         Verb::Show { job, follow } => {
-            let job = if *follow { followed(job, client)? } else { read(&client.get(&path(job, ""))?)? };
-            report(&job, client, screen)
+            let (job, interrupted) =
+                if *follow { followed(job, client)? } else { (read(&client.get(&path(job, ""))?)?, false) };
+            ended(report(&job, client, screen)?, interrupted, &job)
         }
         Verb::Cancel { job } => {
             let document = client.post(&path(job, "/cancel"), &json!({}))?;
@@ -148,7 +145,14 @@ pub(super) fn filtered(
     };
     body["confirm"] = json!(confirm);
     let job: Job = read(&client.post("/v1/jobs", &body)?)?;
-    report(&followed(&job.job, client)?, client, screen)
+    let (job, interrupted) = followed(&job.job, client)?;
+    ended(report(&job, client, screen)?, interrupted, &job)
+}
+
+/// Ctrl-C that left some untried, and nothing else, is what it ended with.
+fn ended(done: Done, interrupted: bool, job: &Job) -> Result<Done, Problem> {
+    let left = job.total > job.done + job.skipped + job.failed;
+    Ok(if interrupted && left && done == Done::Well { Done::Interrupted } else { done })
 }
 
 fn plan(plan: &JobPlan, command: &str, screen: &Screen) {
@@ -173,11 +177,10 @@ fn plan(plan: &JobPlan, command: &str, screen: &Screen) {
 }
 
 /// Watches a job to its end. The first Ctrl-C asks it to end after the device it is at.
-fn followed(name: &str, client: &Client) -> Result<Job, Problem> {
+fn followed(name: &str, client: &Client) -> Result<(Job, bool), Problem> {
     let interrupt = Interrupt::take();
     let mut cancelled = false;
     let mut progress: Option<Progress> = None;
-    let mut said = Instant::now();
     loop {
         let job: Job = read(&client.get(&path(name, ""))?)?;
         let tried = (job.done + job.skipped + job.failed) as usize;
@@ -187,11 +190,7 @@ fn followed(name: &str, client: &Client) -> Result<Job, Problem> {
             if let Some(progress) = progress {
                 progress.end();
             }
-            return Ok(job);
-        }
-        if !std::io::stderr().is_terminal() && said.elapsed() >= Duration::from_secs(10) {
-            eprintln!("{} {tried}/{} · {} failed", job.act, job.total, job.failed);
-            said = Instant::now();
+            return Ok((job, cancelled));
         }
         if interrupt.pressed() && !cancelled {
             client.post(&path(name, "/cancel"), &json!({}))?;

@@ -72,6 +72,8 @@ enum Done {
     SomeFailed,
     /// 10: checked, and the answer is no.
     AnswerIsNo,
+    /// 130: Ctrl-C ended it before the end; what was tried went well.
+    Interrupted,
 }
 
 impl From<Done> for u8 {
@@ -80,6 +82,7 @@ impl From<Done> for u8 {
             Done::Well => 0,
             Done::SomeFailed => 9,
             Done::AnswerIsNo => 10,
+            Done::Interrupted => interrupt::STATUS,
         }
     }
 }

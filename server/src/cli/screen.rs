@@ -95,6 +95,8 @@ pub(super) struct Screen {
     color_out: bool,
     color_err: bool,
     width_out: Option<usize>,
+    height_out: Option<usize>,
+    dumb: bool,
     width_err: Option<usize>,
     out: RefCell<String>,
     footer: RefCell<String>,
@@ -121,6 +123,10 @@ impl Screen {
             let said = variable("COLUMNS").and_then(|columns| columns.parse().ok());
             said.or_else(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)))
         };
+        let lines = || {
+            let said = variable("LINES").and_then(|lines| lines.parse().ok());
+            said.or_else(|| terminal_size::terminal_size().map(|(_, height)| usize::from(height.0)))
+        };
         Self {
             output: manner.output,
             ascii: manner.ascii || dumb || !is_utf8(&variable),
@@ -130,6 +136,8 @@ impl Screen {
             color_out: color(out),
             color_err: color(err),
             width_out: out.then(columns).flatten(),
+            height_out: out.then(lines).flatten(),
+            dumb,
             width_err: err.then(columns).flatten(),
             out: RefCell::default(),
             footer: RefCell::default(),
@@ -141,6 +149,25 @@ impl Screen {
         self.width_out
     }
 
+    /// Lines of the terminal that reads standard output; `None` where no terminal does.
+    pub(super) fn height(&self) -> Option<usize> {
+        self.height_out
+    }
+
+    /// Whether a terminal reads standard output that can be written over.
+    pub(super) fn is_redrawn(&self) -> bool {
+        self.width_out.is_some() && !self.dumb
+    }
+
+    /// Pieces as a line of data is written: with colour where that was decided.
+    pub(super) fn painted(&self, pieces: &[Text]) -> String {
+        let mut line = String::new();
+        for piece in pieces {
+            paint(&mut line, piece, self.color_out);
+        }
+        line.trim_end().to_owned()
+    }
+
     /// The glyph, or what stands for it in ASCII.
     pub(super) fn glyph(&self, glyph: &'static str, ascii: &'static str) -> &'static str {
         if self.ascii { ascii } else { glyph }
@@ -148,11 +175,7 @@ impl Screen {
 
     /// A line of data from pieces.
     pub(super) fn pieces(&self, pieces: &[Text]) {
-        let mut line = String::new();
-        for piece in pieces {
-            paint(&mut line, piece, self.color_out);
-        }
-        self.raw(line.trim_end());
+        self.raw(&self.painted(pieces));
     }
 
     /// A line of data.

@@ -6,9 +6,10 @@ use super::{
     Done,
     args::Session,
     client::{Client, read},
-    device::encode,
+    device::{encode, pages},
     screen::{Screen, Style, Text},
     table::{self, About, Column, thousands},
+    watch::{self, Watched},
     words,
 };
 use crate::api::{
@@ -22,8 +23,13 @@ const COLUMNS: &[Column<view::Session>] = &[
     Column { head: "ADDRESS", wide: false, cell: |of, _| Text::plain(&of.address) },
     Column { head: "MQTT", wide: false, cell: |of, _| Text::plain(&of.mqtt) },
     Column { head: "SUBS", wide: false, cell: |of, _| Text::plain(of.subscriptions.to_string()) },
-    Column { head: "IN", wide: false, cell: |of, _| Text::plain(thousands(of.received)) },
-    Column { head: "OUT", wide: false, cell: |of, _| Text::plain(thousands(of.sent)) },
+    Column { head: "IN/s", wide: false, cell: |of, _| Text::plain(rate(of.received_per_s)) },
+    Column { head: "OUT/s", wide: false, cell: |of, _| Text::plain(rate(of.sent_per_s)) },
+    Column { head: "IN", wide: true, cell: |of, _| Text::plain(thousands(of.received)) },
+    Column { head: "OUT", wide: true, cell: |of, _| Text::plain(thousands(of.sent)) },
+    Column { head: "QUEUE", wide: true, cell: |of, _| Text::plain(thousands(of.queued)) },
+    Column { head: "DROPPED", wide: true, cell: |of, _| Text::plain(thousands(of.dropped)) },
+    Column { head: "CIPHER", wide: true, cell: |of, _| Text::plain(words::or_unknown(of.cipher.as_deref())) },
     Column { head: "KEEPALIVE", wide: true, cell: |of, _| Text::plain(format!("{}s", of.keep_alive_s)) },
     Column { head: "DEVICE-ID", wide: true, cell: |of, _| Text::plain(client_id(of)) },
     Column { head: "TENANT", wide: true, cell: |of, _| Text::plain(of.tenant.as_deref().unwrap_or("-")) },
@@ -38,20 +44,41 @@ fn who(of: &view::Session) -> String {
     }
 }
 
+/// `0.2`: on average since the session began.
+fn rate(per_s: f64) -> String {
+    if per_s >= 10.0 { format!("{per_s:.0}") } else { format!("{per_s:.1}") }
+}
+
 fn client_id(of: &view::Session) -> &str {
     of.device_id.as_deref().or(of.client_id.as_deref()).unwrap_or("-")
 }
 
 pub(super) fn run(verb: &Session, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    if let Session::Show { serial } = verb {
-        return show(serial, client, screen);
+    let list = match verb {
+        Session::Show { serial } => return show(serial, client, screen),
+        Session::List(list) => list,
+    };
+    let query = list.filter.as_ref().map(|filter| format!("&filter={}", encode(filter)));
+    let query = query.unwrap_or_default();
+    if list.watch {
+        let watched = Watched {
+            path: "/v1/sessions",
+            query: &query,
+            after: list.after.as_deref(),
+            limit: list.limit,
+            columns: COLUMNS,
+            name: |of: &view::Session| {
+                format!("{}/{}/{}", words::or_unknown(of.tenant.as_deref()), who(of), client_id(of))
+            },
+        };
+        return watch::run(&watched, client, screen);
     }
-    let document = client.get("/v1/sessions")?;
+    let document = pages(client, "/v1/sessions", &query, list.after.clone(), list.limit)?;
     let page: Page<view::Session> = read(&document)?;
     let about = About {
         noun: "session",
         total: page.total,
-        filter: None,
+        filter: list.filter.as_deref(),
         next: page.next.as_deref(),
         empty: "nobody is connected. Who was refused, and why: muster device list -o wide",
     };

@@ -58,19 +58,40 @@ fn columns_of<T>(screen: &Screen, items: &[T], columns: &[Column<T>]) {
     if items.is_empty() {
         return;
     }
-    let shown: Vec<_> =
-        columns.iter().filter(|column| !column.wide || screen.output == Output::Wide).collect();
-    let heads = shown.iter().map(|column| Text::new(column.head, Style::Bold)).collect();
-    let mut rows: Vec<Vec<Text>> = vec![heads];
-    rows.extend(items.iter().map(|item| {
-        let cells = shown.iter().map(|column| (column.cell)(item, screen));
-        // A blank cell would leave open whether nothing is known or nothing is there.
-        cells.map(|cell| if cell.text.is_empty() { Text::new("-", Style::Quiet) } else { cell }).collect()
-    }));
+    let mut rows = vec![heads(screen, columns)];
+    rows.extend(items.iter().map(|item| cells(screen, item, columns)));
+    for line in aligned(screen, rows) {
+        screen.raw(&line);
+    }
+}
+
+fn shown<'a, T>(
+    screen: &Screen,
+    columns: &'a [Column<T>],
+) -> impl Iterator<Item = &'a Column<T>> + use<'a, T> {
+    let wide = screen.output == Output::Wide;
+    columns.iter().filter(move |column| !column.wide || wide)
+}
+
+/// The heads of the columns that are shown.
+pub(super) fn heads<T>(screen: &Screen, columns: &[Column<T>]) -> Vec<Text> {
+    shown(screen, columns).map(|column| Text::new(column.head, Style::Bold)).collect()
+}
+
+/// What stands in them.
+pub(super) fn cells<T>(screen: &Screen, item: &T, columns: &[Column<T>]) -> Vec<Text> {
+    let cells = shown(screen, columns).map(|column| (column.cell)(item, screen));
+    // A blank cell would leave open whether nothing is known or nothing is there.
+    cells.map(|cell| if cell.text.is_empty() { Text::new("-", Style::Quiet) } else { cell }).collect()
+}
+
+/// Rows as lines: each column as wide as its longest cell, the last one cut to the terminal.
+pub(super) fn aligned(screen: &Screen, mut rows: Vec<Vec<Text>>) -> Vec<String> {
+    let Some(last) = rows.first().map(|row| row.len().saturating_sub(1)) else { return Vec::new() };
     let widths: Vec<usize> =
-        (0..shown.len()).map(|at| rows.iter().map(|row| row[at].width()).max().unwrap_or(0)).collect();
-    let last = shown.len() - 1;
+        (0..=last).map(|at| rows.iter().map(|row| row[at].width()).max().unwrap_or(0)).collect();
     let before_last: usize = widths[..last].iter().map(|width| width + 2).sum();
+    let mut lines = Vec::with_capacity(rows.len());
     for row in &mut rows {
         if let Some(width) = screen.width().filter(|_| screen.output == Output::Table) {
             // The last column gives way; what identifies a line never does.
@@ -82,8 +103,9 @@ fn columns_of<T>(screen: &Screen, items: &[T], columns: &[Column<T>]) {
             line.push(cell.clone());
             line.push(Text::plain(" ".repeat(pad)));
         }
-        screen.pieces(&line);
+        lines.push(screen.painted(&line));
     }
+    lines
 }
 
 fn footer(screen: &Screen, shown: usize, about: &About<'_>) {

@@ -28,6 +28,7 @@ use std::{
 use bytes::Bytes;
 use muster_shared::CertificateId;
 use parking_lot::Mutex;
+use rustls::CipherSuite;
 use tokio::sync::oneshot;
 
 use self::seat::Shared;
@@ -120,6 +121,8 @@ pub struct Arrival {
     pub protocol: Protocol,
     /// The keep-alive agreed on, seconds; 0: none.
     pub keep_alive_s: u16,
+    /// The cipher suite its TLS agreed on.
+    pub cipher: Option<CipherSuite>,
 }
 
 /// A session as listings show it.
@@ -137,6 +140,10 @@ pub struct SessionInfo {
     pub received: u64,
     /// Messages sent to the client.
     pub sent: u64,
+    /// Messages in its mail, which it has still to take.
+    pub queued: u64,
+    /// Messages that its mail had no room for.
+    pub dropped: u64,
 }
 
 /// A message to a device.

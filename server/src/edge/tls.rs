@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use muster_shared::{CertificateId, Code, limits::TLS_FRAGMENT_MAX};
 use rustls::{
-    AlertDescription, CertificateError, Error, ServerConfig,
+    AlertDescription, CertificateError, CipherSuite, Error, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     server::danger::ClientCertVerifier as _,
     server::{NoServerSessionStorage, ServerConnectionData, UnbufferedServerConnection},
@@ -313,6 +313,12 @@ impl Tls {
     pub fn leaf(&self) -> Option<&[u8]> {
         let chain = self.connection.peer_certificates().filter(|_| self.established())?;
         chain.first().map(|leaf| &**leaf)
+    }
+
+    /// The cipher suite agreed on; `None` before the handshake is over.
+    #[must_use]
+    pub fn cipher(&self) -> Option<CipherSuite> {
+        self.connection.negotiated_cipher_suite().map(|suite| suite.suite())
     }
 
     /// Encrypts `plain` to `wire`.

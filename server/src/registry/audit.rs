@@ -15,6 +15,7 @@
 
 pub mod checkpoint;
 pub mod export;
+pub mod standing;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -439,16 +440,19 @@ pub(super) async fn page(
     Ok(Page { items, next, total, exact: true })
 }
 
-/// Reads the whole log in one snapshot and follows its chain, past every checkpoint that was signed.
+/// Reads the log in one snapshot and follows its chain, past every checkpoint that was signed: from its first row,
+/// or from a row that was checked before.
 pub(super) async fn verify(
     pool: &Pool,
     key: Option<&PublicKey>,
     outside: Option<&AuditHead>,
+    from: Option<AuditHead>,
 ) -> Result<AuditReport, RegistryError> {
     let mut snapshot = pool.begin().await?;
     let kept = head(&mut snapshot).await?;
-    let mut chain = Chain { at: AuditHead::EMPTY, marks: BTreeMap::new() };
-    for checkpoint in checkpoint::list(&mut snapshot, 0).await? {
+    let mut chain = Chain { at: from.unwrap_or(AuditHead::EMPTY), marks: BTreeMap::new() };
+    let later = |checkpoint: &checkpoint::Checkpoint| from.is_none_or(|from| checkpoint.head.no > from.no);
+    for checkpoint in checkpoint::list(&mut snapshot, 0).await?.into_iter().filter(later) {
         if key.is_some_and(|key| !checkpoint.is_signed_by(key)) {
             let why = "its checkpoint is not signed with this server's key".to_owned();
             return Ok(chain.report(Some(Broken { no: checkpoint.head.no, why })));
@@ -499,7 +503,7 @@ pub async fn verify_file(
 ) -> Result<AuditReport, RegistryError> {
     let own = checkpoint::public_key_of(data_dir)?;
     let pool = database::readers_of(data_dir).await?;
-    let report = verify(&pool, key.or(own.as_ref()), outside).await;
+    let report = verify(&pool, key.or(own.as_ref()), outside, None).await;
     pool.close().await;
     report
 }

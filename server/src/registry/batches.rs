@@ -21,10 +21,14 @@ pub struct BatchRow {
     pub station: StationId,
     /// What was made.
     pub product: String,
+    /// Devices its manifests name; `None` where there is none.
+    pub made: Option<u64>,
     /// Devices of it in the registry.
     pub devices: u64,
     /// Of those, active, and held by nothing that was decided about their batch, station or tenant.
     pub active: u64,
+    /// When it was begun, Unix milliseconds.
+    pub opened_at_ms: u64,
     /// When the station closed it, Unix milliseconds; of one without a manifest, when it was begun here.
     pub closed_at_ms: u64,
     /// Its newest manifest; none where only lists or first connections have brought devices.
@@ -45,7 +49,8 @@ pub struct NewestManifest {
 }
 
 const BATCHES: &str = "SELECT batch.id, batch.name, station.tenant, station.name AS station, batch.product,
-        batch.closed_at_ms, manifest.sequence, manifest.digest, manifest.imported_at_ms, manifest.imported_by,
+        batch.opened_at_ms, batch.closed_at_ms, manifest.sequence, manifest.digest, manifest.imported_at_ms, manifest.imported_by,
+        (SELECT CAST(sum(m.devices) AS BIGINT) FROM manifest m WHERE m.batch = batch.id) AS made,
         (SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally WHERE tally.batch = batch.id) AS devices,
         (SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally WHERE tally.batch = batch.id
          AND tally.state = 'active' AND batch.held = '') AS active
@@ -88,8 +93,10 @@ pub(super) async fn list(
             tenant: parse(row.try_get("tenant")?, "a station's tenant")?,
             station: parse(row.try_get("station")?, "a station's name")?,
             product: row.try_get("product")?,
+            made: row.try_get::<Option<i64>, _>("made")?.map(uint),
             devices: number("devices")?,
             active: number("active")?,
+            opened_at_ms: number("opened_at_ms")?,
             closed_at_ms: number("closed_at_ms")?,
             manifest: manifest(row)?,
         });

@@ -74,6 +74,16 @@ pub enum RegistryError {
         /// The audit row of its last change.
         now: u64,
     },
+    /// An operator, or a group, is not as it was seen.
+    #[error("{what} has changed since: it was at {seen}, it is at {now}")]
+    Overtaken {
+        /// Which.
+        what: String,
+        /// The version that was seen.
+        seen: u64,
+        /// The version it is of.
+        now: u64,
+    },
     /// The device is out of use for ever: nothing more is set for it.
     #[error("device {serial} is out of use for ever")]
     OutOfUse {
@@ -232,7 +242,7 @@ impl RegistryError {
                 Code::TransitionNotAllowed
             }
             Self::CertificateUnknown(_) => Code::CertificateUnknown,
-            Self::Changed { .. } => Code::DeviceChanged,
+            Self::Changed { .. } | Self::Overtaken { .. } => Code::DeviceChanged,
             Self::OutOfUse { code, .. } | Self::MayNotTalk { code, .. } => *code,
             Self::SuccessorUnfit { .. } => Code::SuccessorUnfit,
             Self::CommandUnknown(_) => Code::RouteUnknown,

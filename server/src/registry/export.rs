@@ -1,8 +1,13 @@
 //! Everything the registry knows of its fleet, line by line: what another program reads.
 //!
-//! A line is one JSON object with its `kind`: `station`, `batch`, `device`, `certificate`, `twin`, `command`,
-//! `session`, `refusal`, `audit`, in this order. Names say what belongs together; ids of rows, tokens and keys are
-//! not in it. Each line is whole; what changes while an export runs may be in it as it was or as it is.
+//! A line is one JSON object with its `kind`: `station`, `batch`, `manifest`, `device`, `certificate`, `label`,
+//! `note`, `replacement`, `tombstone`, `twin`, `command`, `session`, `refusal`, `operator`, `token`, `job`, `hold`,
+//! `audit`, in this order. Names say what belongs together; ids of rows, what a token lets in with, and keys are not
+//! in it. Each line is whole; what changes while an export runs may be in it as it was or as it is.
+//!
+//! A row of the audit log has all that its digest covers, so it can be checked from its line; the whole chain can
+//! be from an export of every tenant. What sensors said is in the uplink log, and has a route of its own
+//! (`/v1/devices/{serial}/readings`); so has the log with its proof (`/v1/audit/export`).
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use muster_shared::Tenant;
@@ -16,6 +21,8 @@ use super::{
 
 /// Lines read at once.
 const PAGE: i64 = 1000;
+/// Manifests read at once: one is as large as an import may be.
+const MANIFESTS: i64 = 1;
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +46,6 @@ struct Kind {
     sql: &'static str,
     /// Names of the columns of the place, and whether each is a text. They are not part of the line.
     key: &'static [(&'static str, bool)],
-    /// Belongs to no tenant, so whoever is bound to one is not told.
-    shared: bool,
 }
 
 const KINDS: &[Kind] = &[
@@ -49,7 +54,6 @@ const KINDS: &[Kind] = &[
         sql: "SELECT id AS k1, name AS station, tenant, trusted_at_ms, stopped_at_ms, stopped_why, last_sequence
               FROM station WHERE ($1 = '' OR tenant = $1) AND id > $2 ORDER BY id LIMIT $3",
         key: &[("k1", false)],
-        shared: false,
     },
     Kind {
         name: "batch",
@@ -59,7 +63,16 @@ const KINDS: &[Kind] = &[
               FROM batch JOIN station ON station.id = batch.station
               WHERE ($1 = '' OR station.tenant = $1) AND batch.id > $2 ORDER BY batch.id LIMIT $3",
         key: &[("k1", false)],
-        shared: false,
+    },
+    Kind {
+        name: "manifest",
+        sql: "SELECT manifest.id AS k1, station.tenant AS tenant, station.name AS station, batch.name AS batch,
+                     manifest.sequence AS sequence, manifest.digest AS digest, manifest.previous AS previous,
+                     manifest.devices AS devices, manifest.imported_at_ms AS imported_at_ms,
+                     manifest.imported_by AS imported_by, manifest.body AS body
+              FROM manifest JOIN batch ON batch.id = manifest.batch JOIN station ON station.id = manifest.station
+              WHERE ($1 = '' OR station.tenant = $1) AND manifest.id > $2 ORDER BY manifest.id LIMIT $3",
+        key: &[("k1", false)],
     },
     Kind {
         name: "device",
@@ -73,7 +86,6 @@ const KINDS: &[Kind] = &[
               LEFT JOIN newest ON newest.device = device.id
               WHERE ($1 = '' OR device.tenant = $1) AND device.id > $2 ORDER BY device.id LIMIT $3",
         key: &[("k1", false)],
-        shared: false,
     },
     Kind {
         name: "certificate",
@@ -88,7 +100,46 @@ const KINDS: &[Kind] = &[
                 AND (certificate.device, certificate.added_at_ms, certificate.not_after_s) > ($2, $3, $4)
               ORDER BY certificate.device, certificate.added_at_ms, certificate.not_after_s LIMIT $5",
         key: &[("k1", false), ("k2", false), ("k3", false)],
-        shared: false,
+    },
+    Kind {
+        name: "label",
+        sql: "SELECT label.device AS k1, label.kind AS k2, label.word AS k3, device.tenant AS tenant, device.device_id AS device_id,
+                     device.serial AS serial,
+                     label.kind AS list, label.word AS word
+              FROM label JOIN device ON device.id = label.device
+              WHERE ($1 = '' OR device.tenant = $1) AND (label.device, label.kind, label.word) > ($2, $3, $4)
+              ORDER BY label.device, label.kind, label.word LIMIT $5",
+        key: &[("k1", false), ("k2", true), ("k3", true)],
+    },
+    Kind {
+        name: "note",
+        sql: "SELECT note.device AS k1, device.tenant AS tenant, device.device_id AS device_id,
+                     device.serial AS serial, note.text AS text, note.author AS author, note.at_ms AS at_ms
+              FROM note JOIN device ON device.id = note.device
+              WHERE ($1 = '' OR device.tenant = $1) AND note.device > $2 ORDER BY note.device LIMIT $3",
+        key: &[("k1", false)],
+    },
+    Kind {
+        name: "replacement",
+        sql: "SELECT replacement.device AS k1, device.tenant AS tenant, device.device_id AS device_id,
+                     device.serial AS serial,
+                     other.serial AS successor, replacement.at_ms AS at_ms
+              FROM replacement JOIN device ON device.id = replacement.device
+              JOIN device other ON other.id = replacement.successor
+              WHERE ($1 = '' OR device.tenant = $1) AND replacement.device > $2
+              ORDER BY replacement.device LIMIT $3",
+        key: &[("k1", false)],
+    },
+    Kind {
+        name: "tombstone",
+        sql: "SELECT tombstone.kind AS k1, tombstone.value AS k2, device.tenant AS tenant, device.device_id AS device_id,
+                     device.serial AS serial,
+                     tombstone.kind AS of, tombstone.value AS value, tombstone.generation AS generation,
+                     tombstone.at_ms AS at_ms
+              FROM tombstone JOIN device ON device.id = tombstone.device
+              WHERE ($1 = '' OR device.tenant = $1) AND (tombstone.kind, tombstone.value) > ($2, $3)
+              ORDER BY tombstone.kind, tombstone.value LIMIT $4",
+        key: &[("k1", true), ("k2", true)],
     },
     Kind {
         name: "twin",
@@ -98,7 +149,6 @@ const KINDS: &[Kind] = &[
               FROM twin JOIN device ON device.id = twin.device
               WHERE ($1 = '' OR device.tenant = $1) AND twin.device > $2 ORDER BY twin.device LIMIT $3",
         key: &[("k1", false)],
-        shared: false,
     },
     Kind {
         name: "command",
@@ -111,7 +161,6 @@ const KINDS: &[Kind] = &[
               FROM command JOIN device ON device.id = command.device
               WHERE ($1 = '' OR device.tenant = $1) AND command.no > $2 ORDER BY command.no LIMIT $3",
         key: &[("k1", false)],
-        shared: false,
     },
     Kind {
         name: "session",
@@ -122,7 +171,6 @@ const KINDS: &[Kind] = &[
               FROM session JOIN device ON device.id = session.device
               WHERE ($1 = '' OR device.tenant = $1) AND session.id > $2 ORDER BY session.id LIMIT $3",
         key: &[("k1", false)],
-        shared: false,
     },
     Kind {
         name: "refusal",
@@ -135,14 +183,54 @@ const KINDS: &[Kind] = &[
                 AND (refusal.minute_ms, refusal.device, refusal.claimed, refusal.code) > ($2, $3, $4, $5)
               ORDER BY refusal.minute_ms, refusal.device, refusal.claimed, refusal.code LIMIT $6",
         key: &[("k1", false), ("k2", false), ("k3", true), ("k4", true)],
-        shared: false,
+    },
+    Kind {
+        name: "operator",
+        sql: "SELECT operator.id AS k1, operator.name AS operator, operator.role AS role, operator.tenant AS tenant,
+                     operator.created_at_ms AS created_at_ms, operator.added_by AS added_by,
+                     operator.removed_at_ms AS removed_at_ms
+              FROM operator WHERE ($1 = '' OR operator.tenant = $1) AND operator.id > $2
+              ORDER BY operator.id LIMIT $3",
+        key: &[("k1", false)],
+    },
+    Kind {
+        name: "token",
+        sql: "SELECT token.id AS k1, token.id AS token, token.name AS name, operator.name AS operator,
+                     token.role AS role, token.tenant AS tenant, token.created_at_ms AS created_at_ms,
+                     token.added_by AS added_by, token.ends_at_ms AS ends_at_ms,
+                     token.last_used_ms AS last_used_ms, token.revoked_at_ms AS revoked_at_ms
+              FROM token JOIN operator ON operator.id = token.operator
+              WHERE ($1 = '' OR operator.tenant = $1) AND token.id > $2 ORDER BY token.id LIMIT $3",
+        key: &[("k1", true)],
+    },
+    Kind {
+        name: "job",
+        sql: "SELECT job.id AS k1, job.id AS job, job.act AS act, job.selection AS selection, job.reason AS reason,
+                     job.word AS reason_code, job.actor AS actor, job.role AS role, job.tenant AS tenant,
+                     job.state AS state, job.total AS total, job.done AS done, job.skipped AS skipped,
+                     job.failed AS failed, job.created_at_ms AS created_at_ms, job.ended_at_ms AS ended_at_ms
+              FROM job WHERE ($1 = '' OR job.tenant = $1) AND job.id > $2 ORDER BY job.id LIMIT $3",
+        key: &[("k1", true)],
+    },
+    Kind {
+        name: "hold",
+        sql: "SELECT rule.generation AS k1, rule.kind AS of, rule.value AS value, rule.act AS act,
+                     rule.state AS state, rule.reason_code AS reason_code, rule.audit_no AS audit_no,
+                     rule.generation AS generation, rule.decided_at_ms AS decided_at_ms,
+                     rule.enforced_at_ms AS enforced_at_ms, rule.sessions_ended AS sessions_ended,
+                     rule.lifted AS lifted, audit.tenant AS tenant
+              FROM rule JOIN audit ON audit.no = rule.audit_no
+              WHERE ($1 = '' OR audit.tenant = $1) AND rule.generation > $2
+              ORDER BY rule.generation LIMIT $3",
+        key: &[("k1", false)],
     },
     Kind {
         name: "audit",
-        sql: "SELECT no AS k1, no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest
-              FROM audit WHERE $1 = '' AND no > $2 ORDER BY no LIMIT $3",
+        // What is about no tenant's thing is told to those who see every tenant.
+        sql: "SELECT no AS k1, no, node, at_ms, actor, role, token, action, target, reason, detail, tenant, request,
+                     address, previous, digest
+              FROM audit WHERE ($1 = '' OR tenant = $1) AND no > $2 ORDER BY no LIMIT $3",
         key: &[("k1", false)],
-        shared: true,
     },
 ];
 
@@ -170,11 +258,7 @@ pub(super) async fn next(
 ) -> Result<Option<(String, Exporting)>, RegistryError> {
     let mut connection = inner.database.readers().acquire().await?;
     while let Some(kind) = KINDS.get(at.kind) {
-        let lines = match kind.shared && !at.tenant.is_empty() {
-            true => None,
-            false => page(&mut connection, kind, &mut at).await?,
-        };
-        if let Some(lines) = lines {
+        if let Some(lines) = page(&mut connection, kind, &mut at).await? {
             return Ok(Some((lines, at)));
         }
         at.kind += 1;
@@ -195,7 +279,8 @@ async fn page(
             Key::Text(text) => query.bind(text.clone()),
         };
     }
-    let rows = query.bind(PAGE).fetch_all(connection).await?;
+    let most = if kind.name == "manifest" { MANIFESTS } else { PAGE };
+    let rows = query.bind(most).fetch_all(connection).await?;
     let Some(last) = rows.last() else { return Ok(None) };
     at.after = kind
         .key
@@ -230,7 +315,7 @@ fn line(kind: &Kind, row: &Row) -> Result<Value, RegistryError> {
                 .map_err(|error| RegistryError::Damaged(format!("a desired state is no JSON: {error}")))?,
             Of::Text => row.try_get::<String, _>(at)?.into(),
             // What is none of these is a digest.
-            Of::Blob if matches!(name, "certificate" | "request" | "answer") => {
+            Of::Blob if matches!(name, "certificate" | "request" | "answer" | "body") => {
                 STANDARD.encode(row.try_get::<&[u8], _>(at)?).into()
             }
             Of::Blob => hex::encode(row.try_get::<&[u8], _>(at)?).into(),

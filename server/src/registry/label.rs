@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    Actor, DeviceState, Inner, Target,
+    Actor, Aim, DeviceState, Inner,
     changes::What,
     database::{Connection, int, uint},
     decide::find,
@@ -27,6 +27,8 @@ pub struct Labels {
     pub groups: Vec<String>,
     /// In an operator's words.
     pub note: Option<Note>,
+    /// The audit row of the last change of it; 0: nothing was ever written.
+    pub version: u64,
 }
 
 /// A note.
@@ -97,12 +99,12 @@ impl Edit {
 pub(super) async fn edit(
     inner: &Inner,
     actor: &Actor,
-    target: &Target,
+    aim: &Aim,
     edit: Edit,
     reason: &str,
     unless_so: bool,
 ) -> Result<(Labels, Option<u64>), RegistryError> {
-    let edit = edit.checked()?;
+    let (edit, target) = (edit.checked()?, &aim.target);
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let id = find(&mut tx, &actor.scope.narrow(target)?).await?;
@@ -111,6 +113,10 @@ pub(super) async fn edit(
         return Err(RegistryError::DeviceUnknown(format!(
             "{target}: it is decommissioned, nothing is kept of it"
         )));
+    }
+    let now = version(&mut tx, id).await?;
+    if let Some(seen) = aim.seen.filter(|seen| *seen != now) {
+        return Err(RegistryError::Changed { serial: target.serial.clone(), seen, now });
     }
     let before = read(&mut tx, id).await?;
     let changes =
@@ -140,7 +146,7 @@ pub(super) async fn edit(
     if let Some(note) = &edit.note {
         put_note(&mut tx, id, note, actor, at_ms).await?;
     }
-    let labels = read(&mut tx, id).await?;
+    let mut labels = read(&mut tx, id).await?;
     bounded(&labels)?;
     if unless_so && labels == before {
         return Ok((labels, None));
@@ -153,6 +159,7 @@ pub(super) async fn edit(
     let stamp = orders::append(inner, &mut tx, actor, (device, Order::Label), reason, detail, at_ms).await?;
     inner.commit(tx).await.inspect_err(|_| writer.fail())?;
     inner.announce(stamp, What::Ordered { device, order: Order::Label });
+    labels.version = stamp.no;
     Ok((labels, Some(stamp.no)))
 }
 
@@ -229,12 +236,29 @@ pub(super) async fn read(connection: &mut Connection, id: i64) -> Result<Labels,
     let note: Option<(String, String, i64)> =
         sqlx::query_as("SELECT text, author, at_ms FROM note WHERE device = $1")
             .bind(id)
-            .fetch_optional(connection)
+            .fetch_optional(&mut *connection)
             .await?;
+    let version = version(connection, id).await?;
     let of = |kind: &str| words.iter().filter(|(of, _)| of == kind).map(|(_, word)| word.clone()).collect();
     Ok(Labels {
         tags: of("tag"),
         groups: of("group"),
         note: note.map(|(text, author, at_ms)| Note { text, author, at_ms: uint(at_ms) }),
+        version,
     })
+}
+
+/// The audit row of the last change of what is written on a device.
+async fn version(connection: &mut Connection, id: i64) -> Result<u64, RegistryError> {
+    let (no,): (Option<i64>,) = sqlx::query_as(
+        "SELECT max(audit.no) FROM audit
+         WHERE audit.target = (SELECT tenant || '/' || serial FROM device WHERE id = $1)
+           AND audit.action IN ($2, $3)",
+    )
+    .bind(id)
+    .bind(Order::Label.action())
+    .bind(Order::Succeed.action())
+    .fetch_one(connection)
+    .await?;
+    Ok(no.map_or(0, uint))
 }

@@ -63,6 +63,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub mod activity;
 pub mod actor;
 pub mod audit;
 pub mod backup;
@@ -161,6 +162,7 @@ struct Inner {
     verdicts: Arc<Verdicts>,
     continuity: continuity::Continuity,
     audit_key: SoftKey,
+    standing: audit::standing::Standing,
     changes: broadcast::Sender<Change>,
     facts: Facts,
     health: health::Health,
@@ -293,6 +295,7 @@ impl Registry {
             database,
             continuity,
             audit_key,
+            standing: audit::standing::Standing::default(),
             verdicts,
             changes: broadcast::channel(CHANGES_MAX).0,
             facts: Facts::new(database::uint(last_session) + 1, newest.clone()),
@@ -465,19 +468,20 @@ impl Registry {
     /// sessions is [`crate::revocation`]'s.
     ///
     /// # Errors
-    /// [`RegistryError`]; M203 for a step there is not, M407 for no such batch, M214 without a reason.
+    /// [`RegistryError`]; M203 for a step there is not, M407 for no such batch, M214 without a reason, M532 when the
+    /// group has changed since it was seen.
     pub async fn decide_group(
         &self,
         actor: &Actor,
-        target: impl Into<GroupTarget>,
+        aim: impl Into<rules::GroupAim>,
         act: Act,
         reason: &Reason,
     ) -> Result<GroupDecided, RegistryError> {
-        let (actor, target, reason) = (actor.clone(), target.into(), reason.clone());
-        self.run(|inner| async move { rules::decide(&inner, &actor, &target, act, &reason).await }).await
+        let (actor, aim, reason) = (actor.clone(), aim.into(), reason.clone());
+        self.run(|inner| async move { rules::decide(&inner, &actor, &aim, act, &reason).await }).await
     }
 
-    /// What a decision about a group would be about: the group, its state, and how many devices are in it.
+    /// What a decision about a group would be about: the group as it is.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -485,7 +489,7 @@ impl Registry {
         &self,
         scope: &Scope,
         target: impl Into<GroupTarget>,
-    ) -> Result<(Group, DeviceState, u64), RegistryError> {
+    ) -> Result<rules::GroupSeen, RegistryError> {
         rules::look(&self.inner, &target.into(), scope).await
     }
 
@@ -644,22 +648,37 @@ impl Registry {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Page<timeline::Event>, RegistryError> {
-        timeline::timeline(&self.inner, &target.into(), after, limit).await
+        timeline::timeline(&self.inner, &target.into(), None, after, limit).await
     }
 
-    /// Changes what is written on a device: tags, groups, a note.
+    /// The same, of one kind of line only.
     ///
     /// # Errors
     /// [`RegistryError`]; M208 for no such device.
+    pub async fn timeline_of(
+        &self,
+        target: impl Into<Target>,
+        only: Option<timeline::Only>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<timeline::Event>, RegistryError> {
+        timeline::timeline(&self.inner, &target.into(), only, after, limit).await
+    }
+
+    /// Changes what is written on a device: tags, groups, a note. The aim's `seen` is the version of what was written
+    /// on it, 0 for nothing yet.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M208 for no such device, M532 when something else was written since it was seen.
     pub async fn label(
         &self,
         actor: &Actor,
-        target: impl Into<Target>,
+        aim: impl Into<decide::Aim>,
         edit: label::Edit,
     ) -> Result<label::Labels, RegistryError> {
-        let (actor, target) = (actor.clone(), target.into());
+        let (actor, aim) = (actor.clone(), aim.into());
         let edited =
-            self.run(|inner| async move { label::edit(&inner, &actor, &target, edit, "", false).await });
+            self.run(|inner| async move { label::edit(&inner, &actor, &aim, edit, "", false).await });
         edited.await.map(|(labels, _)| labels)
     }
 
@@ -674,9 +693,9 @@ impl Registry {
         edit: label::Edit,
         reason: &str,
     ) -> Result<Option<u64>, RegistryError> {
-        let (actor, target, reason) = (actor.clone(), target.clone(), reason.to_owned());
+        let (actor, aim, reason) = (actor.clone(), decide::Aim::from(target), reason.to_owned());
         let edited =
-            self.run(|inner| async move { label::edit(&inner, &actor, &target, edit, &reason, true).await });
+            self.run(|inner| async move { label::edit(&inner, &actor, &aim, edit, &reason, true).await });
         edited.await.map(|(_, audit_no)| audit_no)
     }
 
@@ -909,7 +928,12 @@ impl Registry {
     /// [`RegistryError`] when it cannot be read. A broken chain is an [`AuditReport`], not an error.
     pub async fn audit_verify(&self, outside: Option<&AuditHead>) -> Result<AuditReport, RegistryError> {
         let key = *self.inner.audit_key.public_key();
-        audit::verify(self.inner.database.readers(), Some(&key), outside).await
+        let at_ms = now_ms();
+        let report = audit::verify(self.inner.database.readers(), Some(&key), outside, None).await?;
+        if outside.is_none() {
+            self.inner.standing.keep(&report, at_ms);
+        }
+        Ok(report)
     }
 
     /// Signs where the audit log stands now.
@@ -953,19 +977,24 @@ impl Registry {
         self.run(|inner| async move { operator::add(&inner, &actor, &name, role).await }).await
     }
 
-    /// Changes the most an operator may do; what they came with is limited by it at once.
+    /// Changes the most an operator may do; what they came with is limited by it at once. `seen` is the version of
+    /// them that was seen, where one was.
     ///
     /// # Errors
-    /// [`RegistryError`]; M520 for nobody, M503 for more than the actor has, M524 for the last admin.
+    /// [`RegistryError`]; M520 for nobody, M503 for more than the actor has, M524 for the last admin, M532 when they
+    /// have changed since they were seen.
     pub async fn set_operator_role(
         &self,
         actor: &Actor,
         name: &str,
-        role: Role,
+        (role, seen): (Role, Option<u64>),
         reason: &str,
     ) -> Result<String, RegistryError> {
         let (actor, name, reason) = (actor.clone(), name.to_owned(), reason.to_owned());
-        self.run(|inner| async move { operator::set_role(&inner, &actor, &name, role, &reason).await }).await
+        self.run(
+            |inner| async move { operator::set_role(&inner, &actor, &name, (role, seen), &reason).await },
+        )
+        .await
     }
 
     /// Removes an operator with their tokens, sessions and links.
@@ -975,11 +1004,11 @@ impl Registry {
     pub async fn remove_operator(
         &self,
         actor: &Actor,
-        name: &str,
+        (name, seen): (&str, Option<u64>),
         reason: &str,
     ) -> Result<String, RegistryError> {
         let (actor, name, reason) = (actor.clone(), name.to_owned(), reason.to_owned());
-        self.run(|inner| async move { operator::remove(&inner, &actor, &name, &reason).await }).await
+        self.run(|inner| async move { operator::remove(&inner, &actor, (&name, seen), &reason).await }).await
     }
 
     /// Every operator of a scope, removed ones too.

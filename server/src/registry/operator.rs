@@ -37,6 +37,8 @@ pub struct OperatorRow {
     pub removed_at_ms: Option<u64>,
     /// Tokens of theirs that have not ended.
     pub tokens: u64,
+    /// The audit row of the last change of them.
+    pub version: u64,
 }
 
 /// Longest name without its tenant, octets.
@@ -98,6 +100,21 @@ pub(super) struct Found {
 impl Found {
     fn tenant(&self) -> Option<&Tenant> {
         self.name.scope.tenant()
+    }
+
+    /// They are as they were seen.
+    async fn unchanged(&self, tx: &mut Connection, seen: Option<u64>) -> Result<(), RegistryError> {
+        let Some(seen) = seen else { return Ok(()) };
+        let (no,): (Option<i64>,) = sqlx::query_as(
+            "SELECT max(no) FROM audit WHERE target = $1
+             AND action IN ('operator.add', 'operator.role', 'operator.remove')",
+        )
+        .bind(&self.name.full)
+        .fetch_one(tx)
+        .await?;
+        let now = no.map_or(0, uint);
+        let what = || format!("operator {}", self.name.full);
+        if now == seen { Ok(()) } else { Err(RegistryError::Overtaken { what: what(), seen, now }) }
     }
 
     /// What becomes of them is recorded.
@@ -197,12 +214,13 @@ pub(super) async fn set_role(
     inner: &Inner,
     actor: &Actor,
     name: &str,
-    role: Role,
+    (role, seen): (Role, Option<u64>),
     reason: &str,
 ) -> Result<String, RegistryError> {
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let found = present(&mut tx, name, actor).await?;
+    found.unchanged(&mut tx, seen).await?;
     may_give(actor, role, &found.name.scope)?;
     if role == found.role {
         return Ok(found.name.full);
@@ -224,13 +242,14 @@ pub(super) async fn set_role(
 pub(super) async fn remove(
     inner: &Inner,
     actor: &Actor,
-    name: &str,
+    (name, seen): (&str, Option<u64>),
     reason: &str,
 ) -> Result<String, RegistryError> {
     let at_ms = now_ms();
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let found = present(&mut tx, name, actor).await?;
+    found.unchanged(&mut tx, seen).await?;
     keep_an_admin(&mut tx, &found, None).await?;
     for statement in [
         "UPDATE operator SET removed_at_ms = $1 WHERE id = $2",
@@ -275,7 +294,9 @@ pub(super) async fn list(pool: &Pool, scope: &Scope) -> Result<Vec<OperatorRow>,
                 (SELECT max(last_used_ms) FROM token WHERE token.operator = operator.id) AS used_ms,
                 (SELECT max(seen_at_ms) FROM web_session WHERE web_session.operator = operator.id) AS seen_ms,
                 (SELECT count(*) FROM token WHERE token.operator = operator.id AND token.revoked_at_ms IS NULL
-                    AND (token.ends_at_ms IS NULL OR token.ends_at_ms > $1)) AS tokens
+                    AND (token.ends_at_ms IS NULL OR token.ends_at_ms > $1)) AS tokens,
+                (SELECT max(no) FROM audit WHERE audit.target = operator.name
+                    AND audit.action IN ('operator.add', 'operator.role', 'operator.remove')) AS version
          FROM operator WHERE ($2 = '' OR tenant = $2) ORDER BY name",
     )
     .bind(int(now_ms()))
@@ -297,6 +318,7 @@ pub(super) async fn list(pool: &Pool, scope: &Scope) -> Result<Vec<OperatorRow>,
                 last_seen_ms: used.max(maybe("seen_ms")?),
                 removed_at_ms: maybe("removed_at_ms")?,
                 tokens: uint(row.try_get("tokens")?),
+                version: maybe("version")?.unwrap_or(0),
             })
         })
         .collect()

@@ -41,6 +41,35 @@ impl From<Group> for GroupTarget {
     }
 }
 
+/// What a decision is about: a group, and perhaps the version of it that was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupAim {
+    /// Which group.
+    pub target: GroupTarget,
+    /// The generation of the last decision about it, as whoever decides has seen it; 0 for none. `None`: whatever
+    /// it is.
+    pub seen: Option<u64>,
+}
+
+impl<T: Into<GroupTarget>> From<T> for GroupAim {
+    fn from(target: T) -> Self {
+        Self { target: target.into(), seen: None }
+    }
+}
+
+/// A group as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSeen {
+    /// Which.
+    pub group: Group,
+    /// What it is held in.
+    pub state: DeviceState,
+    /// Devices in it.
+    pub devices: u64,
+    /// The generation of the last decision about it; 0 for none.
+    pub version: u64,
+}
+
 /// A decision about a group that was made: committed, and in the verdicts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupDecided {
@@ -259,12 +288,26 @@ pub(super) async fn look(
     inner: &Inner,
     target: &GroupTarget,
     scope: &Scope,
-) -> Result<(Group, DeviceState, u64), RegistryError> {
+) -> Result<GroupSeen, RegistryError> {
     let mut connection = inner.database.readers().acquire().await?;
     let group = resolve(&mut connection, target, scope).await?;
     let state = current(&mut connection, &group).await?.map_or(DeviceState::Active, |(_, state)| state);
     let devices = count(&mut connection, &group).await?;
-    Ok((group, state, devices))
+    let version = version(&mut connection, &group).await?;
+    Ok(GroupSeen { group, state, devices, version })
+}
+
+/// The last decision about the group: its rule's, or the one that lifted it.
+async fn version(connection: &mut Connection, group: &Group) -> Result<u64, RegistryError> {
+    let (last,): (Option<i64>,) = sqlx::query_as(
+        "SELECT max(CASE WHEN lifted IS NULL THEN generation ELSE lifted END) FROM rule
+         WHERE kind = $1 AND value = $2",
+    )
+    .bind(group.kind())
+    .bind(group.value())
+    .fetch_one(connection)
+    .await?;
+    Ok(last.map_or(0, uint))
 }
 
 /// The rule that holds for the group.
@@ -286,14 +329,20 @@ async fn current(
 pub(super) async fn decide(
     inner: &Inner,
     actor: &Actor,
-    target: &GroupTarget,
+    aim: &GroupAim,
     act: Act,
     reason: &Reason,
 ) -> Result<GroupDecided, RegistryError> {
     let text = reason.check(act)?;
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
-    let group = resolve(&mut tx, target, &actor.scope).await?;
+    let group = resolve(&mut tx, &aim.target, &actor.scope).await?;
+    if let Some(seen) = aim.seen {
+        let now = version(&mut tx, &group).await?;
+        if now != seen {
+            return Err(RegistryError::Overtaken { what: group.to_string(), seen, now });
+        }
+    }
     if !group.takes(act) {
         return Err(RegistryError::GroupAct { group: Box::new(group), act });
     }

@@ -65,6 +65,18 @@ words!(
     }
 );
 
+words!(
+    /// Which lines of a timeline: what it was asked of, so that the rest is not even read.
+    Only, "kind of line", {
+        /// What somebody decided or ordered, and how it came to be here.
+        Decisions = "decision",
+        /// Its sessions, and what was noticed of them.
+        Sessions = "session",
+        /// Its refusals.
+        Refusals = "refusal",
+    }
+);
+
 impl Mark {
     /// The shape.
     #[must_use]
@@ -126,6 +138,7 @@ const DAY_MS: u64 = 86_400_000;
 pub(super) async fn timeline(
     inner: &Inner,
     target: &Target,
+    only: Option<Only>,
     after: Option<&str>,
     limit: u32,
 ) -> Result<Page<Event>, RegistryError> {
@@ -134,13 +147,21 @@ pub(super) async fn timeline(
     let limit = limit.clamp(1, LINES_MAX) as usize;
     let mut connection = inner.database.readers().acquire().await?;
     let id = find(&mut connection, target).await?;
-    let mut events = made(&mut connection, id).await?;
+    let mut events = Vec::new();
     let rows = limit as i64 + 1;
-    let groups = groups(inner, &mut connection, id).await?;
-    events.extend(decided(&mut connection, id, &groups, before, rows).await?);
-    events.extend(sessions(&mut connection, id, before, rows).await?);
-    events.extend(refused(&mut connection, id, before).await?);
-    events.extend(noticed(&mut connection, id, before).await?);
+    let wanted = |kind| only.is_none_or(|only| only == kind);
+    if wanted(Only::Decisions) {
+        events.extend(made(&mut connection, id).await?);
+        let groups = groups(inner, &mut connection, id).await?;
+        events.extend(decided(&mut connection, id, &groups, before, rows).await?);
+    }
+    if wanted(Only::Sessions) {
+        events.extend(sessions(&mut connection, id, before, rows).await?);
+        events.extend(noticed(&mut connection, id, before).await?);
+    }
+    if wanted(Only::Refusals) {
+        events.extend(refused(&mut connection, id, before).await?);
+    }
     events.retain(|event| event.at_ms < before);
     events.sort_by_key(|event| std::cmp::Reverse(event.at_ms));
     // What happened in one millisecond stays on one page: the cursor is an instant.
@@ -355,27 +376,31 @@ async fn sessions(
     .fetch_all(connection)
     .await?;
     let mut events = Vec::new();
-    let event = |at_ms: u64, kind, mark, text| Event {
-        at_ms,
-        kind,
-        mark,
-        text,
-        actor: None,
-        audit_no: None,
-        code: None,
-    };
     for (began, remote, protocol, keep_alive_s, ended, reason) in rows {
-        let mqtt = if protocol == 4 { "MQTT 3.1.1" } else { "MQTT 5" };
-        let text = format!("connected from {}, {mqtt}", host(&remote));
-        events.push(event(uint(began), EventKind::Connected, Mark::Active, text));
+        events.push(connected(uint(began), &remote, protocol));
         if let (Some(ended), Some(reason)) = (ended, reason) {
-            let reason: DisconnectReason = parse(&reason, "a disconnect reason")?;
-            let was = crate::span::span(ended.saturating_sub(began));
-            let text = format!("offline: {} (was online {was})", left(reason, keep_alive_s));
-            events.push(event(uint(ended), EventKind::Disconnected, Mark::Plain, text));
+            events.push(left_at(began, ended, parse(&reason, "a disconnect reason")?, keep_alive_s));
         }
     }
     Ok(events)
+}
+
+fn seen(at_ms: u64, kind: EventKind, mark: Mark, text: String) -> Event {
+    Event { at_ms, kind, mark, text, actor: None, audit_no: None, code: None }
+}
+
+/// `connected from 10.0.4.17, MQTT 5`.
+pub(super) fn connected(at_ms: u64, remote: &str, protocol: i64) -> Event {
+    let mqtt = if protocol == 4 { "MQTT 3.1.1" } else { "MQTT 5" };
+    let text = format!("connected from {}, {mqtt}", host(remote));
+    seen(at_ms, EventKind::Connected, Mark::Active, text)
+}
+
+/// `offline: left normally (was online 3h)`.
+pub(super) fn left_at(began: i64, ended: i64, reason: DisconnectReason, keep_alive_s: i64) -> Event {
+    let was = crate::span::span(ended.saturating_sub(began));
+    let text = format!("offline: {} (was online {was})", left(reason, keep_alive_s));
+    seen(uint(ended), EventKind::Disconnected, Mark::Plain, text)
 }
 
 /// Why a session ended, as people say it.
@@ -473,17 +498,15 @@ fn folded<T: PartialEq>(rows: Vec<(T, i64, i64, Option<String>)>) -> Vec<Fold<T>
 
 /// `refused [M201] device suspended, from 10.0.4.17 ×14 that day`.
 fn refusal(fold: &Fold<Code>) -> Event {
-    let (code, from) = (fold.what, fold.from());
-    let times = if fold.count > 1 { format!(" ×{} that day", fold.count) } else { String::new() };
-    Event {
-        at_ms: fold.at_ms,
-        kind: EventKind::Refused,
-        mark: Mark::Refused,
-        text: format!("refused [{}] {}{from}{times}", code.id(), code.words()),
-        actor: None,
-        audit_no: None,
-        code: Some(code),
-    }
+    refused_at(fold.what, fold.at_ms, fold.count, fold.remote.as_deref(), " that day")
+}
+
+/// `refused [M201] device suspended, from 10.0.4.17 ×14`.
+pub(super) fn refused_at(code: Code, at_ms: u64, count: u64, remote: Option<&str>, in_which: &str) -> Event {
+    let from = remote.map(|remote| format!(", from {}", host(remote))).unwrap_or_default();
+    let times = if count > 1 { format!(" ×{count}{in_which}") } else { String::new() };
+    let text = format!("refused [{}] {}{from}{times}", code.id(), code.words());
+    Event { code: Some(code), ..seen(at_ms, EventKind::Refused, Mark::Refused, text) }
 }
 
 /// `slowed: over 100 msg/s, in 4 minutes that day`.

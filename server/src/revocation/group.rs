@@ -10,8 +10,8 @@ use super::{CLOSE_MAX, Claim, Enforced, NotEnforced, Revocation};
 use crate::{
     edge::{Arrival, Farewell, Owner, roster::Chosen},
     registry::{
-        Act, Actor, DisconnectReason, Group, GroupDecided, GroupTarget, OpenRule, Reason, RegistryError,
-        Verdicts, now_ms,
+        Act, Actor, DisconnectReason, Group, GroupDecided, OpenRule, Reason, RegistryError, Verdicts, now_ms,
+        rules::GroupAim,
     },
     uplink::Outcome,
 };
@@ -50,14 +50,14 @@ impl Revocation {
     pub async fn decide_group(
         &self,
         actor: &Actor,
-        target: impl Into<GroupTarget>,
+        aim: impl Into<GroupAim>,
         act: Act,
         reason: &Reason,
     ) -> Result<GroupAnswer, RegistryError> {
-        let (this, actor, target, reason) = (self.clone(), actor.clone(), target.into(), reason.clone());
+        let (this, actor, aim, reason) = (self.clone(), actor.clone(), aim.into(), reason.clone());
         // On a task of its own: who asked may go away, the decision may not stay half done.
         let task = tokio::spawn(async move {
-            let decided = this.registry.decide_group(&actor, target, act, &reason).await?;
+            let decided = this.registry.decide_group(&actor, aim, act, &reason).await?;
             let enforcing = act.ends_sessions().then(|| this.begin_group(&decided));
             this.uplink.barrier().await;
             Ok(GroupAnswer { decided, enforcing })

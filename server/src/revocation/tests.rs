@@ -60,6 +60,7 @@ fn arrival(device: &Device) -> Arrival {
         peer,
         protocol: Protocol::V5,
         keep_alive_s: 60,
+        cipher: None,
     }
 }
 

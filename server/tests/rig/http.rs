@@ -43,6 +43,25 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
+    /// The body without the frames of a transfer in chunks (RFC 9112 §7.1).
+    pub fn unchunked(&self) -> Vec<u8> {
+        if self.header("transfer-encoding") != Some("chunked") {
+            return self.body.clone();
+        }
+        let (mut out, mut rest) = (Vec::new(), &self.body[..]);
+        loop {
+            let line = rest.windows(2).position(|two| two == b"\r\n").expect("a chunk's size");
+            let size = std::str::from_utf8(&rest[..line]).unwrap();
+            let size = usize::from_str_radix(size, 16).unwrap();
+            rest = &rest[line + 2..];
+            if size == 0 {
+                return out;
+            }
+            out.extend_from_slice(&rest[..size]);
+            rest = &rest[size + 2..];
+        }
+    }
+
     /// It has this status; the document.
     #[track_caller]
     pub fn is(&self, status: u16) -> Value {

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 
 pub mod device;
 pub mod http;
+pub mod tenants;
 
 /// Longest anything may take here. A noisy machine needs room; a hang still ends.
 pub const LIMIT: Duration = Duration::from_secs(90);

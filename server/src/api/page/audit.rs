@@ -8,10 +8,10 @@ use super::{
     Section, Shell,
     data::{Api, encoded},
     events::device_href,
-    page,
+    may, page,
     parts::{When, count},
 };
-use crate::api::{Query, error::Problem, view};
+use crate::api::{Query, auth::Need, error::Problem, view};
 
 /// Rows of a page.
 const ROWS: u64 = 50;
@@ -58,16 +58,25 @@ struct Checked {
     at: When,
 }
 
+/// How the chain stood when it was last looked at.
+enum Standing {
+    Looked(Checked),
+    Looking,
+}
+
 #[derive(Template)]
 #[template(path = "audit.html")]
 struct Audit {
     shell: Shell,
     told: String,
+    /// What the newest check of the chain found; nothing for who sees one tenant's part of it.
+    standing: Option<Standing>,
     checked: Option<Checked>,
     rows: Vec<Row>,
     first_href: Option<String>,
     older_href: Option<String>,
-    check_href: String,
+    check_href: Option<String>,
+    may_export: bool,
     actor: String,
     action: String,
     target: String,
@@ -81,6 +90,15 @@ pub(super) async fn list(api: Api, Query(asked): Query<Asked>) -> Result<Respons
     let after = asked.after.map(|after| format!("&after={after}")).unwrap_or_default();
     let path = format!("/v1/audit?order=newest&limit={ROWS}{filter}{after}");
     let found: view::Page<view::AuditRow> = api.get(&path).await?;
+    // The chain is every tenant's.
+    let whole = status.tenant.is_none();
+    let standing = match whole {
+        true => Some(match api.get::<view::AuditStanding>("/v1/audit/standing").await?.newest {
+            Some(verdict) => Standing::Looked(checked(&verdict)),
+            None => Standing::Looking,
+        }),
+        false => None,
+    };
     let checked = match asked.check {
         Some(_) => Some(checked(&api.get("/v1/audit/verify").await?)),
         None => None,
@@ -90,7 +108,9 @@ pub(super) async fn list(api: Api, Query(asked): Query<Asked>) -> Result<Respons
         told: format!("{} records", count(found.total.unwrap_or(0))),
         first_href: asked.after.map(|_| format!("/audit?{}", filter.trim_start_matches('&'))),
         older_href: found.next.map(|next| format!("/audit?after={}{filter}", encoded(&next))),
-        check_href: format!("/audit?check=1{filter}{after}"),
+        check_href: whole.then(|| format!("/audit?check=1{filter}{after}")),
+        may_export: whole && may(&status, Need::Export),
+        standing,
         checked,
         rows: found.items.iter().map(row).collect(),
         filtered: !filter.is_empty(),
@@ -103,7 +123,7 @@ pub(super) async fn list(api: Api, Query(asked): Query<Asked>) -> Result<Respons
 fn checked(verdict: &view::AuditVerdict) -> Checked {
     let said = match (verdict.broken_no, &verdict.broken_why) {
         (Some(no), Some(why)) => format!("broken at no. {}: {why}", count(no)),
-        _ => format!("{} records, chain intact up to no. {}", count(verdict.rows), count(verdict.head.no)),
+        _ => format!("chain intact up to no. {}", count(verdict.head.no)),
     };
     Checked { good: verdict.intact, said, at: When::ago(&verdict.checked_at) }
 }

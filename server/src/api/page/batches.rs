@@ -35,6 +35,9 @@ struct Batch {
     devices: String,
     active: String,
     closed: When,
+    made: String,
+    /// Seconds a unit.
+    pace: String,
     /// The beginning of its manifest's digest.
     short: Option<String>,
 }
@@ -47,6 +50,8 @@ impl Batch {
             tenant: row.tenant.clone(),
             product: row.product.clone(),
             station: row.station.clone(),
+            made: row.made.map_or_else(|| "no manifest".to_owned(), count),
+            pace: row.s_per_unit.map_or_else(|| "no manifest".to_owned(), |s| format!("{s:.1} s")),
             devices: count(row.devices),
             active: count(row.active),
             closed: When::exact(&row.closed_at),

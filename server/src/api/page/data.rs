@@ -12,6 +12,7 @@ use axum::{
 };
 use muster_shared::Code;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::api::{Doors, RequestId, auth::Peer, error::Problem, view};
@@ -179,11 +180,19 @@ impl Api {
 }
 
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        Problem::new(Code::Fault)
-            .what("an answer is not the document it should be")
-            .because(error.to_string())
-    })
+    serde_json::from_slice(body).map_err(changed)
+}
+
+/// A part of a document that was read.
+///
+/// # Errors
+/// It is not what it should be.
+pub(super) fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    serde_json::from_value(value).map_err(changed)
+}
+
+fn changed(error: serde_json::Error) -> Problem {
+    Problem::new(Code::Fault).what("an answer is not the document it should be").because(error.to_string())
 }
 
 /// A text as one segment of a path, or one value of a query (RFC 3986 §2.3: what is unreserved stays).

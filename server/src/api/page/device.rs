@@ -57,6 +57,13 @@ struct Certificate {
     pem: String,
 }
 
+/// A certificate of the chain, and what is wrong with it.
+struct Link {
+    name: String,
+    ends: Option<When>,
+    fault: Option<String>,
+}
+
 struct Session {
     began: When,
     ended: Option<When>,
@@ -83,6 +90,7 @@ struct Half {
 struct Live {
     since: When,
     address: String,
+    cipher: Option<String>,
     mqtt: String,
     subscriptions: String,
     received: String,
@@ -155,6 +163,8 @@ struct Device {
     replaced_by: Option<(String, String)>,
     replaces: Option<(String, String)>,
     certificates: Vec<Certificate>,
+    /// Device, issuer, root.
+    chain: Vec<Link>,
     sessions: Vec<Session>,
     readings: Vec<Reading>,
     twin: Vec<Half>,
@@ -186,16 +196,26 @@ pub(super) async fn show(
     let (lines, twin) = match asked.tab.as_deref() {
         None | Some("") => {
             let after = asked.after.as_ref().map(|after| format!("&after={}", encoded(after)));
-            let lines = format!("{path}/timeline?limit={LINES}{}", after.unwrap_or_default());
-            (api.get(&lines).await?, halves(&api.get(&format!("{path}/twin")).await?))
+            // A word that is no kind shows nothing, as a filter that nothing matches.
+            let kind = asked.kind.as_ref().filter(|kind| !kind.is_empty());
+            let known = kind.is_none_or(|kind| KINDS.iter().any(|(key, _)| key == kind));
+            let kind = kind.filter(|_| known).map(|kind| format!("&kind={kind}"));
+            let (kind, after) = (kind.unwrap_or_default(), after.unwrap_or_default());
+            let lines = format!("{path}/timeline?limit={LINES}{kind}{after}");
+            let lines = if known { api.get(&lines).await? } else { nothing() };
+            (lines, halves(&api.get(&format!("{path}/twin")).await?))
         }
-        _ => (view::Page::new("event", Vec::new(), None, None), Vec::new()),
+        _ => (nothing(), Vec::new()),
     };
     let json = match asked.tab.as_deref() {
         Some("json") => serde_json::to_string_pretty(&document).unwrap_or_default(),
         _ => String::new(),
     };
     Ok(page(&render(&status, &detail, &asked, (live, lines, twin), json, done)))
+}
+
+fn nothing() -> view::Page<view::Event> {
+    view::Page::new("event", Vec::new(), None, None)
 }
 
 /// The halves of a twin that there are.
@@ -233,6 +253,7 @@ async fn live(api: &Api, device: &view::Device) -> Result<Option<Live>, Problem>
     Ok(of.map(|session| Live {
         since: When::span(&session.since),
         address: session.address,
+        cipher: session.cipher,
         mqtt: session.mqtt,
         subscriptions: count(session.subscriptions),
         received: count(session.received),
@@ -267,12 +288,13 @@ fn render(
         registered: When::exact(&device.registered_at),
         first_connected: device.first_connected_at.as_deref().map(When::exact),
         kinds: KINDS.to_vec(),
-        days: days(&lines.items, &kind),
+        days: days(&lines.items),
         older_href: lines.next.as_ref().map(|next| format!("{older}after={}", encoded(next))),
         labels: detail.labels.clone(),
         replaced_by: detail.replaced_by.as_deref().map(linked),
         replaces: detail.replaces.as_deref().map(linked),
         certificates: detail.certificates.iter().map(certificate).collect(),
+        chain: detail.chain.iter().map(link).collect(),
         sessions: detail.sessions.iter().map(session).collect(),
         readings: detail.readings.iter().map(reading).collect(),
         twin,
@@ -306,12 +328,9 @@ fn refused(device: &view::Device) -> String {
 }
 
 /// The lines of the timeline under their days.
-fn days(lines: &[view::Event], kind: &str) -> Vec<Day> {
+fn days(lines: &[view::Event]) -> Vec<Day> {
     let mut days: Vec<Day> = Vec::new();
     for event in lines.iter().map(events::line) {
-        if !kind.is_empty() && event.kind != kind {
-            continue;
-        }
         match days.last_mut().filter(|day| day.day == event.at.day()) {
             Some(day) => day.events.push(event),
             None => days.push(Day { day: event.at.day().to_owned(), events: vec![event] }),
@@ -333,6 +352,10 @@ fn certificate(of: &view::Certificate) -> Certificate {
         }),
         pem: of.pem.clone(),
     }
+}
+
+fn link(of: &view::ChainLink) -> Link {
+    Link { name: of.name.clone(), ends: of.not_after.as_deref().map(When::ends), fault: of.fault.clone() }
 }
 
 fn session(of: &view::PastSession) -> Session {

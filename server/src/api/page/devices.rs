@@ -1,10 +1,7 @@
 //! Which devices there are: search, filters, pages of a listing, a choice of several.
 
 use askama::Template;
-use axum::{
-    http::{HeaderMap, HeaderValue, header},
-    response::{IntoResponse as _, Redirect, Response},
-};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
 use super::{
@@ -21,9 +18,6 @@ use crate::{
 
 /// Rows of a page.
 const ROWS: u32 = 50;
-/// Rows that are asked for at a time when a whole listing is taken out, and most that are.
-const EXPORT_PAGE: u32 = 1000;
-const EXPORT_MAX: usize = 200_000;
 
 #[derive(Deserialize, Default)]
 pub(super) struct Asked {
@@ -50,7 +44,17 @@ impl Asked {
         address("/devices", &query)
     }
 
-    fn api(&self, limit: u32, after: Option<&str>) -> String {
+    pub(super) fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
+    /// The whole listing in a file, in the order it is shown in.
+    fn taken_out(&self, path: &str) -> String {
+        let query = [("filter", self.filter().to_owned()), ("sort", self.sort.clone().unwrap_or_default())];
+        address(path, &query)
+    }
+
+    pub(super) fn api(&self, limit: u32, after: Option<&str>) -> String {
         let query = [
             ("filter", self.filter().to_owned()),
             ("sort", self.sort.clone().unwrap_or_default()),
@@ -295,8 +299,8 @@ fn render(
         compact: asked.density.as_deref() == Some("compact"),
         comfortable_href: density(""),
         compact_href: density("compact"),
-        csv_href: address("/devices.csv", &[("filter", filter.clone())]),
-        json_href: address("/v1/devices", &[("filter", filter.clone()), ("limit", "1000".to_owned())]),
+        csv_href: asked.taken_out("/devices.csv"),
+        json_href: asked.taken_out("/devices.json"),
         told,
         next_href,
         first_href: asked.after.as_ref().map(|_| asked.href(&filter)),
@@ -349,57 +353,6 @@ fn quick(asked: &Asked) -> Vec<Quick> {
         .collect()
 }
 
-/// The whole listing as CSV (RFC 4180), every page of it, up to a bound.
-pub(super) async fn csv(api: Api, Query(asked): Query<Asked>) -> Result<Response, Problem> {
-    let mut text = String::from(
-        "serial,tenant,device_id,state,presence,last_seen,batch,station,product,firmware,certificate_id,certificate_ends,refused_24h\r\n",
-    );
-    let (mut after, mut rows) = (None::<String>, 0);
-    loop {
-        let page: view::Page<view::Device> = api.get(&asked.api(EXPORT_PAGE, after.as_deref())).await?;
-        for of in &page.items {
-            let seen = of.presence.last_seen_at.as_deref().unwrap_or_default();
-            let refused = of.refused_24h.to_string();
-            let cells = [
-                &*of.serial,
-                &*of.tenant,
-                &*of.device_id,
-                &*of.state,
-                &*of.presence.word,
-                seen,
-                &*of.batch,
-                &*of.station,
-                &*of.product,
-                of.firmware.as_deref().unwrap_or_default(),
-                &*of.certificate_id,
-                &*of.certificate_ends_at,
-                &*refused,
-            ];
-            text.push_str(&cells.map(cell).join(","));
-            text.push_str("\r\n");
-        }
-        rows += page.items.len();
-        after = page.next;
-        if after.is_none() || rows >= EXPORT_MAX {
-            break;
-        }
-    }
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
-    headers.insert(
-        header::CONTENT_DISPOSITION,
-        HeaderValue::from_static("attachment; filename=\"devices.csv\""),
-    );
-    Ok((headers, text).into_response())
-}
-
-/// A cell: quoted where it must be, and never what a spreadsheet takes for a formula.
-fn cell(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let text = if formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains([',', '"', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,12 +379,5 @@ mod tests {
         assert_eq!(of(""), ("", "/devices?sort=serial".to_owned()));
         assert_eq!(of("serial"), ("ascending", "/devices?sort=-serial".to_owned()));
         assert_eq!(of("-serial"), ("descending", "/devices".to_owned()));
-    }
-
-    #[test]
-    fn a_cell_cannot_become_a_formula_or_two_cells() {
-        assert_eq!(cell("MU-1"), "MU-1");
-        assert_eq!(cell("=HYPERLINK(\"x\")"), "\"'=HYPERLINK(\"\"x\"\")\"");
-        assert_eq!(cell("a,b"), "\"a,b\"");
     }
 }

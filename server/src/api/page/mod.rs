@@ -48,6 +48,7 @@ mod routes;
 mod settings;
 mod several;
 mod signin;
+mod taken_out;
 
 use self::parts::{Icon, When};
 use super::{auth::Need, error::Problem, time, view};

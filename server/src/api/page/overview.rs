@@ -1,7 +1,10 @@
 //! The first page: is anything wrong, is the fleet there, what changed.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::response::Response;
+use muster_shared::Code;
 
 use super::{
     Section, Shell,
@@ -14,7 +17,7 @@ use super::{
 use crate::{
     api::{
         error::Problem,
-        overview::{Handshakes, Overview},
+        overview::{Activity, Handshakes, Overview},
         time, view,
     },
     registry::{DeviceState, now_ms},
@@ -23,6 +26,8 @@ use crate::{
 /// Lines of what needs attention, and of what happened.
 const ATTENTION_MAX: usize = 7;
 const EVENTS: u64 = 10;
+/// Lines of a chart that differ by colour and dashes.
+const LINES_MAX: usize = 4;
 
 /// Something that needs somebody.
 struct Need {
@@ -59,7 +64,6 @@ pub(super) async fn show(api: Api) -> Result<Response, Problem> {
     let status = api.status().await?;
     let overview: Overview = api.get("/v1/overview").await?;
     let rows: view::Page<view::AuditRow> = api.get(&format!("/v1/audit?order=newest&limit={EVENTS}")).await?;
-    let happened = rows.items.iter().map(events::decision).collect();
     Ok(page(&Page {
         shell: Shell::new("Overview", Section::Overview, &status),
         needs: needs(&overview),
@@ -68,8 +72,20 @@ pub(super) async fn show(api: Api) -> Result<Response, Problem> {
         online: format!("{} of {} online", count(overview.online), counted(overview.devices, "device")),
         devices: overview.devices,
         charts: charts(&overview),
-        events: happened,
+        events: happened(&rows.items, &overview.activity),
     }))
+}
+
+/// The last events: what was decided, and what devices did.
+fn happened(rows: &[view::AuditRow], activity: &[Activity]) -> Vec<Event> {
+    let seen = activity.iter().map(|of| Event {
+        device: of.serial.as_deref().map(|serial| (serial.to_owned(), events::device_href(serial))),
+        ..events::line(&of.event)
+    });
+    let mut all: Vec<_> = rows.iter().map(events::decision).chain(seen).collect();
+    all.sort_by_key(|event| std::cmp::Reverse(event.at.ms()));
+    all.truncate(EVENTS as usize);
+    all
 }
 
 fn filter(filter: &str) -> String {
@@ -183,15 +199,10 @@ fn charts(overview: &Overview) -> Vec<(String, String, Chart)> {
     let online = Series { name: "online".to_owned(), buckets: online.collect() };
     let bar = |at: &str, n: u64| Bucket { at_ms: ms(at), min: 0.0, max: n as f64, last: n as f64 };
     let connected = overview.connections_24h.iter().map(|of| bar(&of.at, of.count)).collect();
-    let mut hours: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
-    for refused in &overview.refusals_24h {
-        *hours.entry(&refused.at).or_default() += refused.count;
-    }
-    let refused = hours.into_iter().map(|(at, n)| bar(at, n)).collect();
-    let both = vec![
-        Series { name: "connections".to_owned(), buckets: connected },
-        Series { name: "refusals".to_owned(), buckets: refused },
-    ];
+    let connected = vec![Series { name: "connections".to_owned(), buckets: connected }];
+    let refused = by_code(overview)
+        .into_iter()
+        .map(|(name, hours)| Series { name, buckets: hours.into_iter().map(|(at, n)| bar(at, n)).collect() });
     let mut charts = vec![
         (
             "Online, 24 h".to_owned(),
@@ -204,9 +215,14 @@ fn charts(overview: &Overview) -> Vec<(String, String, Chart)> {
             )),
         ),
         (
-            "Connections and refusals, 24 h".to_owned(),
+            "Refusals by code, 24 h".to_owned(),
             filter("refused:>0"),
-            Chart::new(&plan("connections and refusals an hour", both, Form::Bars, hour)),
+            Chart::new(&plan("refusals an hour, by code", refused.collect(), Form::Bars, hour)),
+        ),
+        (
+            "Connections, 24 h".to_owned(),
+            filter("online:yes"),
+            Chart::new(&plan("connections an hour", connected, Form::Bars, hour)),
         ),
     ];
     // They are every tenant's: an operator of one is not told.
@@ -226,4 +242,62 @@ fn charts(overview: &Overview) -> Vec<(String, String, Chart)> {
         charts.push(("Handshake time, 24 h".to_owned(), filter("seen:<1d"), Chart::new(&drawn)));
     }
     charts
+}
+
+/// Refusals of each hour by code: those there were most of by themselves, the rest together. There are as many
+/// colours as a chart has.
+fn by_code(overview: &Overview) -> Vec<(String, BTreeMap<&str, u64>)> {
+    let mut codes: BTreeMap<&str, u64> = BTreeMap::new();
+    for refused in &overview.refusals_24h {
+        *codes.entry(&refused.code).or_default() += refused.count;
+    }
+    let mut codes: Vec<_> = codes.into_iter().collect();
+    codes.sort_by_key(|(code, n)| (std::cmp::Reverse(*n), *code));
+    let own = if codes.len() > LINES_MAX { LINES_MAX - 1 } else { codes.len() };
+    let mut series: Vec<(String, BTreeMap<&str, u64>)> = Vec::new();
+    for (at, (code, _)) in codes.iter().enumerate() {
+        let name = if at < own { said(code) } else { "other codes".to_owned() };
+        if at <= own {
+            series.push((name, BTreeMap::new()));
+        }
+        let Some((_, hours)) = series.last_mut() else { continue };
+        for refused in overview.refusals_24h.iter().filter(|of| of.code == **code) {
+            *hours.entry(&refused.at).or_default() += refused.count;
+        }
+    }
+    series
+}
+
+/// `M201 device is suspended`.
+fn said(code: &str) -> String {
+    code.parse::<Code>().map_or_else(|_| code.to_owned(), |known| format!("{code} {}", known.words()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::overview::HourOf;
+
+    #[test]
+    fn the_codes_there_were_most_of_stand_alone() {
+        let at = "2026-11-20T09:00:00.000Z";
+        let of = |code: &str, count| HourOf { at: at.to_owned(), code: code.to_owned(), count };
+        let mut overview: Overview = serde_json::from_value(serde_json::json!({
+            "schema": "muster.overview/1", "from": at, "to": at, "devices": 0, "online": 0, "states": [],
+            "quarantined_at": null, "refused": [], "strangers": 0, "ending_30d": 0, "ends": [],
+            "stations_stopped": [], "bucket_ms": 900_000, "online_24h": [], "connections_24h": [],
+            "refusals_24h": [], "activity": [],
+        }))
+        .unwrap();
+        assert!(by_code(&overview).is_empty());
+        overview.refusals_24h = vec![of("M202", 3), of("M201", 9), of("M201", 1)];
+        let series = by_code(&overview);
+        assert_eq!(series.len(), 2);
+        assert!(series[0].0.starts_with("M201 ") && series[0].1[at] == 10, "{series:?}");
+        overview.refusals_24h.extend([of("M205", 2), of("M210", 2), of("M302", 1)]);
+        let series = by_code(&overview);
+        let names: Vec<_> = series.iter().map(|(name, _)| name.split(' ').next().unwrap()).collect();
+        assert_eq!(names, ["M201", "M202", "M205", "other"]);
+        assert_eq!(series[3].1[at], 3);
+    }
 }

@@ -8,6 +8,7 @@ use axum::{
 
 use super::{
     acts, assets, audit, batches, certificates, device, devices, jobs, overview, readings, settings, several,
+    taken_out,
 };
 use crate::api::{Doors, login};
 
@@ -19,7 +20,8 @@ pub(in crate::api) fn routes() -> Router<Doors> {
         .route("/logout", post(login::sign_out))
         .route("/once/{secret}", get(login::once).post(login::redeem))
         .route("/devices", get(devices::list))
-        .route("/devices.csv", get(devices::csv))
+        .route("/devices.csv", get(taken_out::csv))
+        .route("/devices.json", get(taken_out::json))
         .route("/acts/all", get(jobs::ask).post(jobs::act))
         .route("/jobs/{id}", get(jobs::show))
         .route("/jobs/{id}/cancel", post(jobs::cancel))
@@ -37,6 +39,6 @@ pub(in crate::api) fn routes() -> Router<Doors> {
         .route("/settings", get(|| async { Redirect::to("/settings/operators") }))
         .route("/settings/{section}", get(settings::show))
         .route("/settings/tokens/new", post(settings::new_token))
-        .route("/settings/tokens/{id}/revoke", post(settings::end_token))
+        .route("/settings/tokens/{id}/revoke", get(settings::ask_end).post(settings::end_token))
         .route("/assets/{name}", get(assets::asset))
 }

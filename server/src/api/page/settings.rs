@@ -36,6 +36,17 @@ struct Operator {
     role: String,
     last_seen: Option<When>,
     tokens: String,
+    added: When,
+    added_by: String,
+    removed: Option<When>,
+}
+
+/// A question of the doctor's that the server can answer about itself.
+struct Check {
+    name: String,
+    ok: bool,
+    said: String,
+    next: Option<String>,
 }
 
 struct Token {
@@ -74,6 +85,7 @@ struct Settings {
     tabs: [(&'static str, &'static str); 6],
     operators: Vec<Operator>,
     tokens: Vec<Token>,
+    checks: Vec<Check>,
     stations: Vec<Station>,
     values: Vec<Setting>,
     bounds: Vec<Bound>,
@@ -104,6 +116,7 @@ async fn read(api: &Api, status: &view::Status, tab: &str) -> Result<Settings, P
         tab: tab.to_owned(),
         tabs: TABS,
         operators: Vec::new(),
+        checks: Vec::new(),
         tokens: Vec::new(),
         stations: Vec::new(),
         values: Vec::new(),
@@ -116,16 +129,14 @@ async fn read(api: &Api, status: &view::Status, tab: &str) -> Result<Settings, P
         secret: None,
     };
     match tab {
-        "operators" | "tokens" => {
-            let found: Result<view::Page<view::Token>, Problem> = api.get("/v1/tokens").await;
-            match found {
-                Ok(found) => {
-                    page.operators = operators(&found.items);
-                    page.tokens = found.items.iter().rev().map(token).collect();
-                }
-                Err(problem) => page.problem = Some(withheld(problem)?),
-            }
+        "operators" => {
+            let found: view::Page<view::Operator> = api.get("/v1/operators").await?;
+            page.operators = found.items.iter().map(operator).collect();
         }
+        "tokens" => match api.get::<view::Page<view::Token>>("/v1/tokens").await {
+            Ok(found) => page.tokens = found.items.iter().rev().map(token).collect(),
+            Err(problem) => page.problem = Some(withheld(problem)?),
+        },
         "trust" => {
             let found: view::Page<view::Station> = api.get("/v1/stations").await?;
             page.stations = found.items.iter().map(station).collect();
@@ -139,6 +150,8 @@ async fn read(api: &Api, status: &view::Status, tab: &str) -> Result<Settings, P
             page.started = Some(When::ago(&status.started_at));
             page.broker_ends = Some(When::ends(&status.broker_certificate_ends_at));
             page.values = about(status);
+            let health: view::Health = api.get("/v1/health").await?;
+            page.checks = health.checks.into_iter().map(check).collect();
         }
     }
     Ok(page)
@@ -149,23 +162,20 @@ fn withheld(problem: Problem) -> Result<Problem, Problem> {
     if problem.code == Code::RoleMissing { Ok(problem) } else { Err(problem) }
 }
 
-/// Those who have a token, each with what is seen of them.
-fn operators(tokens: &[view::Token]) -> Vec<Operator> {
-    let mut names: Vec<&str> = tokens.iter().map(|token| token.operator.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let of = |name: &str| {
-        let own: Vec<_> = tokens.iter().filter(|token| token.operator == name).collect();
-        let live = own.iter().filter(|token| !token.ended).count();
-        let newest = own.iter().filter(|token| !token.ended).max_by_key(|token| &token.created_at);
-        Operator {
-            name: name.to_owned(),
-            role: newest.map_or_else(|| "none in force".to_owned(), |token| token.role.clone()),
-            last_seen: own.iter().filter_map(|token| token.last_used_at.as_deref()).max().map(When::ago),
-            tokens: counted(live as u64, "token"),
-        }
-    };
-    names.into_iter().map(of).collect()
+fn operator(row: &view::Operator) -> Operator {
+    Operator {
+        name: row.name.clone(),
+        role: row.role.clone(),
+        last_seen: row.last_seen_at.as_deref().map(When::ago),
+        tokens: counted(row.tokens, "token"),
+        added: When::exact(&row.added_at),
+        added_by: row.added_by.clone(),
+        removed: row.removed_at.as_deref().map(When::exact),
+    }
+}
+
+fn check(of: view::HealthCheck) -> Check {
+    Check { name: of.check, ok: of.ok, said: of.said, next: of.next }
 }
 
 fn token(row: &view::Token) -> Token {
@@ -235,8 +245,47 @@ pub(super) async fn new_token(api: Api, fields: Fields) -> Result<Response, Prob
     Ok(page_with(code, &page))
 }
 
-/// Ends a token.
-pub(super) async fn end_token(api: Api, Path(id): Path<String>) -> Result<Response, Problem> {
-    let _: Value = api.post(&format!("/v1/tokens/{}/revoke", encoded(&id)), &json!({})).await?;
+#[derive(Template)]
+#[template(path = "token-end.html")]
+struct EndToken {
+    shell: Shell,
+    token: Token,
+    reason: String,
+    fault: Option<&'static str>,
+}
+
+async fn ending(api: &Api, id: &str) -> Result<(view::Status, Token), Problem> {
+    let status = api.status().await?;
+    if !may(&status, Need::Access) {
+        let what = format!("{} may not end tokens as {}", status.operator, status.role);
+        return Err(Problem::new(Code::RoleMissing).what(what));
+    }
+    let found: view::Page<view::Token> = api.get("/v1/tokens").await?;
+    let row = found.items.iter().find(|row| row.id == id).map(token);
+    let unknown = || Problem::new(Code::OperatorUnknown).what(format!("there is no token {id}"));
+    Ok((status, row.ok_or_else(unknown)?))
+}
+
+/// Asks before a token is ended: whoever uses it is shut out at once.
+pub(super) async fn ask_end(api: Api, Path(id): Path<String>) -> Result<Response, Problem> {
+    let (status, token) = ending(&api, &id).await?;
+    let shell = Shell::new("End a token", Section::Settings, &status);
+    Ok(page_with(StatusCode::OK, &EndToken { shell, token, reason: String::new(), fault: None }))
+}
+
+/// Ends a token, once a reason was given on the page that asks.
+pub(super) async fn end_token(api: Api, Path(id): Path<String>, fields: Fields) -> Result<Response, Problem> {
+    let reason = fields.one("reason").unwrap_or_default().trim();
+    if reason.is_empty() {
+        let (status, token) = ending(&api, &id).await?;
+        let shell = Shell::new("End a token", Section::Settings, &status);
+        let fault = Some("say why: it stands in the audit log");
+        return Ok(page_with(
+            StatusCode::BAD_REQUEST,
+            &EndToken { shell, token, reason: String::new(), fault },
+        ));
+    }
+    let document = json!({ "reason": reason });
+    let _: Value = api.post(&format!("/v1/tokens/{}/revoke", encoded(&id)), &document).await?;
     Ok(Redirect::to("/settings/tokens").into_response())
 }

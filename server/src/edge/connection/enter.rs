@@ -204,6 +204,7 @@ impl Connection {
             peer: self.peer,
             protocol: request.protocol,
             keep_alive_s: self.keep_alive_s(request),
+            cipher: self.tls.cipher(),
         });
         // The one that sat there hands over nothing more once its socket is closed; so what the log
         // takes is in order across a takeover, and its session is kept where this one finds it.

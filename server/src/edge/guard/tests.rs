@@ -61,6 +61,7 @@ impl Node {
                 peer: peer(),
                 protocol: Protocol::V5,
                 keep_alive_s: 60,
+                cipher: None,
             })
             .0
     }
@@ -367,6 +368,7 @@ async fn clients_of_a_service_do_not_take_over_for_ever_either() {
                 peer: peer(),
                 protocol,
                 keep_alive_s: 60,
+                cipher: None,
             };
             seats.push(node.roster.enter(arrival).0);
         }

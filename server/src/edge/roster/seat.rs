@@ -171,6 +171,7 @@ pub(super) struct Shared {
     subscriptions: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
+    dropped: AtomicU64,
     refused: AtomicBool,
     /// There is mail. Set and cleared under the lock of `mail`; read without it.
     waiting: AtomicBool,
@@ -196,6 +197,7 @@ impl Shared {
             subscriptions: AtomicU64::new(0),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             refused: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -215,6 +217,8 @@ impl Shared {
             subscriptions: self.subscriptions.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
             sent: self.sent.load(Ordering::Relaxed),
+            queued: self.mail.lock().parcels.len() as u64,
+            dropped: self.dropped.load(Ordering::Relaxed),
         }
     }
 
@@ -248,6 +252,7 @@ impl Shared {
             return Err(DeliverError::Offline);
         }
         if mail.parcels.len() >= MAIL_MAX || mail.bytes + message.payload.len() > MAIL_BYTES_MAX {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             return Err(DeliverError::Full);
         }
         mail.bytes += message.payload.len();

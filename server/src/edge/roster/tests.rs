@@ -11,6 +11,7 @@ fn arrival(device: u32) -> Arrival {
         peer: ([127, 0, 0, 1], 40_000).into(),
         protocol: Protocol::V5,
         keep_alive_s: 60,
+        cipher: None,
     }
 }
 

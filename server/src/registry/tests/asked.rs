@@ -5,12 +5,13 @@ use muster_shared::Code;
 
 use super::Fleet;
 use crate::registry::{
-    Act, Claimed, Connected, DisconnectReason, Listing, Reason, RegistryError,
+    Act, Claimed, Connected, DisconnectReason, Listing, Reason, RegistryError, Scope,
+    activity::Activity,
     certificates::CertificateFilter,
     label::{Edit, LABELS_MAX},
     now_ms,
     testing::{HIERARCHY, ana, credential},
-    timeline::{EventKind, Mark},
+    timeline::{EventKind, Mark, Only},
     verdict::CertificateStatus,
 };
 
@@ -229,4 +230,57 @@ async fn certificates_are_listed_by_their_end_found_by_their_digest_and_publishe
             fleet.registry.certificates(&CertificateFilter::default(), Some(cursor), 2).await.unwrap_err();
         assert_eq!(error.code(), Code::UsageWrong);
     }
+}
+
+#[tokio::test]
+async fn a_kind_of_line_is_found_behind_a_hundred_of_another() {
+    let fleet = Fleet::with(1).await;
+    let device = fleet.devices[0].key;
+    let (facts, at) = (fleet.registry.facts(), now_ms() - 60_000);
+    let remote = "10.0.4.17:1".parse().unwrap();
+    let session = facts.connected(Connected { device, at_ms: at, remote, protocol: 5, keep_alive_s: 0 });
+    facts.disconnected(device, session, at + 5, DisconnectReason::ClientInitiated);
+    facts.refused(&Claimed::Device(device), Code::DeviceSuspended, at + 10, Some(remote));
+    facts.flush().await;
+    for _ in 0..26 {
+        fleet.act(0, Act::Suspend).await.unwrap();
+        fleet.act(0, Act::Resume).await.unwrap();
+    }
+    let of = async |only| {
+        let page = fleet.registry.timeline_of(&fleet.devices[0].serial, only, None, 50).await.unwrap();
+        page.items.iter().map(|event| event.kind).collect::<Vec<_>>()
+    };
+    let mixed = of(None).await;
+    assert!(mixed.iter().all(|kind| *kind == EventKind::Decided), "the newest are all decisions");
+    assert_eq!(of(Some(Only::Sessions)).await, [EventKind::Disconnected, EventKind::Connected]);
+    assert_eq!(of(Some(Only::Refusals)).await, [EventKind::Refused]);
+    assert_eq!(of(Some(Only::Decisions)).await, mixed);
+}
+
+#[tokio::test]
+async fn what_devices_did_last_is_each_tenant_s_own() {
+    let fleet = Fleet::with(2).await;
+    let (facts, at) = (fleet.registry.facts(), now_ms() - 60_000);
+    let remote = "10.0.4.17:1".parse().unwrap();
+    let device = fleet.devices[0].key;
+    let session = facts.connected(Connected { device, at_ms: at, remote, protocol: 5, keep_alive_s: 0 });
+    facts.disconnected(device, session, at + 7, DisconnectReason::ClientInitiated);
+    facts.refused(&Claimed::Device(fleet.devices[1].key), Code::DeviceSuspended, at + 9, Some(remote));
+    facts.refused(&Claimed::Nobody, Code::IssuerUnknown, at + 11, Some(remote));
+    facts.flush().await;
+    let of = async |scope: Scope, limit| {
+        let found = fleet.registry.activity(&scope, limit).await.unwrap();
+        let serial = |of: &Activity| of.device.as_ref().map(|(_, serial)| serial.to_string());
+        found.iter().map(|of| (of.event.kind, serial(of))).collect::<Vec<_>>()
+    };
+    let some = |serial: &str| Some(serial.to_owned());
+    let own = [
+        (EventKind::Refused, some("MU-000002")),
+        (EventKind::Disconnected, some("MU-000001")),
+        (EventKind::Connected, some("MU-000001")),
+    ];
+    assert_eq!(of(Scope::One("acme".parse().unwrap()), 10).await, own);
+    assert_eq!(of(Scope::One("other".parse().unwrap()), 10).await, []);
+    let all = of(Scope::Every, 2).await;
+    assert_eq!(all, [(EventKind::Refused, None), own[0].clone()]);
 }

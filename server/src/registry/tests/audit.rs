@@ -271,3 +271,26 @@ async fn a_listing_is_filtered_and_a_tenant_s() {
         (numbers(&Scope::Every, since, None).await.2, numbers(&Scope::Every, until, None).await.2);
     assert_eq!(since + until, 12);
 }
+
+#[tokio::test]
+async fn what_the_newest_check_found_is_kept_and_made_again() {
+    let wait = std::time::Duration::from_secs(60);
+    let fleet = logged().await;
+    let first = fleet.registry.audit_standing(wait).await.unwrap().unwrap();
+    assert_eq!((first.report.intact, first.report.broken.clone()), (12, None));
+    fleet.act(1, Act::Suspend).await.unwrap();
+    assert_eq!(fleet.registry.audit_standing(wait).await.unwrap(), Some(first), "it is a moment old");
+    fleet.registry.inner.standing.age();
+    let second = fleet.registry.audit_standing(wait).await.unwrap().unwrap();
+    assert_eq!((second.report.intact, second.report.broken), (13, None), "what was added is followed");
+    // What is wrong with a new row is found by following on; with an old one, by who checks them all.
+    fleet.act(1, Act::Resume).await.unwrap();
+    fleet.sql("UPDATE audit SET reason = 'another' WHERE no = 14").await;
+    fleet.registry.inner.standing.age();
+    let third = fleet.registry.audit_standing(wait).await.unwrap().unwrap();
+    assert_eq!(third.report.broken.unwrap().no, 14);
+    fleet.sql("UPDATE audit SET reason = 'another' WHERE no = 3").await;
+    assert_eq!(verify(&fleet).await.broken.unwrap().no, 3);
+    let kept = fleet.registry.audit_standing(wait).await.unwrap().unwrap();
+    assert_eq!(kept.report.broken.unwrap().no, 3, "a check that was asked for is one too");
+}

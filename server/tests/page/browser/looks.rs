@@ -3,10 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{clean, fleet};
-use crate::driver::Browser;
+use crate::{
+    driver::Browser,
+    rig::{Server, http::Http},
+};
 
 /// Every page there is, and what its picture is called.
 const PAGES: &[(&str, &str)] = &[
@@ -25,6 +28,15 @@ const PAGES: &[(&str, &str)] = &[
     ("device-json", "/devices/MU-000001?tab=json"),
     ("suspend", "/devices/MU-000001/suspend"),
     ("revoke", "/devices/MU-000001/revoke"),
+    ("replace", "/devices/MU-000001/replace"),
+    ("disconnect", "/devices/MU-000001/disconnect"),
+    ("quarantine", "/devices/MU-000001/quarantine"),
+    ("decommission", "/devices/MU-000001/decommission"),
+    ("why", "/devices/MU-000002/why"),
+    ("why-topic", "/devices/MU-000001/why?topic=acme%2Fmu-000001%2Fapp%2Fx"),
+    ("several-undone", "/acts?act=suspend&s=acme%2FMU-000006&s=acme%2FMU-000004"),
+    ("all", "/acts/all?act=suspend&filter=batch%3AB-0001"),
+    ("all-final", "/acts/all?act=revoke&filter=batch%3AB-0001%20state%3Aregistered"),
     ("several", "/acts?act=revoke&s=acme%2FMU-000006&s=acme%2FMU-000004"),
     ("batches", "/batches"),
     ("batch", "/batches/B-0001"),
@@ -41,6 +53,31 @@ const PAGES: &[(&str, &str)] = &[
     ("no-such-device", "/devices/MU-999999"),
     ("no-such-page", "/nothing"),
 ];
+
+/// Forms that open over a page: the page, and what opens them.
+const DIALOGS: &[(&str, &str, &str)] = &[
+    ("dialog-suspend", "/devices/MU-000001", "a[data-dialog][href$='/suspend']"),
+    ("dialog-disconnect", "/devices/MU-000001", "a[data-dialog][href$='/disconnect']"),
+];
+
+/// Pages whose address this run makes: a job, and a link that lets somebody in.
+fn made(server: &Server) -> Vec<(String, String)> {
+    let act = ["device", "quarantine", "--filter", "MU-000059", "--reason", "seen twice", "--json"];
+    let plan = server.muster(&[&act[..], &["--dry-run"]].concat()).exits(0).json();
+    let confirm = plan["confirm"].as_str().unwrap().to_owned();
+    let job = server.muster(&[&act[..], &["--confirm", &confirm]].concat()).exits(0).json();
+    let http = Http::new(server);
+    http.post("/v1/operators", &json!({ "name": "zoe", "role": "viewer" })).is(200);
+    let link = http.post("/v1/operators/zoe/invite", &json!({})).is(200);
+    let token = http.get("/v1/tokens").is(200)["items"][0]["id"].as_str().unwrap().to_owned();
+    let path = |of: &Value| of.as_str().unwrap().to_owned();
+    vec![
+        ("login".to_owned(), "/login".to_owned()),
+        ("once".to_owned(), path(&link["path"])),
+        ("job".to_owned(), format!("/jobs/{}", path(&job["job"]))),
+        ("token-end".to_owned(), format!("/settings/tokens/{token}/revoke")),
+    ]
+}
 
 /// Where pictures are kept: under the target directory.
 fn pictures() -> PathBuf {
@@ -82,19 +119,23 @@ fn every_page_is_readable_wide_and_narrow_light_and_dark() {
     let axe = std::fs::read_to_string(axe).unwrap();
     let (mut fleet, browser) = fleet();
     fleet.speak_ill();
+    let own = PAGES.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned()));
+    let pages: Vec<_> = own.chain(made(&fleet.server)).collect();
+    let sideways = || {
+        let wide = browser.script(
+            "return document.documentElement.scrollWidth - document.documentElement.clientWidth",
+            &[],
+        );
+        wide.as_i64().filter(|wide| *wide > 0)
+    };
     let mut faults = Vec::new();
     for (width, height) in [(1280, 900), (390, 844)] {
         for dark in [false, true] {
             browser.look(width, height, dark);
             let theme = if dark { "dark" } else { "light" };
-            for (name, path) in PAGES {
-                browser.go(path);
+            let mut looked = |name: &str| {
                 browser.picture(&pictures().join(format!("{name}-{width}-{theme}.png")));
-                let wide = browser.script(
-                    "return document.documentElement.scrollWidth - document.documentElement.clientWidth",
-                    &[],
-                );
-                if wide.as_i64() > Some(0) {
+                if let Some(wide) = sideways() {
                     faults.push(format!("{name} {width} {theme}: {wide} px sideways"));
                 }
                 if width < 720 && !dark {
@@ -106,17 +147,23 @@ fn every_page_is_readable_wide_and_narrow_light_and_dark() {
                 }
                 faults
                     .extend(serious(&browser, &axe).iter().map(|of| format!("{name} {width} {theme}: {of}")));
+            };
+            for (name, path) in &pages {
+                browser.go(path);
+                looked(name);
+            }
+            for (name, path, opens) in DIALOGS {
+                browser.go(path);
+                browser.click(opens);
+                browser.until("a form over the page", "document.querySelector('dialog#dialog[open] form')");
+                looked(name);
             }
         }
     }
     browser.look(320, 700, false);
-    for (name, path) in PAGES {
+    for (name, path) in &pages {
         browser.go(path);
-        let wide = browser.script(
-            "return document.documentElement.scrollWidth - document.documentElement.clientWidth",
-            &[],
-        );
-        if wide.as_i64() > Some(0) {
+        if let Some(wide) = sideways() {
             faults.push(format!("{name} 320: {wide} px sideways"));
         }
     }
