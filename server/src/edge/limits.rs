@@ -178,7 +178,7 @@ numbers!(usize, u16, u32, u64, i32);
 impl Shown for Duration {
     fn shown(&self) -> String {
         let ms = self.as_millis();
-        if ms % 1000 == 0 { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
+        if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
     }
 }
 
