@@ -17,7 +17,7 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
   muster batch import B-0042.muster                     take in what a station has made
   muster device suspend MU-000118 --reason \"case 881\"   refuse it for now; its session ends
 
-device    list show import explain twin label command replace disconnect decommission; acts as of a batch
+device    list show import explain twin label command replace disconnect decommission; acts as batch
 batch     list show import export verify suspend resume quarantine release revoke
 ca        list show crl trust rotate withdraw {suspend,resume,quarantine,release,revoke}-station
 cert      list show inspect issue revoke   session list show   token list create revoke
