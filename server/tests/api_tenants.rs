@@ -12,7 +12,7 @@ use rig::{
     Server,
     http::Http,
     now_s,
-    tenants::{settled, token},
+    tenants::{comparable, token},
 };
 use serde_json::{Value, json};
 
@@ -54,11 +54,7 @@ fn ask_all(
                     std::thread::sleep(std::time::Duration::from_millis(100));
                     answer = ask();
                 }
-                let document = match serde_json::from_slice(&answer.body) {
-                    Ok(document) => settled(document),
-                    Err(_) => json!(String::from_utf8_lossy(&answer.body)),
-                };
-                answers.insert(format!("{method} {path} {body}"), (answer.status, document));
+                answers.insert(format!("{method} {path} {body}"), comparable(&answer));
                 if method == "GET" {
                     break;
                 }
