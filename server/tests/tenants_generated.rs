@@ -22,7 +22,7 @@ const SERIALS: [&str; 2] = ["OT-0001", "OT-0002"];
 const BATCH: &str = "B-OTHER";
 const OPERATOR: &str = "other/bob";
 /// Requests of each round.
-const REQUESTS: usize = 500;
+const REQUESTS: usize = 150;
 /// What a run is repeated by.
 const SEED: u64 = 0x6d75_7374_6572;
 
