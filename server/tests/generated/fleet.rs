@@ -253,6 +253,7 @@ impl Fleet {
             ("filter", _) => &filters,
             ("sort", _) => &["serial", "-serial", "seen", "attention"],
             ("order", _) => &["newest", "oldest"],
+            ("kind", _) => &["decision", "session", "refusal"],
             ("since" | "from", _) => &["2026-01-01T00:00:00Z", "1970-01-01T00:00:00Z"],
             ("until" | "to", _) => &["2099-01-01T00:00:00Z"],
             ("actor", _) => &["admin", "server"],
