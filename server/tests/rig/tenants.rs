@@ -55,10 +55,11 @@ pub fn comparable(answer: &Answer) -> (u16, Value) {
             text.lines().map(line).collect()
         }
         kind if kind.contains("html") => {
-            // Figures of the server itself stand on a line of their own.
+            // Figures of the server itself stand on a line of their own, and so does a request's own id.
             let lines = timeless(&text);
-            let lines =
-                lines.lines().filter(|line| !["generation", "MiB free"].iter().any(|of| line.contains(of)));
+            let lines = lines
+                .lines()
+                .filter(|line| !["generation", "MiB free", "· request "].iter().any(|of| line.contains(of)));
             json!(lines.collect::<Vec<_>>())
         }
         _ => serde_json::from_slice(&octets).map_or_else(|_| json!(text), settled),
