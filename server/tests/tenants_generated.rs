@@ -22,7 +22,7 @@ const SERIALS: [&str; 2] = ["OT-0001", "OT-0002"];
 const BATCH: &str = "B-OTHER";
 const OPERATOR: &str = "other/bob";
 /// Requests of each round.
-const REQUESTS: usize = 150;
+const REQUESTS: usize = 600;
 /// What a run is repeated by.
 const SEED: u64 = 0x6d75_7374_6572;
 
@@ -67,6 +67,10 @@ fn routes(admin: &Http) -> Vec<Route> {
     // The pages' own list: what is added there is asked here.
     for line in include_str!("../src/api/page/routes.rs").lines().filter(|line| line.contains("get(")) {
         let path = line.split('"').nth(1).unwrap().to_owned();
+        // Whoever fails to sign in is made to wait, from one address: asked by its own tests.
+        if path.starts_with("/once") {
+            continue;
+        }
         let query =
             ["filter", "after", "sort", "kind", "tab", "target", "actor", "topic", "s", "act", "check"];
         all.push(Route { path, query: query.map(str::to_owned).to_vec() });
@@ -94,7 +98,7 @@ fn words(name: &str, names: &[String]) -> Vec<String> {
             "OT-0001",
             "batch:B-OTHER",
             "state:suspended",
-            "tag:theirs",
+            "tag:their-tag",
             "online:yes",
             "tenant:other",
             "colour:red",
@@ -218,9 +222,10 @@ fn whatever_is_asked_is_answered_as_if_nobody_else_were_here() {
     server.muster(&["batch", "import", manifest.to_str().unwrap()]).exits(0);
     let (bob, token_id) = token(&admin, OPERATOR, "security", None);
     let bob = admin.with(&bob);
-    bob.post("/v1/devices/OT-0001/labels", &json!({ "add_tags": ["theirs"], "note": "THEIR NOTE" })).is(200);
+    bob.post("/v1/devices/OT-0001/labels", &json!({ "add_tags": ["their-tag"], "note": "THEIR NOTE" }))
+        .is(200);
     let live = rig::device::Device::connect(&server, &devices[0]);
-    live.publish("other/OT-0001/twin/reported", true, b"{\"theirs\":1}", Some("application/json"));
+    live.publish("other/OT-0001/twin/reported", true, b"{\"their-tag\":1}", Some("application/json"));
     bob.ask("PUT", "/v1/devices/OT-0001/twin", "content-type: application/json\r\n", b"{\"fan\":\"THEIRS\"}")
         .is(200);
     let act = json!({ "act": "suspend", "filter": "OT-0002", "reason": "THEIR REASON" });
@@ -233,7 +238,14 @@ fn whatever_is_asked_is_answered_as_if_nobody_else_were_here() {
     for (http, before) in tenants.iter().zip(&before) {
         let after = round(http);
         for (path, answer) in before {
-            assert_eq!(&after[path], answer, "seed {SEED:#x}: {path}");
+            let after = &after[path];
+            // A page that differs is told by its lines.
+            if let (Value::Array(was), Value::Array(is)) = (&answer.1, &after.1) {
+                for (was, is) in was.iter().zip(is) {
+                    assert_eq!(is, was, "seed {SEED:#x}: {path}");
+                }
+            }
+            assert_eq!(after, answer, "seed {SEED:#x}: {path}");
         }
     }
 
@@ -241,7 +253,11 @@ fn whatever_is_asked_is_answered_as_if_nobody_else_were_here() {
     let mut theirs: BTreeSet<String> = [token_id, job["job"].as_str().unwrap().to_owned()].into();
     for route in routes.iter().filter(|route| !route.path.contains('{') && route.path.starts_with("/v1/")) {
         let limit = if route.query.iter().any(|name| name == "limit") { "?limit=1" } else { "" };
-        ids(&ask(&bob, &format!("{}{limit}", route.path)).json(), &mut theirs);
+        let answer = ask(&bob, &format!("{}{limit}", route.path));
+        // A refusal's `next` is what to do about it, and no cursor.
+        if answer.status == 200 {
+            ids(&answer.json(), &mut theirs);
+        }
     }
     ids(&ask(&bob, "/v1/devices/OT-0001").json(), &mut theirs);
     // What both have: the root, the server's own.
@@ -261,7 +277,7 @@ fn whatever_is_asked_is_answered_as_if_nobody_else_were_here() {
     assert!(theirs.len() > 8, "{theirs:?}");
     let mut names: Vec<String> = theirs.iter().cloned().collect();
     names.extend(known.iter().take(9).cloned());
-    let secret = ["OT-000", "B-OTHER", "THEIR", "theirs", "other/", &certificate];
+    let secret = ["OT-000", "B-OTHER", "THEIR", "their-tag", "other/", &certificate];
     for path in requests(&mut chance, &routes, &names, REQUESTS) {
         for http in &tenants {
             let answer = ask(http, &path);
@@ -270,7 +286,7 @@ fn whatever_is_asked_is_answered_as_if_nobody_else_were_here() {
             let mut said = String::from_utf8_lossy(&answer.unchunked()).into_owned();
             let mut words: Vec<String> = names.clone();
             words.extend(
-                ["theirs", "tag:theirs", "batch:B-OTHER", "other/+/telemetry/#", "other/OT-0001/app/x"]
+                ["their-tag", "tag:their-tag", "batch:B-OTHER", "other/+/telemetry/#", "other/OT-0001/app/x"]
                     .map(str::to_owned),
             );
             words.sort_by_key(|word| std::cmp::Reverse(word.len()));
@@ -281,7 +297,7 @@ fn whatever_is_asked_is_answered_as_if_nobody_else_were_here() {
             let said = said.replace("another/", "").replace("any other/", "");
             for word in secret.iter().map(|word| (*word).to_owned()).chain(theirs.iter().cloned()) {
                 let bare = path.contains(&encoded(&word)) || path.contains(&word);
-                assert!(bare || !said.contains(&word), "seed {SEED:#x}: {path} tells {word}: {said}");
+                assert!(bare || !said.contains(&word), "seed {SEED:#x}: {path} tells {word}");
             }
         }
     }
