@@ -129,7 +129,13 @@ impl Continuity {
         let sign = judge(known.epoch(), known.kept(device).as_ref(), shown);
         let announce = |verdict| {
             tally.continuity_alerts.add();
-            tracing::warn!(device = %name.device_id, tenant = %name.tenant, ?sign, ?verdict, "continuity of a device");
+            // A refusal is on the record already, folded; a line of the log for each would be a disk write for
+            // each attempt of a clone that hammers.
+            if matches!(verdict, Verdict::Refuse(_)) {
+                tracing::debug!(device = %name.device_id, tenant = %name.tenant, ?sign, ?verdict, "continuity of a device");
+            } else {
+                tracing::warn!(device = %name.device_id, tenant = %name.tenant, ?sign, ?verdict, "continuity of a device");
+            }
             verdict
         };
         match (sign, self.response) {

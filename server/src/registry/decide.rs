@@ -454,7 +454,8 @@ pub(super) async fn revoke_member(
     revoke_certificates(tx, &row, reason, stamp).await.map(Some)
 }
 
-/// What a decommissioned device said and did. Its row, its certificates and the audit log stay.
+/// What a decommissioned device said and did. Its row, its certificates and the audit log stay, and so do its
+/// messages in the uplink log, which services may not have read: they go when `retention.uplink_days` is over.
 async fn remove_data(tx: &mut Connection, id: i64) -> Result<(), RegistryError> {
     sqlx::query("DELETE FROM newest WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM session WHERE device = $1").bind(id).execute(&mut *tx).await?;

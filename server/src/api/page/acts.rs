@@ -80,6 +80,7 @@ pub(super) fn effects(act: &str, certificate: &str) -> Vec<String> {
         _ => &[
             "its session closes within 1 s, and it never connects again",
             "its readings and sessions are removed; its audit trail is kept",
+            "messages it sent stay in the log, for services that have not read them, until their time to be kept ends",
         ],
     };
     let mut all: Vec<_> = of.iter().map(|line| (*line).to_owned()).collect();
