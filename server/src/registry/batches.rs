@@ -5,7 +5,9 @@ use sqlx::Row as _;
 
 use super::{
     Inner, Page, RegistryError, Scope,
-    database::{Row, digest, int, parse, uint},
+    database::{QueryBuilder, Row, digest, int, parse, uint},
+    group::KeyId,
+    held,
 };
 
 pub mod reconcile;
@@ -25,7 +27,7 @@ pub struct BatchRow {
     pub made: Option<u64>,
     /// Devices of it in the registry.
     pub devices: u64,
-    /// Of those, active, and held by nothing that was decided about their batch, station or tenant.
+    /// Of those, active, and held by nothing that was decided about their batch, station, tenant or CA.
     pub active: u64,
     /// When it was begun, Unix milliseconds.
     pub opened_at_ms: u64,
@@ -48,16 +50,40 @@ pub struct NewestManifest {
     pub imported_by: String,
 }
 
-const BATCHES: &str = "SELECT batch.id, batch.name, station.tenant, station.name AS station, batch.product,
+/// The statement of a page of batches.
+fn page_query(scope: &Scope, after: u64, limit: usize, cas: &[KeyId]) -> QueryBuilder {
+    let mut query = QueryBuilder::new(
+        "SELECT batch.id, batch.name, station.tenant, station.name AS station, batch.product,
         batch.opened_at_ms, batch.closed_at_ms, manifest.sequence, manifest.digest, manifest.imported_at_ms, manifest.imported_by,
         (SELECT CAST(sum(m.devices) AS BIGINT) FROM manifest m WHERE m.batch = batch.id) AS made,
-        (SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally WHERE tally.batch = batch.id) AS devices,
-        (SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally WHERE tally.batch = batch.id
-         AND tally.state = 'active' AND batch.held = '') AS active
-    FROM batch
-    JOIN station ON station.id = batch.station
-    LEFT JOIN manifest ON manifest.id = (SELECT max(m.id) FROM manifest m WHERE m.batch = batch.id)
-    WHERE batch.id > $1 AND ($3 = '' OR station.tenant = $3) ORDER BY batch.id LIMIT $2";
+        (SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally WHERE tally.batch = batch.id) AS devices, ",
+    );
+    if cas.is_empty() {
+        query.push(
+            "(SELECT coalesce(CAST(sum(tally.devices) AS BIGINT), 0) FROM tally WHERE tally.batch = batch.id
+             AND tally.state = 'active' AND batch.held = '')",
+        );
+    } else {
+        // The tally does not know whose certificate a withdrawn CA has issued.
+        query.push(
+            "(SELECT count(*) FROM device WHERE device.batch = batch.id AND device.state = 'active' AND ",
+        );
+        held::in_force(&mut query, "batch.held", cas);
+        query.push(" = 'active')");
+    }
+    query.push(
+        " AS active FROM batch
+        JOIN station ON station.id = batch.station
+        LEFT JOIN manifest ON manifest.id = (SELECT max(m.id) FROM manifest m WHERE m.batch = batch.id)
+        WHERE batch.id > ",
+    );
+    query.push_bind(int(after));
+    if let Some(tenant) = scope.tenant() {
+        query.push(" AND station.tenant = ").push_bind(tenant.as_str().to_owned());
+    }
+    query.push(" ORDER BY batch.id LIMIT ").push_bind(int(limit as u64));
+    query
+}
 
 /// Batches in the order they came, after the cursor.
 pub(super) async fn list(
@@ -77,12 +103,9 @@ pub(super) async fn list(
     .bind(scope.to_sql())
     .fetch_one(&mut *connection)
     .await?;
-    let rows = sqlx::query(BATCHES)
-        .bind(int(after))
-        .bind(int(limit as u64 + 1))
-        .bind(scope.to_sql())
-        .fetch_all(&mut *connection)
-        .await?;
+    let cas = inner.verdicts.holding().cas;
+    let mut query = page_query(scope, after, limit + 1, &cas);
+    let rows = query.build().fetch_all(&mut *connection).await?;
     let mut items = Vec::with_capacity(rows.len().min(limit));
     let mut last = 0;
     for row in rows.iter().take(limit) {

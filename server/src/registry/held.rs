@@ -76,6 +76,31 @@ pub(super) fn in_force(query: &mut QueryBuilder, held: &str, cas: &[KeyId]) {
     ));
 }
 
+/// How soon a row of `device` needs somebody, by the state that is in force for it: 0 is worst. What it comes to
+/// by the device's own state stands in its row.
+pub(super) fn urgency(query: &mut QueryBuilder, cas: &[KeyId]) {
+    query.push("CASE (");
+    in_force(query, OF_DEVICE, cas);
+    query.push(
+        ") WHEN 'quarantined' THEN 0 WHEN 'revoked' THEN 3 WHEN 'decommissioned' THEN 3 ELSE device.urgency END",
+    );
+}
+
+/// Rows of `device` whose urgency a group may change: it holds them in what is worse than suspended.
+pub(super) fn changed_by_group(query: &mut QueryBuilder, cas: &[KeyId]) {
+    query.push(
+        "(device.batch IN (SELECT batch.id FROM batch WHERE batch.held <> '' AND batch.held <> 'suspended')",
+    );
+    if !cas.is_empty() {
+        query.push(
+            " OR device.certificate IN (SELECT shown.id FROM certificate AS shown WHERE shown.issuer_key_id IN ",
+        );
+        push_cas(query, cas);
+        query.push(")");
+    }
+    query.push(")");
+}
+
 /// `(key identifiers)`.
 pub(super) fn push_cas(query: &mut QueryBuilder, cas: &[KeyId]) {
     query.push("(");

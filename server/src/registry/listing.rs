@@ -33,6 +33,7 @@ mod condition;
 mod cursor;
 #[cfg(test)]
 mod tests;
+mod urgent;
 
 pub use cursor::{Order, Sort};
 
@@ -166,6 +167,9 @@ fn page_query(
     limit: usize,
 ) -> QueryBuilder {
     let order = asked.order;
+    if order.sort == Sort::Attention && !asked.against.held.is_nobody() {
+        return urgent::page_query(inner, explain, asked, driving, after, limit);
+    }
     let keys = order.sort.keys().join(", ");
     let mut query = QueryBuilder::new(format!("{explain}SELECT {keys}"));
     query.push(from(inner, asked, driving));

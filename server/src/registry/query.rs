@@ -268,10 +268,20 @@ fn device_row(inner: &Inner, row: &Row) -> Result<DeviceRow, RegistryError> {
         last_refusal: None,
         firmware: Some(text("firmware")?).filter(|firmware| !firmware.is_empty()),
         issuer: hex::encode(row.try_get::<Vec<u8>, _>("issuer_key_id")?),
-        attention: CALM - u8::try_from(row.try_get::<i64, _>("urgency")?).unwrap_or(CALM).min(CALM),
+        attention: attention(in_force, row.try_get("urgency")?),
         note: row.try_get("note")?,
         refused_as,
     })
+}
+
+/// Whether a device needs somebody, by the state in force; `urgency` is what its own state comes to. What a
+/// listing is sorted by says the same: [`held::urgency`](super::held::urgency).
+fn attention(in_force: DeviceState, urgency: i64) -> u8 {
+    match in_force {
+        DeviceState::Quarantined => CALM,
+        DeviceState::Revoked | DeviceState::Decommissioned => 0,
+        _ => CALM - u8::try_from(urgency).unwrap_or(CALM).min(CALM),
+    }
 }
 
 fn ended(

@@ -4,7 +4,9 @@ use muster_pki::testing;
 
 use super::Fleet;
 use crate::registry::{
-    Act, DeviceState, Group, Reason, RevocationReason, now_ms,
+    Act, DeviceState, Group, Listing, Reason, RevocationReason, Scope,
+    listing::{Order, Sort},
+    now_ms,
     testing::{HIERARCHY, ana, credential},
 };
 
@@ -136,4 +138,87 @@ async fn whose_group_or_authority_is_revoked_is_revoked_before_its_row_says_so()
         assert_eq!(found(&fleet, "state:registered,active,suspended").await, "", "{kind}");
         all_agree(&fleet).await;
     }
+}
+
+/// The last digit of each device in the order of attention, and whether it needs somebody; every page of two.
+async fn in_order(fleet: &Fleet, filter: &str, reverse: bool) -> (String, Vec<u8>) {
+    let (mut digits, mut attention, mut after) = (String::new(), Vec::new(), None);
+    loop {
+        let order = Order { sort: Sort::Attention, reverse };
+        let listing = Listing { tenant: None, filter: filter.parse().unwrap(), order, after, limit: 2 };
+        let page = fleet.registry.list(&listing).await.unwrap();
+        digits.extend(page.items.iter().filter_map(|row| row.serial.as_str().chars().last()));
+        attention.extend(page.items.iter().map(|row| row.attention));
+        after = page.next;
+        if after.is_none() {
+            return (digits, attention);
+        }
+    }
+}
+
+/// Devices 1 to 4 in one batch, 7 to 9 in another, each changed a millisecond after the one before it; 2 and 8
+/// are quarantined by themselves, 3 was refused.
+async fn two_batches() -> Fleet {
+    let fleet = Fleet::with(4).await;
+    let late = ["MU-000007", "MU-000008", "MU-000009"].map(credential);
+    let before = fleet.registry.batches(&Scope::Every, None, 10).await.unwrap();
+    let before = before.items[0].manifest.as_ref().map(|of| (of.sequence, of.digest));
+    let manifest = testing::manifest_of(&HIERARCHY.stations[0], "B-0002", before, &late, now_ms());
+    fleet.registry.import_manifest(&ana(), &manifest).await.unwrap();
+    fleet
+        .sql(
+            "UPDATE device SET changed_at_ms = 1000 + id;
+             UPDATE device SET state = 'active' WHERE serial LIKE '%4' OR serial LIKE '%7';
+             UPDATE device SET state = 'quarantined' WHERE serial LIKE '%2' OR serial LIKE '%8';
+             UPDATE device SET refused = 5 WHERE serial LIKE '%3'",
+        )
+        .await;
+    fleet
+}
+
+#[tokio::test]
+async fn whom_a_group_holds_needs_somebody_as_who_is_in_that_state_by_himself() {
+    let fleet = two_batches().await;
+    let as_they_are = ("8239741".to_owned(), vec![3, 3, 2, 0, 0, 0, 0]);
+    assert_eq!(in_order(&fleet, "", false).await, as_they_are);
+    for (kind, act, back, expected, attention) in [
+        ("batch", Act::Quarantine, Some(Act::Release), "8432197", [3, 3, 3, 3, 3, 0, 0]),
+        ("batch", Act::Suspend, Some(Act::Resume), "8239741", [3, 3, 2, 0, 0, 0, 0]),
+        ("station", Act::Quarantine, Some(Act::Release), "9874321", [3; 7]),
+        ("batch", Act::Revoke, None, "8974321", [3, 0, 0, 0, 0, 0, 0]),
+        ("ca", Act::Revoke, None, "9874321", [0; 7]),
+    ] {
+        decide(&fleet, kind, act).await;
+        let (digits, needs) = in_order(&fleet, "", false).await;
+        assert_eq!((digits.as_str(), &needs[..]), (expected, &attention[..]), "{kind} {act}");
+        let backwards: String = expected.chars().rev().collect();
+        assert_eq!(in_order(&fleet, "", true).await.0, backwards, "{kind} {act}");
+        // By a term that few devices meet, which drives.
+        let of_one = in_order(&fleet, "batch:B-0002", false).await.0;
+        let expected: String = expected.chars().filter(|digit| "789".contains(*digit)).collect();
+        assert_eq!(of_one, expected, "{kind} {act}");
+        if let Some(back) = back {
+            decide(&fleet, kind, back).await;
+            assert_eq!(in_order(&fleet, "", false).await, as_they_are, "{kind} {back}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_counts_as_active_who_may_talk() {
+    let fleet = two_batches().await;
+    let active = || async {
+        let rows = fleet.registry.batches(&Scope::Every, None, 10).await.unwrap().items;
+        rows.iter().map(|row| row.active).collect::<Vec<_>>()
+    };
+    assert_eq!(active().await, [1, 1]);
+    decide(&fleet, "batch", Act::Suspend).await;
+    assert_eq!(active().await, [0, 1]);
+    decide(&fleet, "batch", Act::Resume).await;
+    decide(&fleet, "station", Act::Quarantine).await;
+    assert_eq!(active().await, [0, 0]);
+    decide(&fleet, "station", Act::Release).await;
+    assert_eq!(active().await, [1, 1]);
+    decide(&fleet, "ca", Act::Revoke).await;
+    assert_eq!(active().await, [0, 0]);
 }
