@@ -196,6 +196,8 @@ pub struct Client {
     pub output: Output,
     /// Whether to use colour.
     pub color: Color,
+    /// Times are said in UTC, else in the zone of this machine.
+    pub utc: bool,
     /// Plain ASCII instead of glyphs.
     pub ascii: bool,
 }
@@ -569,6 +571,7 @@ impl Client {
             timeout: duration(layers, "client.timeout", Duration::from_secs(10)),
             output: choice(layers, "client.output", Output::Table, Output::NAMES),
             color: choice(layers, "client.color", Color::Auto, Color::NAMES),
+            utc: switch(layers, "client.utc", true),
             ascii: switch(layers, "client.ascii", false),
         }
     }

@@ -9,10 +9,12 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use muster_pki::{
     Signer as _,
     crl::{Crl, RevocationReason},
+    testing::{self, Credential},
 };
 use p256::ecdsa::{Signature, VerifyingKey, signature::Verifier as _};
-use rig::{Server, http::Http, read};
+use rig::{Server, http::Http, muster, read, run};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use sha2::{Digest as _, Sha256};
 
 #[test]
 fn devices_are_found_by_what_the_filter_says() {
@@ -136,11 +138,88 @@ fn certificates_and_what_is_published_of_them() {
         );
     }
     what_was_issued_here_and_revoked_is_listed(&server, &http);
+    what_a_certificate_stands_on_is_said(&server, &devices);
     http.get("/v1/crl/factory").refused(404, "M314");
     let out = server.place().dir.path().join("operational.crl");
     server.muster(&["ca", "crl", "operational", "--out", out.to_str().unwrap()]).exits(0);
     Crl::verify(&std::fs::read(out).unwrap(), hierarchy.operational.certificate()).unwrap();
     status_list_says(&http, hierarchy.operational.key().public_key().point());
+}
+
+/// Issuer and root by name and fingerprint, and before whom the key was proven.
+fn what_a_certificate_stands_on_is_said(server: &Server, devices: &[Credential]) {
+    let json = server.muster(&["device", "show", "MU-000001", "--json"]).exits(0).json();
+    let of = &json["certificates"][0];
+    assert_eq!((&of["key_proven"], of["chain"].as_array().unwrap().len()), (&"station".into(), 3));
+    let hierarchy = &server.place().hierarchy;
+    let factory = hierarchy.stations[0].factory.certificate();
+    let digest = |der: &[u8]| hex::encode(Sha256::digest(der));
+    for (link, der) in
+        [(0, &devices[0].chain[0][..]), (1, factory.der()), (2, hierarchy.root.certificate().der())]
+    {
+        assert_eq!(of["chain"][link]["fingerprint"], digest(der), "{of}");
+        assert_eq!(of["chain"][link]["fault"], serde_json::Value::Null, "{of}");
+    }
+    assert_eq!(of["issuer"], hex::encode(factory.key_id()));
+    let shown = server.muster(&["device", "show", "MU-000001"]).exits(0);
+    for said in
+        ["issuer factory CA of S-07", "✓ chain", "✓ key proven to its station", &digest(factory.der())]
+    {
+        assert!(shown.out.contains(said), "{said}: {}", shown.out);
+    }
+    let revoked = server.muster(&["device", "show", "MU-000002"]).exits(0);
+    assert!(revoked.out.contains("✕ chain: device"), "{}", revoked.out);
+}
+
+#[test]
+fn each_question_about_a_certificate_is_answered() {
+    let server = Server::start();
+    let devices = server.with_devices("B-0001", &["MU-000001", "MU-000002"]);
+    let place = server.place();
+    let file = |name: &str, octets: &[u8]| place.file(name, octets).to_str().unwrap().to_owned();
+    let good = file("good.der", &devices[0].chain[0]);
+    let verified = server.muster(&["cert", "verify", &good]).exits(0);
+    for said in ["signed by S-07 (factory CA", "registered to acme/MU-000001", "may connect"] {
+        assert!(verified.out.contains(said), "{said}: {}", verified.out);
+    }
+    server.muster(&["device", "suspend", "MU-000002", "--reason", "case 881"]).exits(0);
+    let held = file("held.der", &devices[1].chain[0]);
+    let refused = server.muster(&["cert", "verify", &held]).exits(10);
+    assert!(refused.out.contains("would be refused [M201]") && refused.out.contains("resume"), "{refused:?}");
+    let unknown = file("unknown.der", &place.devices(&["MU-000009"])[0].chain[0]);
+    let json = server.muster(&["cert", "verify", &unknown, "--json"]).exits(10).json();
+    assert_eq!((&json["good"], &json["checks"][0]["outcome"]), (&false.into(), &"yes".into()), "{json}");
+    assert_eq!(
+        (&json["checks"][2]["check"], &json["checks"][2]["outcome"]),
+        (&"registered".into(), &"no".into())
+    );
+    // Signed by nobody who is trusted here.
+    let stranger = testing::hierarchy(rig::now_s());
+    let foreign = file("foreign.pem", stranger.service.certificate().pem().as_bytes());
+    let ran = server.muster(&["cert", "verify", &foreign]).exits(10);
+    assert!(ran.out.contains("nobody below"), "{}", ran.out);
+    // What was made here for a service, until it is revoked.
+    let out = place.dir.path().join("meter").to_str().unwrap().to_owned();
+    place.muster(&["cert", "issue", "--service", "meter", "--out", &out]).exits(0);
+    let service = format!("{out}/meter.pem");
+    let ran = server.muster(&["cert", "verify", &service]).exits(0);
+    assert!(ran.out.contains("not on the revocation list of service"), "{}", ran.out);
+    let id = server.muster(&["cert", "verify", &service, "--json"]).exits(0).json()["certificate_id"].clone();
+    let why = ["--reason", "left on a train", "--reason-code", "keyCompromise"];
+    let revoke = ["cert", "revoke", &service, "--confirm", &id.as_str().unwrap()[..8]];
+    server.muster(&[&revoke[..], &why].concat()).exits(0);
+    let ran = server.muster(&["cert", "verify", &service]).exits(10);
+    assert!(ran.out.contains("it is on the revocation list of service"), "{}", ran.out);
+    // Without a server: against the root alone.
+    let root = file("root.pem", place.hierarchy.root.certificate().pem().as_bytes());
+    let factory = file("factory.pem", place.hierarchy.stations[0].factory.certificate().pem().as_bytes());
+    let alone = |arguments: &[&str]| run(muster(["cert", "verify"]).args(arguments).current_dir("/"));
+    let ran = alone(&[&good, "--root", &root, "--authority", &factory]).exits(0);
+    assert!(ran.out.contains("no server was asked"), "{}", ran.out);
+    alone(&[&good, "--root", &root]).exits(10);
+    alone(&[&good, "--root", &good]).exits(8);
+    alone(&[&good, "--root", &root, "--authority", &foreign]).exits(8);
+    alone(&["/proc/self/status", "--root", &root]).exits(8);
 }
 
 /// Of certificates that were made here for services and operators, those that were revoked, each on the list of

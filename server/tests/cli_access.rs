@@ -80,6 +80,67 @@ fn operators_come_change_and_go() {
 }
 
 #[test]
+fn a_listing_is_narrowed_by_the_fields_it_has() {
+    let server = Server::start();
+    server.with_devices("B-0001", &["MU-000001", "MU-000002"]);
+    for (name, role) in [("acme/ana", "viewer"), ("acme/ben", "auditor"), ("acme/eve", "viewer")] {
+        server.muster(&["operator", "add", name, "--role", role]).exits(0);
+    }
+    let names = |arguments: &[&str]| {
+        let ran = server.muster(&[&["operator", "list", "-o", "serial"], arguments].concat()).exits(0);
+        ran.out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["--filter", "role:viewer"]), ["acme/ana", "acme/eve"]);
+    assert_eq!(names(&["--filter", "tenant:acme -role:viewer"]), ["acme/ben"]);
+    assert_eq!(names(&["--filter", "tenant:acme", "--sort", "-name"]), ["acme/eve", "acme/ben", "acme/ana"]);
+    let first =
+        server.muster(&["operator", "list", "--filter", "acme", "--sort", "name", "--limit", "2"]).exits(0);
+    assert!(
+        first.err.contains("2 of 3 operators") && first.err.contains("more: --after acme/ben"),
+        "{}",
+        first.err
+    );
+    assert_eq!(names(&["--filter", "acme", "--sort", "name", "--after", "acme/ben"]), ["acme/eve"]);
+    let json = server.muster(&["operator", "list", "--limit", "1", "--json"]).exits(0).json();
+    assert_eq!((json["items"].as_array().unwrap().len(), json["next"].is_string()), (1, true));
+    let none = server.muster(&["operator", "list", "--filter", "nobody"]).exits(0);
+    assert!(none.out.is_empty() && none.err.contains("drop a part of --filter"), "{none:?}");
+    for wrong in
+        [["--filter", "colour:red"], ["--sort", "colour"], ["--after", "acme/zoe"], ["--filter", "role:"]]
+    {
+        server.muster(&[&["operator", "list"][..], &wrong].concat()).exits(2).refused("M504");
+    }
+    let lines = |arguments: &[&str]| server.muster(arguments).exits(0).out.lines().count();
+    assert_eq!(lines(&["batch", "list", "-o", "serial", "--filter", "devices:>1 station:S-07"]), 1);
+    assert_eq!(lines(&["batch", "list", "-o", "serial", "--filter", "devices:>2", "--sort", "devices"]), 0);
+    assert_eq!(lines(&["ca", "list", "-o", "serial", "--filter", "station:S-07"]), 1);
+    assert_eq!(lines(&["token", "list", "-o", "serial", "--filter", "role:admin"]), 1);
+    assert_eq!(lines(&["job", "list", "-o", "serial", "--filter", "suspend"]), 0);
+    assert_eq!(lines(&["cert", "list", "-o", "serial", "--filter", "status:active"]), 2);
+    server.muster(&["cert", "list", "--filter", "colour:red"]).exits(2).refused("M504");
+    assert_eq!(
+        lines(&["audit", "list", "-o", "serial", "--filter", "action:operator.add target:acme/ana"]),
+        1
+    );
+    server.muster(&["audit", "list", "--filter", "ana"]).exits(2).refused("M504");
+}
+
+#[test]
+fn times_are_utc_unless_the_configuration_says_otherwise() {
+    let server = Server::start();
+    let said = |arguments: &[&str], utc: Option<&str>| {
+        let mut command = server.place().command(&[&["audit", "list"], arguments].concat());
+        utc.map(|utc| command.env("MUSTER_UTC", utc));
+        run(command.env("TZ", "IST-5:30")).exits(0).out
+    };
+    let offset = "+05:30";
+    assert!(said(&[], Some("false")).contains(offset));
+    assert!(!said(&[], None).contains(offset) && said(&[], None).contains("Z "));
+    assert!(!said(&["--utc"], Some("false")).contains(offset), "the flag counts more");
+    assert!(!said(&["--json"], Some("false")).contains(offset), "documents are UTC");
+}
+
+#[test]
 fn an_export_is_checked_anywhere_with_the_public_key_alone() {
     let server = Server::start();
     server.with_devices("B-0001", &["MU-000001"]);

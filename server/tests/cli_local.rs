@@ -53,6 +53,55 @@ fn help_and_version_go_to_standard_output() {
     }
 }
 
+/// Every command people are told of, as the table of the grammar has it: noun, then verbs; no noun for those on top.
+const GRAMMAR: &[(&str, &str)] = &[
+    ("device", "list show suspend resume quarantine release revoke decommission disconnect explain"),
+    ("batch", "list show import export verify"),
+    ("cert", "list show inspect verify"),
+    ("ca", "init show trust trust-station rotate crl"),
+    ("session", "list show disconnect"),
+    ("audit", "list verify export"),
+    ("operator", "list add remove role"),
+    ("token", "list create revoke"),
+    ("", "serve status events explain doctor login config schema completions"),
+];
+/// Flags of every command.
+const FLAGS: &str = "--server --ca --token-file --output --json --no-input --timeout --utc --color --ascii --quiet \
+                     --verbose --help -o -q -v -h";
+
+#[test]
+fn every_command_and_flag_of_the_grammar_is_there() {
+    let help = |line: &[&str]| run(muster(line.iter().copied()).arg("--help")).exits(0).out;
+    for (noun, verbs) in GRAMMAR {
+        let nouns: Vec<&str> = [*noun].into_iter().filter(|noun| !noun.is_empty()).collect();
+        let listed = help(&nouns);
+        for verb in verbs.split(' ') {
+            let named = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()) == verb;
+            assert!(listed.split_whitespace().any(named), "{noun} {verb} is not in the help");
+            let own = help(&[&nouns[..], &[verb]].concat());
+            for flag in FLAGS.split_whitespace() {
+                let named = |word: &str| word.trim_end_matches(',') == flag;
+                assert!(own.split_whitespace().any(named), "{noun} {verb} has no {flag}");
+            }
+            let act = ["suspend", "resume", "quarantine", "release", "revoke", "decommission", "disconnect"];
+            let wanted = match verb {
+                "list" => "--filter --limit --after --watch",
+                verb if noun == &"device" && act.contains(&verb) => "--filter --dry-run --reason --confirm",
+                _ => "",
+            };
+            for flag in wanted.split_whitespace() {
+                assert!(own.contains(flag), "{noun} {verb} has no {flag}");
+            }
+        }
+    }
+    for line in
+        [&["operator", "list"][..], &["token", "list"], &["ca", "list"], &["job", "list"], &["batch", "list"]]
+    {
+        assert!(help(line).contains("--sort"), "{line:?}");
+    }
+    assert!(run(&mut muster(["-V"])).exits(0).out.starts_with("muster "));
+}
+
 #[test]
 fn explain_says_the_words_of_a_code_and_refuses_what_is_none() {
     let ran = run(&mut muster(["explain", "m201"])).exits(0);

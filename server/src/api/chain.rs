@@ -1,38 +1,46 @@
 //! What a device's certificate stands on: itself, the CA that issued it, the root. Each is good, or what is
 //! wrong with it is said. The gate decides by the same: the registry's verdicts and the dates.
 
-use super::{Doors, time, view};
-use crate::registry::{Group, KeyId, now_ms, query::DeviceDetail, verdict::CertificateStatus};
+use muster_shared::CertificateId;
+use sha2::{Digest as _, Sha256};
 
-/// The chain of the certificate a device uses.
-pub(super) fn of(detail: &DeviceDetail, doors: &Doors) -> Vec<view::ChainLink> {
-    vec![own(detail, doors), issuer(detail, doors), root(doors)]
+use super::{Doors, certificates::fingerprint, time, view};
+use crate::registry::{Group, KeyId, now_ms, query::CertificateRow, verdict::CertificateStatus};
+
+/// The chain of a device's certificate.
+pub(super) fn of(certificate: &CertificateRow, doors: &Doors) -> Vec<view::ChainLink> {
+    vec![own(certificate, doors), issuer(certificate, doors), root(doors)]
 }
 
-fn link(role: &str, name: String, not_after_s: Option<i64>, fault: Option<String>) -> view::ChainLink {
+/// A certificate that this server has.
+struct Had {
+    fingerprint: CertificateId,
+    not_after_s: i64,
+}
+
+fn link(role: &str, name: String, had: Option<Had>, fault: Option<String>) -> view::ChainLink {
     let now_s = (now_ms() / 1000).cast_signed();
-    let ended = not_after_s.filter(|at| *at < now_s).map(|_| "it has ended".to_owned());
-    let not_after = not_after_s.map(time::from_s);
-    view::ChainLink { role: role.to_owned(), name, not_after, fault: fault.or(ended) }
+    let ended = had.as_ref().filter(|of| of.not_after_s < now_s).map(|_| "it has ended".to_owned());
+    view::ChainLink {
+        role: role.to_owned(),
+        name,
+        fingerprint: had.as_ref().map(|of| of.fingerprint.to_string()),
+        not_after: had.map(|of| time::from_s(of.not_after_s)),
+        fault: fault.or(ended),
+    }
 }
 
-fn own(detail: &DeviceDetail, doors: &Doors) -> view::ChainLink {
-    let row = &detail.row;
-    let name = row.certificate.to_string();
+fn own(of: &CertificateRow, doors: &Doors) -> view::ChainLink {
+    let name = of.id.to_string();
     let name = name.get(..8).unwrap_or(&name).to_owned();
-    let of = detail.certificates.iter().find(|of| of.id == row.certificate);
-    let fault = of.and_then(|of| match (of.status, of.revoked) {
+    let fault = match (of.status, of.revoked) {
         (CertificateStatus::Revoked, Some((why, _))) => Some(format!("it is revoked: {why}")),
         (CertificateStatus::Revoked, None) => Some("it is revoked".to_owned()),
         (CertificateStatus::Superseded, _) => Some("another took its place".to_owned()),
         (CertificateStatus::Pending | CertificateStatus::Active, _) => None,
-    });
-    link(
-        "device",
-        name,
-        Some(row.not_after_s),
-        fault.or_else(|| held(&Group::Certificate(row.certificate), doors)),
-    )
+    };
+    let had = Had { fingerprint: of.id, not_after_s: of.not_after_s };
+    link("device", name, Some(had), fault.or_else(|| held(&Group::Certificate(of.id), doors)))
 }
 
 /// What a rule says against it.
@@ -40,24 +48,27 @@ fn held(group: &Group, doors: &Doors) -> Option<String> {
     doors.registry.verdicts().held(group).map(|hold| format!("it is {}", hold.state()))
 }
 
-fn issuer(detail: &DeviceDetail, doors: &Doors) -> view::ChainLink {
-    let unknown = "this server does not know it".to_owned();
-    let Ok(key) = hex::decode(&detail.row.issuer) else {
-        return link("issuer", detail.row.issuer.clone(), None, Some(unknown));
-    };
-    let held = KeyId::try_from(&key[..]).ok().and_then(|key| held(&Group::Ca(key), doors));
-    if let Some(factory) = doors.registry.verdicts().issuer(&key) {
+fn issuer(of: &CertificateRow, doors: &Doors) -> view::ChainLink {
+    let held = KeyId::try_from(&of.issuer[..]).ok().and_then(|key| held(&Group::Ca(key), doors));
+    if let Some(factory) = doors.registry.verdicts().issuer(&of.issuer) {
         let fault = factory.withdrawn.then(|| "it is withdrawn".to_owned()).or(held);
         let name = format!("factory CA of {}", factory.station);
-        return link("issuer", name, Some(factory.not_after_s), fault);
+        let fingerprint = CertificateId(Sha256::digest(&factory.certificate).into());
+        return link("issuer", name, Some(Had { fingerprint, not_after_s: factory.not_after_s }), fault);
     }
-    match doors.held.by_key_id(&key) {
-        Some((name, ca)) => link("issuer", format!("{name} CA"), Some(ca.not_after_s()), held),
-        None => link("issuer", detail.row.issuer.clone(), None, Some(unknown)),
+    match doors.held.by_key_id(&of.issuer) {
+        Some((name, ca)) => {
+            let had = Had { fingerprint: fingerprint(ca), not_after_s: ca.not_after_s() };
+            link("issuer", format!("{name} CA"), Some(had), held)
+        }
+        None => {
+            link("issuer", hex::encode(&of.issuer), None, Some("this server does not know it".to_owned()))
+        }
     }
 }
 
 fn root(doors: &Doors) -> view::ChainLink {
     let root = doors.held.root();
-    link("root", root.name().to_owned(), Some(root.not_after_s()), None)
+    let had = Had { fingerprint: fingerprint(root), not_after_s: root.not_after_s() };
+    link("root", root.name().to_owned(), Some(had), None)
 }

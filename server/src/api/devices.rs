@@ -373,12 +373,13 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 }
 
 fn detail(detail: &DeviceDetail, doors: &Doors) -> view::DeviceDetail {
+    let in_use = detail.certificates.iter().find(|of| of.id == detail.row.certificate);
     view::DeviceDetail {
         schema: "muster.device/1".to_owned(),
         version: version(detail),
         device: device(&detail.row, doors),
         why: detail.held_by.as_ref().or(detail.why.as_ref()).map(audit::row),
-        certificates: detail.certificates.iter().map(certificate).collect(),
+        certificates: detail.certificates.iter().map(|of| certificate(of, doors)).collect(),
         sessions: detail.sessions.iter().map(session).collect(),
         refusals: detail.refusals.iter().map(refusal).collect(),
         history: detail.history.iter().map(audit::row).collect(),
@@ -390,7 +391,7 @@ fn detail(detail: &DeviceDetail, doors: &Doors) -> view::DeviceDetail {
             commit_to_closed_ms: of.enforced_at_ms.map(|at| at.saturating_sub(of.decided_at_ms)),
         }),
         labels: labels(&detail.labels),
-        chain: chain::of(detail, doors),
+        chain: in_use.map(|of| chain::of(of, doors)).unwrap_or_default(),
         replaced_by: detail.places.replaced_by.as_ref().map(ToString::to_string),
         replaces: detail.places.replaces.as_ref().map(ToString::to_string),
         can_do: can_do(detail.row.state),
@@ -406,10 +407,13 @@ fn can_do(state: DeviceState) -> Vec<String> {
     acts.into_iter().map(str::to_owned).collect()
 }
 
-fn certificate(row: &CertificateRow) -> view::Certificate {
+fn certificate(row: &CertificateRow, doors: &Doors) -> view::Certificate {
     view::Certificate {
         certificate_id: row.id.to_string(),
         status: row.status.as_str().to_owned(),
+        issuer: hex::encode(&row.issuer),
+        chain: chain::of(row, doors),
+        key_proven: row.proven.map(|before| before.as_str().to_owned()),
         not_before: time::from_s(row.not_before_s),
         not_after: time::from_s(row.not_after_s),
         revocation_reason: row.revoked.map(|(why, _)| why.as_str().to_owned()),

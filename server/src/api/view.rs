@@ -430,6 +430,13 @@ pub struct Certificate {
     pub certificate_id: String,
     /// `pending`, `active`, `superseded` or `revoked`.
     pub status: String,
+    /// Key identifier of its issuer.
+    pub issuer: String,
+    /// What it stands on: itself, its issuer, the root.
+    pub chain: Vec<ChainLink>,
+    /// Before whom its device has proven that it holds the key: `station`, whose manifest names it, or
+    /// `handshake`, with this server; `null`: nobody who is known here.
+    pub key_proven: Option<String>,
     /// First good second.
     pub not_before: String,
     /// Last good second.
@@ -584,6 +591,8 @@ pub struct ChainLink {
     pub role: String,
     /// What it is called: `7f3a09c1`, `factory CA of S-07`.
     pub name: String,
+    /// SHA-256 of its DER; `null` where this server does not have it.
+    pub fingerprint: Option<String>,
     /// Its last good second; `null` where this server does not have it.
     pub not_after: Option<String>,
     /// What is wrong with it; `null`: nothing.

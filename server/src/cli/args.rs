@@ -19,8 +19,8 @@ muster: from a blank board to a trusted member of a fleet, and out of it again
 
 device    list show import explain twin label command replace disconnect decommission; acts as batch
 batch     list show import export verify suspend resume quarantine release revoke
-ca        list show crl trust rotate withdraw {suspend,resume,quarantine,release,revoke}-station
-cert      list show inspect issue revoke   session list show   token list create revoke
+ca        init list show crl trust rotate withdraw {ACT}-station   token list create revoke
+cert      list show inspect verify issue revoke   session list show disconnect
 audit     list verify export checkpoint key   operator list add remove role invite   job list cancel
 top       init serve login status events doctor config explain backup restore export schema man …
 ";
@@ -72,6 +72,9 @@ pub(super) struct Global {
     /// auto, always or never [env: MUSTER_COLOR, NO_COLOR]
     #[arg(long, value_name = "WHEN", global = true)]
     pub(super) color: Option<String>,
+    /// Times in UTC, where the configuration says that they are local [env: MUSTER_UTC]
+    #[arg(long, global = true)]
+    pub(super) utc: bool,
     /// Plain ASCII instead of glyphs [env: MUSTER_ASCII]
     #[arg(long, global = true)]
     pub(super) ascii: bool,
@@ -100,6 +103,7 @@ impl Global {
         say("client.output", "--json", &self.json.then(|| "json".to_owned()));
         say("client.timeout", "--timeout", &self.timeout);
         say("client.color", "--color", &self.color);
+        say("client.utc", "--utc", &self.utc.then(|| "true".to_owned()));
         say("client.ascii", "--ascii", &self.ascii.then(|| "true".to_owned()));
         Given { file: self.config.clone(), data_dir: self.data_dir.clone(), flags }
     }
@@ -212,7 +216,7 @@ pub(super) struct Restore {
 #[derive(Debug, Subcommand)]
 pub(super) enum Job {
     /// Jobs, newest first
-    List,
+    List(Narrow),
     /// How far one is, and what failed
     Show {
         /// Such as j-3f9a17c2b0de45aa
@@ -462,13 +466,7 @@ pub(super) struct Commands {
 #[derive(Debug, Subcommand)]
 pub(super) enum Batch {
     /// Batches that were imported
-    List {
-        #[command(flatten)]
-        paged: Paged,
-        /// Look again and again: the table in place on a terminal, else a line for each change
-        #[arg(long)]
-        watch: bool,
-    },
+    List(Narrow),
     /// Take in a station's signed manifest
     Import {
         /// The manifest
@@ -537,8 +535,10 @@ pub(super) struct RevokeGroup {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Ca {
+    /// Make a data directory with keys of its own or those of a ceremony. The same as muster init
+    Init(Init),
     /// Stations this server takes devices from
-    List,
+    List(Narrow),
     /// Register a station and its factory CA by their root-signed record
     #[command(visible_alias = "trust-station")]
     Trust(Trust),
@@ -622,6 +622,8 @@ pub(super) enum Cert {
         #[arg(value_name = "CERT-ID")]
         id: String,
     },
+    /// Check a certificate: who signed it, its dates, whose it is, and whether it would be let in now
+    Verify(CertVerify),
     /// What a file says, and what the server knows of it
     Inspect {
         /// A certificate in PEM or DER
@@ -631,9 +633,28 @@ pub(super) enum Cert {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(super) struct CertVerify {
+    /// A certificate in PEM or DER; PEM of those who signed it may stand behind it
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Without a server: against this root, PEM or DER; who signed it stands in the file, or in --authority
+    #[arg(long, value_name = "ROOT")]
+    pub(super) root: Option<PathBuf>,
+    /// With --root: an authority the root has signed
+    #[arg(long, value_name = "CA", requires = "root")]
+    pub(super) authority: Vec<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(super) struct CertList {
     #[command(flatten)]
     pub(super) paged: Paged,
+    /// Such as "status:revoked issuer:9a…42 ends:30": the same as the flags of these names
+    #[arg(long, value_name = "EXPR")]
+    pub(super) filter: Option<String>,
+    /// Look again and again: the table in place on a terminal, else a line for each change
+    #[arg(long)]
+    pub(super) watch: bool,
     /// pending, active, superseded or revoked
     #[arg(long, value_name = "WORD")]
     pub(super) status: Option<String>,
@@ -662,6 +683,8 @@ pub(super) struct CertIssue {
 pub(super) enum Session {
     /// Live sessions: devices by tenant and id, then services
     List(SessionList),
+    /// End sessions now; the devices may come back. The same as device disconnect
+    Disconnect(Decide),
     /// A device's last sessions, and why each ended
     Show {
         /// SERIAL, or TENANT/SERIAL
@@ -710,7 +733,7 @@ pub(super) enum Audit {
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
     /// Tokens, without what would let one use them
-    List,
+    List(Narrow),
     /// Make a token; it is shown once
     Create(TokenCreate),
     /// End tokens now
@@ -748,7 +771,7 @@ pub(super) struct TokenCreate {
 #[derive(Debug, Subcommand)]
 pub(super) enum Operator {
     /// Operators, a line each
-    List,
+    List(Narrow),
     /// Add one; what they come with is made by: token create, operator invite
     Add {
         /// NAME, or TENANT/NAME for one tenant's own
@@ -791,6 +814,12 @@ pub(super) enum Operator {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct AuditList {
+    /// Such as "actor:ana action:device. since:2026-11-20T00:00:00Z": the same as the flags of these names
+    #[arg(long, value_name = "EXPR")]
+    pub(super) filter: Option<String>,
+    /// Look again and again: the table in place on a terminal, else a line for each new record
+    #[arg(long)]
+    pub(super) watch: bool,
     /// Begin after this number
     #[arg(long, value_name = "NO", default_value_t = 0)]
     pub(super) after: u64,
@@ -838,6 +867,26 @@ pub(super) struct Paged {
     /// Begin after this cursor
     #[arg(long, value_name = "CURSOR")]
     pub(super) after: Option<String>,
+}
+
+/// What a listing that comes whole is narrowed by.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Narrow {
+    /// Such as "role:viewer devices:>100 -station:S-07 text": fields as in --json
+    #[arg(long, value_name = "EXPR")]
+    pub(super) filter: Option<String>,
+    /// A field as in --json; -KEY the other way round
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    pub(super) sort: Option<String>,
+    /// Most lines
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) limit: u32,
+    /// Begin after this line
+    #[arg(long, value_name = "CURSOR")]
+    pub(super) after: Option<String>,
+    /// Look again and again: the table in place on a terminal, else a line for each change
+    #[arg(long)]
+    pub(super) watch: bool,
 }
 
 #[derive(Debug, ClapArgs)]

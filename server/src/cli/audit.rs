@@ -15,7 +15,8 @@ use super::{
     screen::{Screen, Style, Text},
     table::{self, About, Column, thousands},
     token::{new_file, unwritable},
-    words,
+    watch::{self, Watched},
+    whole, words,
 };
 use crate::{
     api::{
@@ -95,9 +96,24 @@ fn list(list: &AuditList, client: &Client, screen: &Screen) -> Result<Done, Prob
         ("since", &list.since),
         ("until", &list.until),
     ];
-    let asked: Vec<_> = asked.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?))).collect();
+    let mut wanted = whole::asked(list.filter.as_deref(), &asked.map(|(key, _)| key))?;
+    wanted.extend(asked.iter().filter_map(|(key, value)| Some(((*key).to_owned(), (*value).clone()?))));
+    let asked = wanted;
     let query: String = asked.iter().map(|(key, value)| format!("&{key}={}", encode(value))).collect();
-    let document = pages(client, "/v1/audit", &query, Some(list.after.to_string()), list.limit)?;
+    let after = list.after.to_string();
+    if list.watch {
+        let watched = Watched {
+            path: "/v1/audit",
+            query: &query,
+            after: Some(&after),
+            limit: list.limit,
+            narrow: None,
+            columns: COLUMNS,
+            name: |of: &AuditRow| of.no.to_string(),
+        };
+        return watch::run(&watched, client, screen);
+    }
+    let document = pages(client, "/v1/audit", &query, Some(after), list.limit)?;
     let page: Page<AuditRow> = read(&document)?;
     let said: Vec<_> = asked.iter().map(|(key, value)| format!("{key} {value}")).collect();
     let said = said.join(", ");

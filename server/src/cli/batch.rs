@@ -9,13 +9,14 @@ use muster_shared::Code;
 
 use super::{
     Done,
-    args::{Batch, Paged},
+    args::{Batch, Narrow},
     client::{Client, read},
     device::{encode, pages},
     group::{self, BATCH},
     screen::{Screen, Style, Text},
     table::{self, About, Column, thousands},
     watch::{self, Watched},
+    whole::Whole,
     words,
 };
 use crate::api::{
@@ -28,7 +29,7 @@ const FILE_MAX: u64 = 1 << 30;
 
 pub(super) fn run(verb: Batch, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     match verb {
-        Batch::List { paged, watch } => list(&paged, watch, client, screen),
+        Batch::List(narrow) => list(&narrow, client, screen),
         Batch::Import { file } => import(&file, client, screen),
         Batch::Suspend(hold) => group::hold(BATCH, "suspend", &hold, client, screen),
         Batch::Resume(hold) => group::hold(BATCH, "resume", &hold, client, screen),
@@ -85,26 +86,39 @@ const COLUMNS: &[Column<view::Batch>] = &[
     },
 ];
 
-fn list(paged: &Paged, watched: bool, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    if watched {
+const LIST: Whole<view::Batch> = Whole {
+    path: "/v1/batches",
+    noun: "batch",
+    columns: COLUMNS,
+    name: |of| format!("{}/{}", of.station, of.batch),
+    empty: "no batches yet. A batch appears when its manifest is imported: muster batch import FILE",
+};
+
+fn list(narrow: &Narrow, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    if narrow.filter.is_some() || narrow.sort.is_some() {
+        return LIST.run(narrow, client, screen);
+    }
+    // In the order they came the server has them page by page.
+    if narrow.watch {
         let watched = Watched {
-            path: "/v1/batches",
+            path: LIST.path,
             query: "",
-            after: paged.after.as_deref(),
-            limit: paged.limit,
+            after: narrow.after.as_deref(),
+            limit: narrow.limit,
+            narrow: None,
             columns: COLUMNS,
-            name: |of: &view::Batch| format!("{}/{}", of.station, of.batch),
+            name: LIST.name,
         };
         return watch::run(&watched, client, screen);
     }
-    let document = pages(client, "/v1/batches", "", paged.after.clone(), paged.limit)?;
+    let document = pages(client, LIST.path, "", narrow.after.clone(), narrow.limit)?;
     let page: Page<view::Batch> = read(&document)?;
     let about = About {
-        noun: "batch",
+        noun: LIST.noun,
         total: page.total,
         filter: None,
         next: page.next.as_deref(),
-        empty: "no batches yet. A batch appears when its manifest is imported: muster batch import FILE",
+        empty: LIST.empty,
     };
     table::print(screen, &document, &page.items, COLUMNS, &about);
     Ok(Done::Well)

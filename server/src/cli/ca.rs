@@ -13,7 +13,8 @@ use super::{
     device::encode,
     group::{self, CA, STATION},
     screen::{Screen, Style, Text},
-    table::{self, About, Column, thousands},
+    table::{Column, thousands},
+    whole::Whole,
     words,
 };
 use crate::api::{
@@ -23,7 +24,9 @@ use crate::api::{
 
 pub(super) fn run(verb: Ca, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     match verb {
-        Ca::List => stations(client, screen),
+        // `dispatch` does this one, which needs no server.
+        Ca::Init(_) => Ok(Done::Well),
+        Ca::List(narrow) => STATIONS.run(&narrow, client, screen),
         Ca::Trust(args) => trust(&args, client, screen),
         Ca::Rotate(args) => rotate(&args, client, screen),
         Ca::Withdraw(revoke) => group::revoke(CA, "withdraw", &revoke, client, screen),
@@ -108,19 +111,13 @@ const STATION_COLUMNS: &[Column<Station>] = &[
     },
 ];
 
-fn stations(client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let document = client.get("/v1/stations")?;
-    let page: Page<Station> = read(&document)?;
-    let about = About {
-        noun: "station",
-        total: page.total,
-        filter: None,
-        next: page.next.as_deref(),
-        empty: "no stations yet. A station is registered by its root-signed record: muster ca trust FILE",
-    };
-    table::print(screen, &document, &page.items, STATION_COLUMNS, &about);
-    Ok(Done::Well)
-}
+const STATIONS: Whole<Station> = Whole {
+    path: "/v1/stations",
+    noun: "station",
+    columns: STATION_COLUMNS,
+    name: |of| of.station.clone(),
+    empty: "no stations yet. A station is registered by its root-signed record: muster ca trust FILE",
+};
 
 fn trust(args: &Trust, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     let mut path = format!("/v1/stations?replace={}&dry_run={}", args.replace, args.dry_run);

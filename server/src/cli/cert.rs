@@ -29,7 +29,7 @@ use super::{
     client::Client,
     group,
     screen::Screen,
-    words,
+    verify, words,
 };
 use crate::{
     api::{error::Problem, time},
@@ -43,6 +43,7 @@ pub(super) fn run(verb: &Cert, config: &Config, screen: &Screen) -> Result<Done,
     match verb {
         Cert::Issue(args) => issue(args, config, screen),
         Cert::Revoke(revoke) => group::revoke_certificate(revoke, &Client::new(config)?, screen),
+        Cert::Verify(verify) => verify::run(verify, config, screen),
         other => certs::run(other, &Client::new(config)?, screen),
     }
 }

@@ -16,7 +16,8 @@ use super::{
     device::{encode, pages},
     screen::{Screen, Style, Text},
     table::{self, About, Column},
-    words,
+    watch::{self, Watched},
+    whole, words,
 };
 use crate::api::{
     error::Problem,
@@ -30,7 +31,7 @@ pub(super) fn run(verb: &Cert, client: &Client, screen: &Screen) -> Result<Done,
         Cert::Show { id } => show(id, client, screen),
         Cert::Inspect { file } => inspect(file, client, screen),
         // `cert::run` does these.
-        Cert::Issue(_) | Cert::Revoke(_) => Ok(Done::Well),
+        Cert::Issue(_) | Cert::Revoke(_) | Cert::Verify(_) => Ok(Done::Well),
     }
 }
 
@@ -61,21 +62,34 @@ const COLUMNS: &[Column<ListedCertificate>] = &[
 ];
 
 fn list(asked: &CertList, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let mut query = String::new();
-    for (name, value) in [("status", &asked.status), ("issuer", &asked.issuer)] {
-        if let Some(value) = value {
-            query.push_str(&format!("&{name}={}", encode(value)));
-        }
-    }
-    if let Some(days) = asked.ends {
-        query.push_str(&format!("&ends_days={days}"));
+    let mut wanted = whole::asked(asked.filter.as_deref(), &["status", "issuer", "ends"])?;
+    let flags = [
+        ("status", asked.status.clone()),
+        ("issuer", asked.issuer.clone()),
+        ("ends", asked.ends.map(|days| days.to_string())),
+    ];
+    wanted.extend(flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    let name = |key: &str| if key == "ends" { "ends_days".to_owned() } else { key.to_owned() };
+    let query: String =
+        wanted.iter().map(|(key, value)| format!("&{}={}", name(key), encode(value))).collect();
+    if asked.watch {
+        let watched = Watched {
+            path: "/v1/certificates",
+            query: &query,
+            after: asked.paged.after.as_deref(),
+            limit: asked.paged.limit,
+            narrow: None,
+            columns: COLUMNS,
+            name: |of: &ListedCertificate| of.certificate_id.clone(),
+        };
+        return watch::run(&watched, client, screen);
     }
     let document = pages(client, "/v1/certificates", &query, asked.paged.after.clone(), asked.paged.limit)?;
     let page: Page<ListedCertificate> = read(&document)?;
     let about = About {
         noun: "certificate",
         total: page.total,
-        filter: None,
+        filter: asked.filter.as_deref(),
         next: page.next.as_deref(),
         empty: "no certificate is so. All of them: muster cert list",
     };
@@ -117,9 +131,8 @@ pub(super) fn own(octets: Vec<u8>) -> Vec<u8> {
     first.map(|der| der.to_vec()).unwrap_or(octets)
 }
 
-/// What a file says by itself, and what the server knows of it. Exit 4 when it knows nothing.
-fn inspect(file: &Path, client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let der = own(slurp(file)?);
+/// Reads a certificate and nothing behind it.
+pub(super) fn parsed<'a>(der: &'a [u8], file: &Path) -> Result<X509Certificate<'a>, Problem> {
     let unreadable = |why: String| {
         Problem::new(Code::CertificateProfile)
             .what("this is no certificate")
@@ -127,11 +140,17 @@ fn inspect(file: &Path, client: &Client, screen: &Screen) -> Result<Done, Proble
             .because(why)
             .next("give a certificate in PEM or DER")
     };
-    let (rest, certificate) =
-        X509Certificate::from_der(&der).map_err(|error| unreadable(error.to_string()))?;
-    if !rest.is_empty() {
-        return Err(unreadable(format!("{} octets follow it", rest.len())));
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        Ok((rest, _)) => Err(unreadable(format!("{} octets follow it", rest.len()))),
+        Err(error) => Err(unreadable(error.to_string())),
     }
+}
+
+/// What a file says by itself, and what the server knows of it. Exit 4 when it knows nothing.
+fn inspect(file: &Path, client: &Client, screen: &Screen) -> Result<Done, Problem> {
+    let der = own(slurp(file)?);
+    let certificate = parsed(&der, file)?;
     let id = CertificateId(Sha256::digest(&der).into());
     let identity = DeviceIdentity::from_certificate(&der);
     let profile = match &identity {

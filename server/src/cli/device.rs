@@ -23,7 +23,7 @@ use crate::{
         error::Problem,
         view::{self, DeviceDetail, Page},
     },
-    registry::{Act, Filter, timeline::Mark},
+    registry::{Act, Filter, query::Proven, timeline::Mark},
 };
 
 /// Lines of a timeline asked for at a time.
@@ -118,6 +118,7 @@ fn list(list: &DeviceList, client: &Client, screen: &Screen) -> Result<Done, Pro
             query: &query(list),
             after: list.after.as_deref(),
             limit: list.limit,
+            narrow: None,
             columns: COLUMNS,
             name: |of| format!("{}/{}", of.tenant, of.serial),
         };
@@ -193,7 +194,7 @@ fn show(serial: &str, history: bool, client: &Client, screen: &Screen) -> Result
         Text::new(&device.serial, Style::Bold),
         Text::plain(format!(" · {}{}{}", device.state, why(&detail), itself(device))),
     ]);
-    for (label, said) in facts(&detail) {
+    for (label, said) in facts(&detail, screen) {
         screen.line(format!("  {label:<11} {said}"));
     }
     if history {
@@ -277,7 +278,7 @@ fn labelled(labels: &view::Labels) -> String {
     said
 }
 
-fn facts(detail: &DeviceDetail) -> Vec<(&'static str, String)> {
+fn facts(detail: &DeviceDetail, screen: &Screen) -> Vec<(&'static str, String)> {
     let device = &detail.device;
     let mut facts = Vec::new();
     let mut seen = words::presence(&device.presence);
@@ -300,15 +301,27 @@ fn facts(detail: &DeviceDetail) -> Vec<(&'static str, String)> {
             day => format!("ends {day}"),
         };
         let why = certificate.revocation_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        let issuer = certificate.chain.iter().find(|link| link.role == "issuer");
         facts.push((
             "certificate",
             format!(
-                "{} · {}{why} · P-256 · since {} · {ends}",
+                "{} · {}{why} · P-256 · issuer {} · since {} · {ends} {} {}",
                 words::short(&certificate.certificate_id),
                 certificate.status,
+                words::or_unknown(issuer.map(|link| link.name.as_str())),
                 words::day(&certificate.not_before),
+                chain(certificate, screen),
+                proven(certificate, screen),
             ),
         ));
+        // What to compare by eye with what the factory says.
+        for link in certificate.chain.iter().filter(|link| link.role != "device") {
+            let fingerprint = words::or_unknown(link.fingerprint.as_deref());
+            facts.push((
+                if link.role == "root" { "root" } else { "issuer" },
+                format!("{} · SHA-256 {fingerprint}", link.name),
+            ));
+        }
     }
     facts.push(("firmware", words::or_unknown(device.firmware.as_deref()).to_owned()));
     facts.push(("session", session(detail)));
@@ -323,6 +336,26 @@ fn facts(detail: &DeviceDetail) -> Vec<(&'static str, String)> {
         ));
     }
     facts
+}
+
+/// `✓ chain`, or what is wrong with which certificate of it.
+fn chain(of: &view::Certificate, screen: &Screen) -> String {
+    match of.chain.iter().find_map(|link| link.fault.as_ref().map(|fault| (link, fault))) {
+        None => format!("{} chain", screen.glyph("✓", "ok")),
+        Some((link, fault)) => {
+            format!("{} chain: {} {}: {fault}", screen.glyph("✕", "x"), link.role, link.name)
+        }
+    }
+}
+
+/// `✓ key proven to its station`.
+fn proven(of: &view::Certificate, screen: &Screen) -> String {
+    let good = screen.glyph("✓", "ok");
+    match of.key_proven.as_deref().and_then(|word| word.parse().ok()) {
+        Some(Proven::Station) => format!("{good} key proven to its station"),
+        Some(Proven::Handshake) => format!("{good} key proven in a handshake"),
+        None => "· key not proven to anybody known here".to_owned(),
+    }
 }
 
 fn session(detail: &DeviceDetail) -> String {

@@ -15,7 +15,8 @@ use super::{
     device::encode,
     interrupt::Interrupt,
     screen::{Screen, Style, Text},
-    table::{self, About, Column, thousands},
+    table::{Column, thousands},
+    whole::Whole,
     words,
 };
 use crate::api::{
@@ -39,6 +40,14 @@ const COLUMNS: &[Column<Job>] = &[
     Column { head: "REASON", wide: true, cell: |of, _| Text::plain(&of.reason) },
 ];
 
+const LIST: Whole<Job> = Whole {
+    path: "/v1/jobs",
+    noun: "job",
+    columns: COLUMNS,
+    name: |of| of.job.clone(),
+    empty: "no jobs yet. One is made by an act on a filter: muster device suspend --filter … --dry-run",
+};
+
 fn counts(of: &Job) -> String {
     let all = of.done + of.skipped + of.failed;
     let failed = if of.failed > 0 { format!(" · {} failed", of.failed) } else { String::new() };
@@ -48,19 +57,7 @@ fn counts(of: &Job) -> String {
 /// `muster job …`
 pub(super) fn run(verb: &Verb, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     match verb {
-        Verb::List => {
-            let document = client.get("/v1/jobs")?;
-            let page: Page<Job> = read(&document)?;
-            let about = About {
-                noun: "job",
-                total: None,
-                filter: None,
-                next: None,
-                empty: "no jobs yet. One is made by an act on a filter: muster device suspend --filter … --dry-run",
-            };
-            table::print(screen, &document, &page.items, COLUMNS, &about);
-            Ok(Done::Well)
-        }
+        Verb::List(narrow) => LIST.run(narrow, client, screen),
         Verb::Show { job, follow } => {
             let (job, interrupted) =
                 if *follow { followed(job, client)? } else { (read(&client.get(&path(job, ""))?)?, false) };

@@ -9,11 +9,11 @@
 //! |---|---|
 //! | `args` | the grammar |
 //! | `client` | HTTPS: one trusted file, one token |
-//! | `screen`, `table`, `words` | the one writer; listings; how a single value is said |
+//! | `screen`, `table`, `whole`, `words` | the one writer; listings, and those narrowed here; how a single value is said |
 //! | `job`, `events`, `explain`, `doctor`, `interrupt`, `tools` | many at once; what happens; why; how it is; Ctrl-C; the
 //! commands themselves |
 //! | `device`, `readings`, `watch`, `bulk`, `group`, `batch`, `ca`, `session`, `audit`, `operator`, `token`, `login`, `cert`,
-//! `certs`, `local` | the nouns |
+//! `certs`, `verify`, `local` | the nouns |
 
 mod args;
 mod audit;
@@ -45,7 +45,9 @@ mod table;
 mod token;
 mod tools;
 mod twin;
+mod verify;
 mod watch;
+mod whole;
 mod words;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -54,7 +56,7 @@ use clap::{Parser, error::ErrorKind};
 use muster_shared::Code;
 
 pub use args::{Args, FRONT};
-use args::{Global, Noun};
+use args::{Ca, Global, Noun};
 use client::Client;
 use screen::{Manner, Screen};
 
@@ -101,7 +103,10 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let loaded = load(&args.global);
     let screen = match &loaded {
-        Ok(config) => Screen::new(manner(&args.global, config)),
+        Ok(config) => {
+            words::local(!config.client.utc);
+            Screen::new(manner(&args.global, config))
+        }
         Err(_) => Screen::new(plain_manner(args.global.json)),
     };
     let result = dispatch(noun, &args.global, loaded, &screen);
@@ -149,6 +154,7 @@ fn dispatch(
         Noun::Audit(verb) => audit::run(verb, global, &config, screen),
         Noun::Device(verb) => device::run(verb, &Client::new(&config)?, screen),
         Noun::Batch(verb) => batch::run(verb, &Client::new(&config)?, screen),
+        Noun::Ca(Ca::Init(init)) => local::init(&init, &config, screen),
         Noun::Ca(verb) => ca::run(verb, &Client::new(&config)?, screen),
         Noun::Session(verb) => session::run(&verb, &Client::new(&config)?, screen),
         Noun::Operator(verb) => operator::run(verb, &config, screen),

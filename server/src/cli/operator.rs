@@ -10,14 +10,15 @@ use super::{
     client::{Client, read},
     device::encode,
     screen::{Screen, Style, Text},
-    table::{self, About, Column},
+    table::Column,
     token::{new_file, unwritable},
+    whole::Whole,
     words,
 };
 use crate::{
     api::{
         error::Problem,
-        view::{self, Invitation, OperatorDetail, Page},
+        view::{self, Invitation, OperatorDetail},
     },
     app::host_secret,
     config::Config,
@@ -51,9 +52,17 @@ const COLUMNS: &[Column<view::Operator>] = &[
     Column { head: "ADDED", wide: true, cell: |of, _| Text::plain(words::instant(&of.added_at)) },
 ];
 
+const LIST: Whole<view::Operator> = Whole {
+    path: "/v1/operators",
+    noun: "operator",
+    columns: COLUMNS,
+    name: |of| of.name.clone(),
+    empty: "no operators; add one: muster operator add NAME --role ROLE",
+};
+
 pub(super) fn run(verb: Operator, config: &Config, screen: &Screen) -> Result<Done, Problem> {
     match verb {
-        Operator::List => list(&Client::new(config)?, screen),
+        Operator::List(narrow) => LIST.run(&narrow, &Client::new(config)?, screen),
         Operator::Add { name, role } => {
             let body = json!({ "name": name, "role": role });
             let document = Client::new(config)?.post("/v1/operators", &body)?;
@@ -134,19 +143,5 @@ fn told(document: &Value, what: &str, screen: &Screen) -> Result<Done, Problem> 
             of.name, of.role
         ));
     }
-    Ok(Done::Well)
-}
-
-fn list(client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let document = client.get("/v1/operators")?;
-    let page: Page<view::Operator> = read(&document)?;
-    let about = About {
-        noun: "operator",
-        total: page.total,
-        filter: None,
-        next: page.next.as_deref(),
-        empty: "no operators; add one: muster operator add NAME --role ROLE",
-    };
-    table::print(screen, &document, &page.items, COLUMNS, &about);
     Ok(Done::Well)
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{
     Done,
     args::Session,
+    bulk,
     client::{Client, read},
     device::{encode, pages},
     screen::{Screen, Style, Text},
@@ -55,6 +56,9 @@ fn client_id(of: &view::Session) -> &str {
 
 pub(super) fn run(verb: &Session, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     let list = match verb {
+        Session::Disconnect(decide) => {
+            return bulk::decide("disconnect", decide, &json!({}), client, screen);
+        }
         Session::Show { serial } => return show(serial, client, screen),
         Session::List(list) => list,
     };
@@ -66,6 +70,7 @@ pub(super) fn run(verb: &Session, client: &Client, screen: &Screen) -> Result<Do
             query: &query,
             after: list.after.as_deref(),
             limit: list.limit,
+            narrow: None,
             columns: COLUMNS,
             name: |of: &view::Session| {
                 format!("{}/{}/{}", words::or_unknown(of.tenant.as_deref()), who(of), client_id(of))

@@ -11,12 +11,13 @@ use super::{
     client::{Client, read},
     device::encode,
     screen::{Screen, Style, Text},
-    table::{self, About, Column},
+    table::Column,
+    whole::Whole,
     words,
 };
 use crate::api::{
     error::Problem,
-    view::{self, NewToken, Page},
+    view::{self, NewToken},
 };
 
 const COLUMNS: &[Column<view::Token>] = &[
@@ -36,6 +37,14 @@ const COLUMNS: &[Column<view::Token>] = &[
     Column { head: "CREATED", wide: true, cell: |of, _| Text::plain(words::instant(&of.created_at)) },
 ];
 
+const LIST: Whole<view::Token> = Whole {
+    path: "/v1/tokens",
+    noun: "token",
+    columns: COLUMNS,
+    name: |of| of.id.clone(),
+    empty: "no tokens; muster init makes the first",
+};
+
 /// `operator`, or `operator of acme`.
 fn scope(of: &view::Token) -> Text {
     match &of.tenant {
@@ -54,24 +63,10 @@ fn ends(of: &view::Token) -> Text {
 
 pub(super) fn run(verb: Token, client: &Client, screen: &Screen) -> Result<Done, Problem> {
     match verb {
-        Token::List => list(client, screen),
+        Token::List(narrow) => LIST.run(&narrow, client, screen),
         Token::Create(create) => self::create(&create, client, screen),
         Token::Revoke { ids, reason } => revoke(&ids, reason.as_deref(), client, screen),
     }
-}
-
-fn list(client: &Client, screen: &Screen) -> Result<Done, Problem> {
-    let document = client.get("/v1/tokens")?;
-    let page: Page<view::Token> = read(&document)?;
-    let about = About {
-        noun: "token",
-        total: page.total,
-        filter: None,
-        next: page.next.as_deref(),
-        empty: "no tokens; muster init makes the first",
-    };
-    table::print(screen, &document, &page.items, COLUMNS, &about);
-    Ok(Done::Well)
 }
 
 fn create(create: &TokenCreate, client: &Client, screen: &Screen) -> Result<Done, Problem> {

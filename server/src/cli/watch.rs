@@ -15,11 +15,12 @@ use serde_json::Value;
 
 use super::{
     Done,
+    args::Narrow,
     client::{Client, read},
     device::pages,
     screen::{Screen, Style, Text},
     table::{Column, aligned, cells, heads},
-    words,
+    whole, words,
 };
 use crate::api::{error::Problem, time, view};
 
@@ -35,6 +36,8 @@ pub(super) struct Watched<'a, T: 'static> {
     pub(super) query: &'a str,
     pub(super) after: Option<&'a str>,
     pub(super) limit: u32,
+    /// What is narrowed here, not by the server.
+    pub(super) narrow: Option<&'a Narrow>,
     pub(super) columns: &'static [Column<T>],
     /// What a row is known by from one look to the next.
     pub(super) name: fn(&T) -> String,
@@ -106,8 +109,13 @@ fn look<T: DeserializeOwned>(
     client: &Client,
     screen: &Screen,
 ) -> Result<Vec<Row>, Problem> {
-    let after = watched.after.map(str::to_owned);
-    let document = pages(client, watched.path, watched.query, after, watched.limit)?;
+    let document = match watched.narrow {
+        Some(narrow) => whole::document(watched.path, narrow, watched.name, client)?.0,
+        None => {
+            let after = watched.after.map(str::to_owned);
+            pages(client, watched.path, watched.query, after, watched.limit)?
+        }
+    };
     let page: view::Page<T> = read(&document)?;
     let raw = document["items"].as_array().map(Vec::as_slice).unwrap_or_default();
     let row = |(item, raw): (&T, &Value)| {

@@ -1,6 +1,8 @@
 //! How single values are said: states with their glyph, presence, spans of time, sizes.
 
-use jiff::Timestamp;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::{Timestamp, Zoned, tz::TimeZone};
 
 use super::screen::{Screen, Style, Text};
 use crate::{
@@ -47,10 +49,27 @@ pub(super) fn ago(at: &str) -> String {
     time::to_ms(at).map_or_else(|| at.to_owned(), |ms| format!("{} ago", span(now_ms() - ms)))
 }
 
-/// `2026-11-20 09:12:04Z`.
+/// Whether times are said in the zone of this machine: decided once, before anything is said.
+static LOCAL: AtomicBool = AtomicBool::new(false);
+
+/// Says times from now on in the zone of this machine, or in UTC.
+pub(super) fn local(local: bool) {
+    LOCAL.store(local, Ordering::Relaxed);
+}
+
+/// In the zone of this machine, where that is asked for.
+fn here(at: &str) -> Option<Zoned> {
+    let at = Some(at).filter(|_| LOCAL.load(Ordering::Relaxed)).and_then(time::to_ms)?;
+    Some(Timestamp::from_millisecond(at).ok()?.to_zoned(TimeZone::system()))
+}
+
+/// `2026-11-20 09:12:04Z`, or with the zone of this machine: `2026-11-20 10:12:04+01:00`.
 pub(super) fn instant(at: &str) -> String {
     if at == time::NO_END {
         return "no end".to_owned();
+    }
+    if let Some(at) = here(at) {
+        return at.strftime("%Y-%m-%d %H:%M:%S%:z").to_string();
     }
     match at.split_once('T') {
         Some((day, clock)) => format!("{day} {}Z", clock.split('.').next().unwrap_or(clock)),
@@ -60,7 +79,10 @@ pub(super) fn instant(at: &str) -> String {
 
 /// `2036-11-20`, or `no end`.
 pub(super) fn day(at: &str) -> String {
-    if at == time::NO_END { "no end".to_owned() } else { at.split('T').next().unwrap_or(at).to_owned() }
+    if at == time::NO_END {
+        return "no end".to_owned();
+    }
+    here(at).map_or_else(|| at.split('T').next().unwrap_or(at).to_owned(), |at| at.date().to_string())
 }
 
 /// The first eight digits of a digest.

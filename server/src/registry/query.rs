@@ -15,7 +15,7 @@ use super::{
     label::{self, Labels},
     readings::{Malformed, Readings},
     replace::{self, Places},
-    session::{DisconnectReason, SessionId},
+    session::{DisconnectReason, SessionId, words},
     verdict::{CertificateStatus, DeviceKey},
 };
 
@@ -121,6 +121,10 @@ pub struct CertificateRow {
     pub status: CertificateStatus,
     /// Itself.
     pub der: Vec<u8>,
+    /// Key identifier of the CA that issued it.
+    pub issuer: Vec<u8>,
+    /// Before whom the device has proven that it holds the key; `None`: nobody who is known here.
+    pub proven: Option<Proven>,
     /// First good second, Unix seconds.
     pub not_before_s: i64,
     /// Last good second.
@@ -128,6 +132,16 @@ pub struct CertificateRow {
     /// Why and when it was revoked (Unix milliseconds).
     pub revoked: Option<(RevocationReason, u64)>,
 }
+
+words!(
+    /// Before whom a device has proven that it holds its certificate's key.
+    Proven, "proof of a key", {
+        /// Its station, whose signed manifest names it: a unit passes after it has answered a challenge.
+        Station = "station",
+        /// This server, in the handshake of a session.
+        Handshake = "handshake",
+    }
+);
 
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -369,16 +383,25 @@ async fn decision(connection: &mut Connection, no: i64) -> Result<Option<AuditRo
 }
 
 async fn certificates(connection: &mut Connection, id: i64) -> Result<Vec<CertificateRow>, RegistryError> {
-    type Row = (Vec<u8>, String, Vec<u8>, i64, i64, Option<i64>, Option<String>);
+    type Row = (Vec<u8>, String, Vec<u8>, Vec<u8>, i64, i64, Option<i64>, Option<String>, i64, i64);
+    // What a manifest vouches for is what the device was registered with; of that one the first connection is,
+    // which comes before there can be another.
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, status, der, not_before_s, not_after_s, revoked_at_ms, revoked_reason
-         FROM certificate WHERE device = $1 ORDER BY added_at_ms DESC, not_after_s DESC",
+        "SELECT certificate.id, certificate.status, certificate.der, certificate.issuer_key_id,
+            certificate.not_before_s, certificate.not_after_s, certificate.revoked_at_ms, certificate.revoked_reason,
+            CAST(CASE WHEN certificate.added_at_ms = device.registered_at_ms
+                AND EXISTS (SELECT 1 FROM manifest WHERE manifest.batch = device.batch
+                    AND manifest.imported_at_ms = device.registered_at_ms) THEN 1 ELSE 0 END AS BIGINT),
+            CAST(CASE WHEN certificate.added_at_ms = device.registered_at_ms
+                AND device.first_connected_ms IS NOT NULL THEN 1 ELSE 0 END AS BIGINT)
+         FROM certificate JOIN device ON device.id = certificate.device
+         WHERE certificate.device = $1 ORDER BY certificate.added_at_ms DESC, certificate.not_after_s DESC",
     )
     .bind(id)
     .fetch_all(connection)
     .await?;
     rows.into_iter()
-        .map(|(id, status, der, not_before_s, not_after_s, at, reason)| {
+        .map(|(id, status, der, issuer, not_before_s, not_after_s, at, reason, made, shown)| {
             let reason: Option<RevocationReason> =
                 reason.map(|reason| parse(&reason, "a revocation reason")).transpose()?;
             Ok(CertificateRow {
@@ -386,6 +409,12 @@ async fn certificates(connection: &mut Connection, id: i64) -> Result<Vec<Certif
                 status: CertificateStatus::from_word(&status)
                     .ok_or_else(|| RegistryError::Damaged(format!("a certificate's status is {status:?}")))?,
                 der,
+                issuer,
+                proven: match (made, shown) {
+                    (1, _) => Some(Proven::Station),
+                    (_, 1) => Some(Proven::Handshake),
+                    _ => None,
+                },
                 not_before_s,
                 not_after_s,
                 revoked: reason.zip(at.map(uint)),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::{Path, Query, auth::Need, error::Problem, view},
-    registry::{Act, DeviceState},
+    registry::{Act, DeviceState, query::Proven},
 };
 
 #[derive(Deserialize, Default)]
@@ -54,12 +54,17 @@ struct Certificate {
     not_before: When,
     not_after: When,
     revoked: Option<(String, When)>,
+    chain: Vec<Link>,
+    /// Who saw that the device holds the key.
+    proven: Option<&'static str>,
     pem: String,
 }
 
 /// A certificate of the chain, and what is wrong with it.
 struct Link {
+    role: String,
     name: String,
+    fingerprint: Option<String>,
     ends: Option<When>,
     fault: Option<String>,
 }
@@ -350,12 +355,28 @@ fn certificate(of: &view::Certificate) -> Certificate {
         revoked: of.revoked_at.as_ref().map(|at| {
             (of.revocation_reason.clone().unwrap_or_else(|| "unspecified".to_owned()), When::exact(at))
         }),
+        chain: of.chain.iter().map(link).collect(),
+        proven: proven(of),
         pem: of.pem.clone(),
     }
 }
 
+/// Before whom the key was proven.
+fn proven(of: &view::Certificate) -> Option<&'static str> {
+    match of.key_proven.as_deref()?.parse().ok()? {
+        Proven::Station => Some("proven to its station, whose manifest names it"),
+        Proven::Handshake => Some("proven to this server in a handshake"),
+    }
+}
+
 fn link(of: &view::ChainLink) -> Link {
-    Link { name: of.name.clone(), ends: of.not_after.as_deref().map(When::ends), fault: of.fault.clone() }
+    Link {
+        role: of.role.clone(),
+        name: of.name.clone(),
+        fingerprint: of.fingerprint.clone(),
+        ends: of.not_after.as_deref().map(When::ends),
+        fault: of.fault.clone(),
+    }
 }
 
 fn session(of: &view::PastSession) -> Session {
