@@ -23,6 +23,8 @@ use crate::{
     workspace::{Workspace, cargo},
 };
 
+mod databases;
+
 /// What a device is made of: compiles without std, each crate alone.
 const PORTABLE: [&str; 2] = ["muster-shared", "muster-firmware"];
 /// Tests that boot a board, or run the real programs, by name: they live in these modules.
@@ -39,13 +41,14 @@ const DENY: &str = "0.20.2";
 /// A step's name and what it does.
 type Step = (&'static str, fn(&mut Run<'_>) -> Result<Counts>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("format", format),
     ("lint", lint),
     ("lint-device", lint_device),
     ("docs", docs),
     ("licences", licences),
     ("tests", tests),
+    ("tests-postgres", tests_postgres),
     ("doctests", doctests),
     ("page", page),
     ("image", image),
@@ -176,6 +179,24 @@ fn tests(run: &mut Run<'_>) -> Result<Counts> {
     for module in ON_BOARDS_MODULES.into_iter().chain([IN_BROWSER_MODULE]) {
         test.args(["--skip", module]);
     }
+    run.count(test)
+}
+
+/// The server's suite again, its registry on PostgreSQL.
+fn tests_postgres(run: &mut Run<'_>) -> Result<Counts> {
+    packages::ensure(&[packages::POSTGRES], &mut |text| run.say(text))?;
+    let mut test = if run.has_nextest()? {
+        let mut nextest = run.nextest(&databases::filter());
+        nextest.args(["-p", "muster-server"]);
+        nextest
+    } else {
+        let mut test = cargo();
+        test.args(["test", "--locked", "--no-fail-fast"]);
+        databases::select(&mut test);
+        test
+    };
+    let (name, database) = databases::DATABASE;
+    test.env(name, database);
     run.count(test)
 }
 

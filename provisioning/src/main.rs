@@ -190,8 +190,8 @@ fn run(args: Run, json: bool) -> Result<u8, Fault> {
         raw = raw.over(RawOrder::read(path)?);
     }
     let order = raw.valid()?;
-    if args.product.is_empty() || args.product.len() > muster_pki::manifest::PRODUCT_MAX {
-        return Err(Fault::new(Code::UsageWrong, "product is empty or longer than 64 octets"));
+    if !muster_pki::manifest::is_product(&args.product) {
+        return Err(Fault::new(Code::UsageWrong, "product is not 1 to 64 octets of text"));
     }
     let (bundle, mut journal) = open(&args.station)?;
     let material = Material {

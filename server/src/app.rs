@@ -387,9 +387,7 @@ async fn bundle(config: &Config) -> Result<ServerBundle, Problem> {
 }
 
 async fn registry(config: &Config, bundle: &ServerBundle) -> Result<Registry, Problem> {
-    let kept = config.registry.place(&config.data_dir).map_err(|error| {
-        Problem::new(Code::FileUnreadable).at("registry.password_file").because(error.to_string())
-    })?;
+    let kept = config.registry.place(&config.data_dir)?;
     let place = |problem: Problem| problem.at(kept.to_string());
     let failed = |error: RegistryError| match error {
         RegistryError::Held(_) | RegistryError::Unfit(_) => place(error.into()),

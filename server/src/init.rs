@@ -278,9 +278,7 @@ pub fn read_passphrase(file: &Path) -> Result<Passphrase, Problem> {
 
 /// Writes the registry: the root, the stations of the bundle, the first operator with their token.
 fn register(dir: &Path, bundle: &ServerBundle, plan: &Plan) -> Result<(String, Vec<String>), Problem> {
-    let place = plan.registry.place(dir).map_err(|error| {
-        Problem::new(Code::FileUnreadable).at("registry.password_file").because(error.to_string())
-    })?;
+    let place = plan.registry.place(dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

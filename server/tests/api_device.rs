@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "rig/postgres.rs"]
-#[allow(dead_code, unreachable_pub, reason = "this file uses its part")]
-mod postgres;
 mod rig;
 
 use std::{
@@ -105,18 +102,7 @@ fn eventually(what: &str, ask: impl Fn() -> Value, done: impl Fn(&Value) -> bool
 
 #[test]
 fn a_device_is_seen_commanded_suspended_resumed_and_revoked() {
-    life(&Server::start());
-}
-
-#[test]
-fn a_device_lives_the_same_life_where_the_registry_is_on_postgres() {
-    let postgres = postgres::Postgres::start();
-    let place = rig::Place::with_registry(Some(&postgres.database()));
-    assert!(!place.data().join("registry.sqlite").exists(), "there is no second registry");
-    life(&Server::start_on(place));
-}
-
-fn life(server: &Server) {
+    let server = &Server::start();
     let devices = server.place().devices(&["MU-000001"]);
     let device = &devices[0];
     // Too early: the factory vouches for it, the registry does not know it.

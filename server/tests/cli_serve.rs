@@ -68,7 +68,8 @@ fn a_second_server_on_the_directory_or_the_address_is_refused() {
     let server = Server::start();
     let second = server.muster(&["serve", "--listen-mqtt", "127.0.0.1:0", "--listen-https", "127.0.0.1:0"]);
     second.exits(3).refused("M515");
-    let other = Place::new();
+    // Its registry's file is spoilt at the end.
+    let other = Place::embedded();
     let https = server.https.as_str();
     let taken = other.muster(&["serve", "--listen-mqtt", "127.0.0.1:0", "--listen-https", https]);
     assert!(taken.exits(3).refused("M115").err.contains(https));

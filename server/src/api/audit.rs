@@ -27,10 +27,10 @@ use super::{
     time, view,
 };
 use crate::registry::{
-    AuditFilter, AuditHead, AuditReport, AuditRow, Checkpoint, FILE, Registry, RegistryError,
+    AuditFilter, AuditHead, AuditReport, AuditRow, Checkpoint, Place, Registry, RegistryError,
     audit::{
         checkpoint::{CheckpointDocument, public_key_pem},
-        export, verify_file,
+        export, verify_idle,
     },
     now_ms,
 };
@@ -213,10 +213,10 @@ pub(super) async fn export(caller: Caller, State(doors): State<Doors>) -> Result
     Ok((kind, Body::from_stream(text)).into_response())
 }
 
-type Place = (Registry, u64, u64);
+type At = (Registry, u64, u64);
 
 /// The rows after those that were written, up to the last.
-async fn piece((registry, after, last): Place) -> Result<Option<(Bytes, Place)>, RegistryError> {
+async fn piece((registry, after, last): At) -> Result<Option<(Bytes, At)>, RegistryError> {
     if after >= last {
         return Ok(None);
     }
@@ -227,29 +227,33 @@ async fn piece((registry, after, last): Place) -> Result<Option<(Bytes, Place)>,
     Ok(Some((Bytes::from(export::rows(&rows)), (registry, at, last))))
 }
 
-/// Checks the log in a data directory without a server, reading only.
+/// Checks the log of a registry without a server, reading only.
 ///
 /// # Errors
-/// M511 when there is no registry to read.
+/// M511 when there is no registry to read, M545 when its database does not answer.
 pub fn verdict_offline(
     data_dir: &Path,
+    place: &Place,
     key: Option<&PublicKey>,
     checkpoint: Option<&AuditHead>,
 ) -> Result<view::AuditVerdict, Problem> {
-    let place = data_dir.join(FILE).display().to_string();
-    let unusable = |why: String| Problem::new(Code::DataDirectory).at(place.clone()).because(why);
-    if !data_dir.join(FILE).is_file() {
-        return Err(unusable("there is no registry".to_owned()));
+    let refused = |code: Code, why: String| Problem::new(code).at(place.to_string()).because(why);
+    if place.file().is_some_and(|file| !file.is_file()) {
+        return Err(refused(Code::DataDirectory, "there is no registry".to_owned()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Problem::new(Code::Fault).because(error.to_string()))?;
-    let report = runtime.block_on(verify_file(data_dir, key, checkpoint));
+    let report = runtime.block_on(verify_idle(data_dir, place, key, checkpoint));
     report.map(|report| verdict(&report)).map_err(|error| {
         let source =
             std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-        unusable(format!("{error}{source}"))
+        let code = match error.code() {
+            code @ Code::RegistryUnreachable => code,
+            _ => Code::DataDirectory,
+        };
+        refused(code, format!("{error}{source}"))
     })
 }
 

@@ -14,7 +14,7 @@ use muster_shared::Code;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::registry::RegistryError;
+use crate::registry::{PlaceError, RegistryError};
 
 /// A refusal with its particulars. Boxed: it is the rare end of results that are common.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,6 +214,13 @@ impl Refusal {
             exit: problem.exit(),
             request_id: problem.request_id.clone(),
         }
+    }
+}
+
+impl From<PlaceError> for Problem {
+    /// The URL was read with the configuration: what can go wrong later is the password's file.
+    fn from(error: PlaceError) -> Self {
+        Self::new(Code::FileUnreadable).at("registry.password_file").because(error.to_string())
     }
 }
 

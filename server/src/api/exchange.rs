@@ -12,6 +12,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt as _, stream};
+use muster_pki::manifest::{PRODUCT_MAX, is_product};
 use muster_shared::{Code, Tenant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -115,6 +116,10 @@ async fn import(
     let batch = into.batch.parse().map_err(|error: muster_shared::id::IdError| {
         Problem::new(Code::UsageWrong).what(format!("batch: {error}"))
     })?;
+    if !(into.product.is_empty() || is_product(&into.product)) {
+        let what = format!("product: 1 to {PRODUCT_MAX} octets of text are wanted");
+        return Err(Problem::new(Code::UsageWrong).what(what));
+    }
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or(NDJSON);
     let form = match media.split(';').next().unwrap_or_default().trim() {
         CSV => lists::Form::Csv,

@@ -346,6 +346,14 @@ impl<T: DeserializeOwned> FromRequest<Doors> for Document<T> {
     }
 }
 
+/// Refuses what no text that is stored can hold: NUL, which PostgreSQL has no place for and nobody types.
+fn without_nul(encoded: &str) -> Result<(), Problem> {
+    if encoded.contains("%00") {
+        return Err(Problem::new(Code::UsageWrong).what("the character NUL stands in no value"));
+    }
+    Ok(())
+}
+
 /// The parameters of a query. Unlike [`axum::extract::Query`] its refusals are ours.
 struct Query<T>(T);
 
@@ -353,6 +361,7 @@ impl<T: DeserializeOwned> axum::extract::FromRequestParts<Doors> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &Doors) -> Result<Self, Problem> {
+        without_nul(parts.uri.query().unwrap_or_default())?;
         axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
             Problem::new(Code::UsageWrong)
                 .what("the query has a parameter this does not take")
@@ -372,6 +381,7 @@ impl<T: DeserializeOwned + Send> axum::extract::FromRequestParts<Doors> for Path
         parts: &mut axum::http::request::Parts,
         doors: &Doors,
     ) -> Result<Self, Problem> {
+        without_nul(parts.uri.path())?;
         let path = axum::extract::Path::from_request_parts(parts, doors).await;
         path.map(|path| Self(path.0)).map_err(|error| {
             Problem::new(Code::UsageWrong)

@@ -845,7 +845,7 @@ pub(super) struct AuditList {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct AuditVerify {
-    /// Read the registry file of the data directory itself, without a server
+    /// Read the registry of the data directory itself, without a server
     #[arg(long)]
     pub(super) offline: bool,
     /// Check this export instead; needs no server and no data directory

@@ -137,7 +137,8 @@ fn verify(verify: &AuditVerify, global: &Global, config: &Config, screen: &Scree
         && config.client.server.is_none()
         && Addresses::read(&config.data_dir).is_none();
     let document = if verify.offline || idle {
-        let verdict = verdict_offline(&config.data_dir, key.as_ref(), checkpoint.as_ref())?;
+        let place = config.registry.place(&config.data_dir)?;
+        let verdict = verdict_offline(&config.data_dir, &place, key.as_ref(), checkpoint.as_ref())?;
         serde_json::to_value(verdict).map_err(|error| Problem::new(Code::Fault).because(error.to_string()))?
     } else {
         if verify.key.is_some() {

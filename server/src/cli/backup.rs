@@ -71,9 +71,7 @@ pub(super) fn make(out: &Path, client: &Client, screen: &Screen) -> Result<Done,
 pub(super) fn restore(args: &Restore, config: &Config, screen: &Screen) -> Result<Done, Problem> {
     let fault = |error: &dyn std::fmt::Display| Problem::new(Code::Fault).because(error.to_string());
     let dir = &config.data_dir;
-    let place = config.registry.place(dir).map_err(|error| {
-        Problem::new(Code::FileUnreadable).at("registry.password_file").because(error.to_string())
-    })?;
+    let place = config.registry.place(dir)?;
     // Held until the end: no server may begin on what is half there.
     let _claim = match Claim::take(dir) {
         Ok(Some(claim)) => claim,

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use muster_pki::manifest::{PRODUCT_MAX, is_product};
 use muster_shared::{BatchId, StationId, Tenant, id::IdError};
 
 use super::{
@@ -54,8 +55,6 @@ const KEYS: &[&str] =
 const BATCH: &str = "first-connect";
 /// A listing has a column for it, which a manifest never leaves empty.
 const PRODUCT: &str = "unknown";
-/// Longest product name, octets, as in a manifest.
-const PRODUCT_MAX: usize = 64;
 const WITHIN: Duration = Duration::from_secs(3);
 /// The device waits for its CONNACK meanwhile.
 const WITHIN_MAX: Duration = Duration::from_secs(30);
@@ -170,8 +169,9 @@ fn stations(raw: &Raw) -> Result<BTreeSet<StationId>, String> {
 
 fn product(raw: &Raw) -> Result<String, String> {
     let product = words(raw)?;
-    let fits = (1..=PRODUCT_MAX).contains(&product.len()) && !product.chars().any(char::is_control);
-    fits.then_some(product).ok_or_else(|| format!("1 to {PRODUCT_MAX} octets of text are wanted"))
+    is_product(&product)
+        .then_some(product)
+        .ok_or_else(|| format!("1 to {PRODUCT_MAX} octets of text are wanted"))
 }
 
 /// An address whose host proves itself. What else somebody may know of it stands in the signature, not in the

@@ -24,7 +24,7 @@ use muster_shared::{Generation, Tenant};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Inner, Page, Registry,
+    Inner, Page, Place, Registry,
     actor::{Actor, Scope},
     changes::What,
     database::{self, Connection, Pool, QueryBuilder, digest, int, uint},
@@ -491,18 +491,19 @@ pub(super) async fn verify(
     Ok(chain.report(broken))
 }
 
-/// Checks the log of a registry's file without a server, changing nothing; its checkpoints with `key`, else
-/// with the public key beside it.
+/// Checks the log of a registry without a server, changing nothing; its checkpoints with `key`, else with the
+/// public key in the data directory.
 ///
 /// # Errors
-/// [`RegistryError`] when the file is not there or cannot be read.
-pub async fn verify_file(
+/// [`RegistryError`] when the registry is not there or cannot be read.
+pub async fn verify_idle(
     data_dir: &Path,
+    place: &Place,
     key: Option<&PublicKey>,
     outside: Option<&AuditHead>,
 ) -> Result<AuditReport, RegistryError> {
     let own = checkpoint::public_key_of(data_dir)?;
-    let pool = database::readers_of(data_dir).await?;
+    let pool = database::readers(place).await?;
     let report = verify(&pool, key.or(own.as_ref()), outside, None).await;
     pool.close().await;
     report

@@ -20,8 +20,6 @@
 //! | `schema` | the migrations, paired |
 //! | `postgres` | what only PostgreSQL has: versions, sessions, the lock |
 
-use std::path::Path;
-
 use sqlx::{
     Any, AnyConnection, AnyPool, Connection as _, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions, AnyRow},
@@ -121,6 +119,12 @@ pub(super) async fn readers(place: &Place) -> Result<Pool, RegistryError> {
         Kind::Postgres => &[postgres::READS],
     };
     let options: AnyConnectOptions = place.options(false)?;
+    // The pool tries again for half a minute what cannot be set up; the first connection says at once why.
+    let mut first = Connection::connect_with(&options).await?;
+    for sql in setup {
+        sqlx::raw_sql(*sql).execute(&mut first).await?;
+    }
+    first.close().await?;
     let pool = AnyPoolOptions::new().max_connections(READERS).after_connect(move |connection, _| {
         Box::pin(async move {
             for sql in setup {
@@ -235,11 +239,6 @@ impl Writer<'_> {
             *self.slot = Slot::Failed;
         }
     }
-}
-
-/// The audit log's and every other reader's way to a registry that no server has to run on.
-pub(super) async fn readers_of(data_dir: &Path) -> Result<Pool, RegistryError> {
-    readers(&Place::in_dir(data_dir)).await
 }
 
 pub(crate) use super::sqlite::{int, uint};

@@ -6,12 +6,8 @@ use std::{
     thread,
 };
 
-use super::{SERIALS, decide, postgres::Postgres};
-use crate::rig::{Place, Server};
-
-fn state(server: &Server, serial: &str) -> String {
-    server.muster(&["device", "show", serial, "--json"]).exits(0).json()["state"].as_str().unwrap().to_owned()
-}
+use super::{SERIALS, decide, state};
+use crate::rig::Server;
 
 /// Ends whoever works beside a test that fails, for whom it would wait.
 struct Stop<'a>(&'a AtomicBool);
@@ -24,7 +20,9 @@ impl Drop for Stop<'_> {
 
 /// Decides while a backup is made, loses everything, brings the backup back: what was answered before it
 /// began is there, the audit log is whole, and says what happened.
-fn there_and_back(server: Server) {
+#[test]
+fn a_backup_made_at_work_comes_back_whole() {
+    let server = Server::start();
     server.with_devices("B-0001", &[&SERIALS[..], &["MU-000005", "MU-000006"]].concat());
     let file = server.place().dir.path().join("copy.tar");
     let name = file.to_str().unwrap().to_owned();
@@ -64,67 +62,4 @@ fn there_and_back(server: Server) {
     assert_eq!(state(&server, "MU-000005"), "suspended", "decided before the backup began");
     assert_eq!(state(&server, "MU-000006"), "registered", "decided after it");
     server.muster(&["device", "quarantine", SERIALS[0], "--reason", "life goes on"]).exits(0);
-}
-
-/// A data directory that was lost with its keys: what an auditor keeps is still checked with the key they have.
-#[test]
-fn checkpoints_are_signed_with_the_same_key_after_a_restore_elsewhere() {
-    let server = Server::start();
-    server.with_devices("B-0001", &SERIALS);
-    let key = server.muster(&["audit", "key"]).exits(0).out;
-    let file = server.place().dir.path().join("copy.tar");
-    server.muster(&["backup", "--out", file.to_str().unwrap()]).exits(0);
-    let place = server.killed();
-    for name in ["audit.key", "audit.pub", "continuity.key", "registry.sqlite", "uplink.sqlite"] {
-        std::fs::remove_file(place.data().join(name)).unwrap();
-    }
-    place.muster(&["restore", file.to_str().unwrap(), "--force"]).exits(0);
-    let server = Server::start_on(place);
-    assert_eq!(server.muster(&["audit", "key"]).exits(0).out, key);
-    let export = server.place().dir.path().join("audit.ndjson");
-    server.muster(&["audit", "export", "--out", export.to_str().unwrap()]).exits(0);
-    let key = server.place().file("audit.pem", key);
-    let names = [&export, &key].map(|path| path.to_str().unwrap().to_owned());
-    server.muster(&["audit", "verify", "--file", &names[0], "--key", &names[1]]).exits(0);
-}
-
-#[test]
-fn a_backup_made_at_work_comes_back_whole() {
-    there_and_back(Server::start());
-}
-
-#[test]
-fn a_backup_made_at_work_comes_back_whole_on_postgres() {
-    let postgres = Postgres::start();
-    there_and_back(Server::start_on(Place::with_registry(Some(&postgres.database()))));
-}
-
-#[test]
-fn a_backup_moves_a_registry_from_a_file_to_postgres() {
-    let server = Server::start();
-    server.with_devices("B-0001", &SERIALS);
-    server.muster(&["device", "suspend", SERIALS[1], "--reason", "on its way"]).exits(0);
-    let file = server.place().dir.path().join("copy.tar");
-    server.muster(&["backup", "--out", file.to_str().unwrap()]).exits(0);
-    let place = server.killed();
-    let postgres = Postgres::start();
-    let url = postgres.database();
-    let config = place.data().join("muster.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    let text = text.replace("[registry]\n", &format!("[registry]\nurl = \"{url}\"\n"));
-    std::fs::write(&config, text).unwrap();
-    // The log is there, the registry is not: the one is replaced, the other made.
-    place.muster(&["restore", file.to_str().unwrap()]).exits(3).refused("M543");
-    place.muster(&["restore", file.to_str().unwrap(), "--force"]).exits(0);
-    let server = Server::start_on(place);
-    assert_eq!(state(&server, SERIALS[1]), "suspended");
-    assert_eq!(state(&server, SERIALS[0]), "registered");
-    server.muster(&["audit", "verify"]).exits(0);
-    // Numbers of rows go on where they were.
-    let more = server.place().devices(&["MU-000009"]);
-    let der = more[0].chain[0].clone();
-    let line = serde_json::json!({ "certificate": super::lists::base64(&der) }).to_string();
-    let list = server.place().file("more.ndjson", line + "\n");
-    server.muster(&["device", "import", list.to_str().unwrap(), "--batch", "B-0002"]).exits(0);
-    assert_eq!(state(&server, "MU-000009"), "registered");
 }

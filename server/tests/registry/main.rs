@@ -6,9 +6,8 @@
 mod backup;
 mod crash;
 mod lists;
-#[path = "../rig/postgres.rs"]
-#[allow(dead_code, unreachable_pub, reason = "these files use their part")]
-mod postgres;
+mod on_postgres;
+mod on_sqlite;
 #[path = "../rig/mod.rs"]
 mod rig;
 
@@ -16,9 +15,11 @@ use std::{
     collections::BTreeMap,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
-use rig::{Ran, Server};
+use rig::{Ran, Server, http::Http};
 
 /// Devices of a test.
 const SERIALS: [&str; 4] = ["MU-000001", "MU-000002", "MU-000003", "MU-000004"];
@@ -61,4 +62,31 @@ fn holds(server: &Server, answered: &Answered, unanswered: usize) {
     assert!(others <= unanswered, "{others} devices are not as they were answered to be: {answered:?}");
     let verified = server.muster(&["audit", "verify", "--json"]);
     assert_eq!(verified.status, 0, "{verified:?}");
+}
+
+/// Waits until a probe is told this, or that all is well.
+fn becomes(server: &Server, why: Option<&str>) {
+    let until = Instant::now() + rig::LIMIT;
+    let http = Http::new(server);
+    loop {
+        let asked = Instant::now();
+        let answer = http.get("/readyz");
+        assert!(asked.elapsed() < Duration::from_secs(10), "a probe does not wait for the database");
+        let found = &answer.json()["not_ready"];
+        let as_wanted = match why {
+            Some(why) => found.as_array().is_some_and(|all| all.iter().any(|one| one == why)),
+            None => found == &serde_json::json!([]),
+        };
+        if as_wanted {
+            assert_eq!(answer.status, if why.is_some() { 503 } else { 200 });
+            return;
+        }
+        assert!(Instant::now() < until, "{found}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What is known of a device.
+fn state(server: &Server, serial: &str) -> String {
+    server.muster(&["device", "show", serial, "--json"]).exits(0).json()["state"].as_str().unwrap().to_owned()
 }

@@ -18,16 +18,24 @@ use muster_pki::{
     hierarchy::Hierarchy,
     testing::{self, Credential},
 };
+use muster_server::registry;
 use serde_json::Value;
 use tempfile::TempDir;
 
 pub mod device;
 pub mod http;
+pub mod postgres;
 pub mod tenants;
+
+use postgres::Postgres;
 
 /// Longest anything may take here. A noisy machine needs room; a hang still ends.
 pub const LIMIT: Duration = Duration::from_secs(90);
 const PASSPHRASE: &str = "correct horse";
+/// Which database a test's registry is in where the test does not choose: SQLite where this is unset,
+/// PostgreSQL, a server of the place's own, where it is [`ON_POSTGRES`]. `cargo verify` runs the suite on both.
+const DATABASE: &str = "MUSTER_TEST_DATABASE";
+const ON_POSTGRES: &str = "postgres";
 
 /// What a command did.
 #[derive(Debug, Clone)]
@@ -118,16 +126,37 @@ pub fn now_s() -> i64 {
 pub struct Place {
     pub dir: TempDir,
     pub hierarchy: Hierarchy,
+    /// Where its registry is, when that is not in the data directory and of nobody else.
+    postgres: Option<(Postgres, String)>,
 }
 
 impl Place {
-    /// Makes it.
+    /// Makes it, with its registry in the database that this run of the suite is on.
     pub fn new() -> Self {
-        Self::with_registry(None)
+        match std::env::var(DATABASE).as_deref() {
+            Err(_) => Self::embedded(),
+            Ok(ON_POSTGRES) => {
+                let postgres = Postgres::start();
+                let url = postgres.database();
+                let place = Self { postgres: Some((postgres, url.clone())), ..Self::at(Some(&url)) };
+                assert!(!place.data().join(registry::FILE).exists(), "there is no second registry");
+                place
+            }
+            Ok(other) => panic!("{DATABASE} is {other}; it is unset or {ON_POSTGRES}"),
+        }
     }
 
-    /// Makes it, with its registry at a URL.
-    pub fn with_registry(url: Option<&str>) -> Self {
+    /// Makes it, with its registry on SQLite: for a test that is about that file, whatever the run is on.
+    pub fn embedded() -> Self {
+        Self::at(None)
+    }
+
+    /// Makes it, with its registry at the URL of a server that the test itself keeps.
+    pub fn with_registry(url: &str) -> Self {
+        Self::at(Some(url))
+    }
+
+    fn at(url: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let hierarchy = testing::hierarchy(now_s());
         let bundle = dir.path().join("bundle");
@@ -135,7 +164,7 @@ impl Place {
         hierarchy.server_bundle().write(&bundle, &passphrase).unwrap();
         let file = dir.path().join("passphrase");
         std::fs::write(&file, format!("{PASSPHRASE}\n")).unwrap();
-        let place = Self { dir, hierarchy };
+        let place = Self { dir, hierarchy, postgres: None };
         let mut init = muster(["init", "--data-dir"]);
         init.arg(place.data()).arg("--pki").arg(bundle).arg("--passphrase-file").arg(file);
         if let Some(url) = url {
@@ -148,6 +177,19 @@ impl Place {
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// What its registry holds, as it is stored, once no server is at work on it.
+    pub fn stored(&self) -> Vec<u8> {
+        match &self.postgres {
+            Some((postgres, url)) => postgres.dump(url).into_bytes(),
+            None => ["", "-wal"]
+                .iter()
+                .flat_map(|end| {
+                    std::fs::read(self.data().join(format!("{}{end}", registry::FILE))).unwrap_or_default()
+                })
+                .collect(),
+        }
     }
 
     /// A file beside it.

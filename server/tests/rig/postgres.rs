@@ -152,13 +152,17 @@ impl Postgres {
     /// A new database that holds what is committed in another now.
     pub fn copy(&self, url: &str) -> String {
         let copy = self.database();
-        let dump = run(program("pg_dump").args(["--no-owner", "-d", &Self::plain(url)]));
         let file = self.dir.path().join("dump.sql");
-        fs::write(&file, dump).unwrap();
+        fs::write(&file, self.dump(url)).unwrap();
         run(program("psql")
             .args(["-q", "-X", "-v", "ON_ERROR_STOP=1", "-d", &Self::plain(&copy), "-f"])
             .arg(&file));
         copy
+    }
+
+    /// What is committed in a database now, as SQL.
+    pub fn dump(&self, url: &str) -> String {
+        run(program("pg_dump").args(["--no-owner", "-d", &Self::plain(url)]))
     }
 
     /// As the PostgreSQL programs read it.

@@ -23,7 +23,6 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 
-use super::Home;
 use crate::{
     device, recorded, refused,
     rig::{LIMIT, Place},
@@ -157,8 +156,7 @@ fn key(place: &Place) -> Credential {
 
 #[test]
 fn a_signed_yes_lets_in_and_a_signed_no_and_no_answer_do_not() {
-    let home = Home::new();
-    let place = home.place();
+    let place = Place::new();
     let (own, other) = (key(&place), key(&place));
     let signer = own.clone();
     let answering = move |question: &Value| match question["serial"].as_str().unwrap() {
@@ -200,8 +198,7 @@ fn a_signed_yes_lets_in_and_a_signed_no_and_no_answer_do_not() {
 
 #[test]
 fn who_does_not_answer_in_time_has_not_answered() {
-    let home = Home::new();
-    let place = home.place();
+    let place = Place::new();
     let own = key(&place);
     let approver = Approver::start(&place.hierarchy, Box::new(|_| None));
     let authority = place.hierarchy.https.certificate().pem();
@@ -214,8 +211,7 @@ fn who_does_not_answer_in_time_has_not_answered() {
 
 #[test]
 fn only_the_authority_that_is_named_is_trusted_for_the_address() {
-    let home = Home::new();
-    let place = home.place();
+    let place = Place::new();
     let own = key(&place);
     let signer = own.clone();
     let yes = move |question: &Value| Some(signed(&signer, question, true));
@@ -229,8 +225,7 @@ fn only_the_authority_that_is_named_is_trusted_for_the_address() {
 
 #[test]
 fn a_key_that_cannot_be_read_keeps_the_server_from_starting() {
-    let home = Home::new();
-    let place = home.place();
+    let place = Place::new();
     let own = key(&place);
     let approver = Approver::start(&place.hierarchy, Box::new(|_| None));
     let authority = place.hierarchy.https.certificate().pem();

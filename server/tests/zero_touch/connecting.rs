@@ -1,4 +1,4 @@
-//! Who comes unregistered, on the database that the file which includes this one names.
+//! Who comes unregistered.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -9,19 +9,17 @@ use std::{
 use muster_pki::testing::{self, Credential};
 use muster_shared::Code;
 
-use super::Home;
 use crate::{
     ACME,
     client::Client,
     device, log, odd, recorded, refused,
-    rig::{LIMIT, Server, now_s},
+    rig::{LIMIT, Place, Server, now_s},
     rows, serials, serving, shown, works,
 };
 
 #[test]
 fn nobody_is_registered_by_connecting_unless_the_tenant_says_so() {
-    let home = Home::new();
-    let server = Server::start_on(home.place());
+    let server = Server::start();
     assert_eq!(refused(&server, &device(&server, "MU-000001")), (0x87, Code::DeviceNotRegistered));
     recorded(&server, "MU-000001", Code::DeviceNotRegistered);
     assert_eq!(serials(&server), Vec::<String>::new());
@@ -29,8 +27,7 @@ fn nobody_is_registered_by_connecting_unless_the_tenant_says_so() {
 
 #[test]
 fn the_first_connection_registers_and_goes_on_and_the_next_is_any_other() {
-    let home = Home::new();
-    let server = serving(home.place(), &format!("{ACME}batch = \"walk-in\"\nproduct = \"TH-2\"\n"));
+    let server = serving(Place::new(), &format!("{ACME}batch = \"walk-in\"\nproduct = \"TH-2\"\n"));
     let first = device(&server, "MU-000001");
     works(&server, &first);
     let device = shown(&server, "MU-000001");
@@ -55,8 +52,7 @@ fn the_first_connection_registers_and_goes_on_and_the_next_is_any_other() {
 
 #[test]
 fn what_an_import_would_refuse_a_first_connection_does_not_bring_in() {
-    let home = Home::new();
-    let server = serving(home.place(), ACME);
+    let server = serving(Place::new(), ACME);
     let [live, gone] = ["MU-000001", "MU-000002"].map(|serial| device(&server, serial));
     works(&server, &live);
     works(&server, &gone);
@@ -89,8 +85,7 @@ fn what_an_import_would_refuse_a_first_connection_does_not_bring_in() {
 
 #[test]
 fn a_station_that_has_made_all_it_may_make_brings_nobody_in() {
-    let home = Home::new();
-    let server = serving(home.place(), ACME);
+    let server = serving(Place::new(), ACME);
     // The plan allows S-08 a hundred.
     let made: Vec<_> = (10_000..10_100).map(|n| format!("MU-{n:06}")).collect();
     server.with_devices("B-0001", &made.iter().map(String::as_str).collect::<Vec<_>>());
@@ -103,8 +98,7 @@ fn a_station_that_has_made_all_it_may_make_brings_nobody_in() {
 
 #[test]
 fn only_stations_that_are_listed_and_not_held_bring_devices_in() {
-    let home = Home::new();
-    let server = serving(home.place(), &format!("{ACME}stations = [\"S-08\"]\n"));
+    let server = serving(Place::new(), &format!("{ACME}stations = [\"S-08\"]\n"));
     let [unlisted, listed] = ["MU-000001", "MU-010000"].map(|serial| device(&server, serial));
     assert_eq!(refused(&server, &unlisted), (0x87, Code::DeviceNotRegistered));
     server.muster(&["ca", "suspend-station", "S-08", "--reason", "a count is off"]).exits(0);
@@ -117,8 +111,7 @@ fn only_stations_that_are_listed_and_not_held_bring_devices_in() {
 
 #[test]
 fn devices_that_come_together_are_registered_each_once() {
-    let home = Home::new();
-    let server = serving(home.place(), ACME);
+    let server = serving(Place::new(), ACME);
     let names: Vec<_> = (1..=32).map(|n| format!("MU-{n:06}")).collect();
     let devices = server.place().devices(&names.iter().map(String::as_str).collect::<Vec<_>>());
     thread::scope(|scope| {
@@ -171,8 +164,7 @@ fn struck(server: &Server, devices: &[Credential], after: usize) -> Vec<String> 
 #[test]
 fn after_a_kill_a_device_is_there_whole_or_not_at_all() {
     for after in [3, 17] {
-        let home = Home::new();
-        let server = serving(home.place(), ACME);
+        let server = serving(Place::new(), ACME);
         let names: Vec<_> = (1..=60).map(|n| format!("MU-{n:06}")).collect();
         let devices = server.place().devices(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let let_in = struck(&server, &devices, after);

@@ -1,17 +1,13 @@
 //! Devices that nobody has registered, at the door of the real server: refused as ever where their tenant says
 //! nothing, registered by their first connection where it says so, and let in by nothing else than the gate.
-//! The same on SQLite and on PostgreSQL.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod approval;
 #[path = "../faults/client.rs"]
 #[allow(dead_code, reason = "this file uses its part")]
 mod client;
-mod on_postgres;
-mod on_sqlite;
-#[path = "../rig/postgres.rs"]
-#[allow(dead_code, unreachable_pub, reason = "this file uses its part")]
-mod postgres;
+mod connecting;
 #[path = "../rig/mod.rs"]
 mod rig;
 

@@ -344,8 +344,8 @@ fn header(line: HeaderLine) -> Result<Header, &'static str> {
     if line.muster != FORMAT {
         return Err("another format or version");
     }
-    if line.product.is_empty() || line.product.len() > PRODUCT_MAX {
-        return Err("product is empty or longer than 64 octets");
+    if !is_product(&line.product) {
+        return Err("product is not 1 to 64 octets of text");
     }
     let digest = |text: String| unhex(&text).and_then(|octets| octets.try_into().ok());
     let previous = match line.previous {
@@ -399,3 +399,9 @@ fn certificate(row: &Row, record: &StationRecord, line: usize) -> Result<DeviceI
 
 /// Longest product name, octets: what a listing shows in one line.
 pub const PRODUCT_MAX: usize = 64;
+
+/// Whether this may name a product: 1 to [`PRODUCT_MAX`] octets of text without control characters.
+#[must_use]
+pub fn is_product(text: &str) -> bool {
+    (1..=PRODUCT_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}

@@ -10,8 +10,9 @@ const VERSION_MIN: i64 = 150_000;
 /// What a connection that only reads is told: each of its transactions sees one state of the registry.
 pub(super) const READS: &str =
     "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-/// And one that writes: a commit that has returned is on disk, whatever the server's default is.
-const WRITES: &str = "SET synchronous_commit = on";
+/// And one that writes: a commit that has returned is on disk, whatever the server's default is; that a table
+/// is there already is nobody's news.
+const WRITES: &str = "SET synchronous_commit = on; SET client_min_messages = warning";
 /// How long a lock that the server has not yet taken from a connection of ours that broke is waited for.
 const LOCK_TRIES: u32 = 100;
 const LOCK_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);

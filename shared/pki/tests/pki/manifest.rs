@@ -217,7 +217,7 @@ fn quota_and_chain_of_manifests() {
         let octets = manifest::write(&header(sequence, previous), &[], &*keys.manifest_key).unwrap();
         assert!(manifest::read(&octets).is_err(), "{sequence} after {previous:?}");
     }
-    for product in [String::new(), "x".repeat(65)] {
+    for product in [String::new(), "x".repeat(65), "TH\0".to_owned(), "TH\u{1b}[2J".to_owned()] {
         let header = Header { product, ..header(1, None) };
         let octets = manifest::write(&header, &[], &*keys.manifest_key).unwrap();
         assert!(manifest::read(&octets).is_err());
