@@ -16,7 +16,12 @@
 //! | [`limits`], [`asking`], `idempotency` | how much may be asked; what is asked twice |
 //! | [`serve`] | TLS, connections, graceful end |
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     Extension, Router,
@@ -160,12 +165,11 @@ pub struct Facts {
 /// Every route, and the web page beside them.
 pub fn router(doors: Doors) -> Router {
     let routes = described(Routes::new());
-    let document = openapi::document(routes.list()).to_string().into();
-    let index = index(routes.list()).to_string().into();
     let secret = routes.list().iter().filter(|route| route.about.secret).map(|route| route.path);
     let keeping = idempotency::Keeping { doors: doors.clone(), secret: Arc::new(secret.collect()) };
-    let (router, _) = routes.finish();
-    let router = router.layer(Extension(Described { document, index }));
+    let (router, list) = routes.finish();
+    let described = Described { list, document: OnceLock::new(), index: OnceLock::new() };
+    let router = router.layer(Extension(Arc::new(described)));
     let asked_within = page::Routes(router.clone().with_state(doors.clone()));
     router
         .merge(page::routes().layer(Extension(asked_within)))
@@ -176,11 +180,21 @@ pub fn router(doors: Doors) -> Router {
         .with_state(doors)
 }
 
-/// What the routes are, written once.
-#[derive(Clone)]
+/// What the routes are. Written when somebody asks first: devices need not wait for it at a start.
 struct Described {
-    document: Bytes,
-    index: Bytes,
+    list: Vec<Route>,
+    document: OnceLock<Bytes>,
+    index: OnceLock<Bytes>,
+}
+
+impl Described {
+    fn document(&self) -> Bytes {
+        self.document.get_or_init(|| openapi::document(&self.list).to_string().into()).clone()
+    }
+
+    fn index(&self) -> Bytes {
+        self.index.get_or_init(|| index(&self.list).to_string().into()).clone()
+    }
 }
 
 /// Adds every route: the one list of them.
@@ -214,16 +228,16 @@ fn described(routes: Routes) -> Routes {
     stream::routes(routes)
 }
 
-async fn document(Extension(described): Extension<Described>) -> Response {
-    written(described.document)
+async fn document(Extension(described): Extension<Arc<Described>>) -> Response {
+    written(described.document())
 }
 
 async fn list_routes(
     caller: auth::Caller,
-    Extension(described): Extension<Described>,
+    Extension(described): Extension<Arc<Described>>,
 ) -> Result<Response, Problem> {
     caller.may(auth::Need::Look)?;
-    Ok(written(described.index))
+    Ok(written(described.index()))
 }
 
 /// A JSON document that is written already.

@@ -81,10 +81,14 @@ impl Messages {
             Box::new(move |fresh| bus.publish(fresh))
         };
         let verdicts = registry.verdicts();
-        let uplink = Writer::open_within(data_dir, verdicts, sessions.clone(), publish, bounds).await?;
+        // Two files, each read by threads of its own: neither waits for the other.
+        let (uplink, history) = tokio::join!(
+            Writer::open_within(data_dir, verdicts, sessions.clone(), publish, bounds),
+            History::open(data_dir)
+        );
+        let (uplink, history) = (uplink?, history?);
         let reader = Reader::open(data_dir).await?;
         let latest = Latest::start(registry.clone(), reader.clone(), &*bus);
-        let history = History::open(data_dir).await?;
         let charts = history.follow(registry.clone(), reader.clone());
         let tail = Tail::start(&*bus, reader.clone());
         sessions.tell(registry.facts());
