@@ -94,6 +94,7 @@ use crate::{
 };
 use asking::Asking;
 use error::Problem;
+pub use page::refusal as page_of_refusal;
 use routes::{About, Route, Routes};
 
 /// Lines of a page when nobody says, and at most.

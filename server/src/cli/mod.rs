@@ -191,6 +191,13 @@ fn manner(global: &Global, config: &Config) -> Manner {
     }
 }
 
+/// A refusal as every command writes it to standard error where no terminal reads it: for people, or with
+/// `--json`.
+#[must_use]
+pub fn refusal(problem: &Problem, json: bool) -> String {
+    Screen::new(plain_manner(json)).kept().refusal(problem)
+}
+
 fn plain_manner(json: bool) -> Manner {
     let output = if json { Output::Json } else { Output::Table };
     Manner { output, color: Color::Auto, ascii: false, quiet: false, verbose: false, no_input: false }

@@ -144,6 +144,18 @@ impl Screen {
         }
     }
 
+    /// The same for what is kept: without colour, lines as long as they are.
+    pub(super) fn kept(self) -> Self {
+        Self {
+            color_out: false,
+            color_err: false,
+            width_out: None,
+            height_out: None,
+            width_err: None,
+            ..self
+        }
+    }
+
     /// Columns of the terminal that reads standard output; `None` where no terminal does.
     pub(super) fn width(&self) -> Option<usize> {
         self.width_out
@@ -208,11 +220,15 @@ impl Screen {
 
     /// A refusal: what, where, why, next. With JSON output, one JSON line.
     pub(super) fn error(&self, problem: &Problem) {
-        let text = match self.output {
+        let _ = io::stderr().write_all(self.refusal(problem).as_bytes());
+    }
+
+    /// The same, as it is written.
+    pub(super) fn refusal(&self, problem: &Problem) -> String {
+        match self.output {
             Output::Json | Output::Jsonl => format!("{}\n", problem.to_cli_json()),
             _ => self.anatomy(problem),
-        };
-        let _ = io::stderr().write_all(text.as_bytes());
+        }
     }
 
     fn anatomy(&self, problem: &Problem) -> String {

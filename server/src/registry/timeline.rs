@@ -502,7 +502,8 @@ fn refusal(fold: &Fold<Code>) -> Event {
 }
 
 /// `refused [M201] device suspended, from 10.0.4.17 ×14`.
-pub(super) fn refused_at(code: Code, at_ms: u64, count: u64, remote: Option<&str>, in_which: &str) -> Event {
+#[must_use]
+pub fn refused_at(code: Code, at_ms: u64, count: u64, remote: Option<&str>, in_which: &str) -> Event {
     let from = remote.map(|remote| format!(", from {}", host(remote))).unwrap_or_default();
     let times = if count > 1 { format!(" ×{count}{in_which}") } else { String::new() };
     let text = format!("refused [{}] {}{from}{times}", code.id(), code.words());

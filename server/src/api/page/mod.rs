@@ -217,6 +217,19 @@ pub(super) fn refused(problem: &Problem, uri: &Uri) -> Response {
         return Redirect::to(&format!("/login?then={}{ended}", data::encoded(then))).into_response();
     }
     let status = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let shell = Shell::outside(problem.code.words());
-    page_with(status, &ProblemPage { shell, problem, choices: Vec::new() })
+    page_with(status, &ProblemPage::of(problem))
+}
+
+impl<'a> ProblemPage<'a> {
+    fn of(problem: &'a Problem) -> Self {
+        Self { shell: Shell::outside(problem.code.words()), problem, choices: Vec::new() }
+    }
+}
+
+/// The page of a refusal.
+///
+/// # Errors
+/// When its template cannot be rendered.
+pub fn refusal(problem: &Problem) -> Result<String, askama::Error> {
+    ProblemPage::of(problem).render()
 }

@@ -15,7 +15,15 @@ mod v3;
 mod v5;
 
 use codec::{Write, varint_len};
+use muster_shared::Code;
 use packet::Qos;
+
+/// The reason string of a refusal, as MQTT 5 carries it: its code and its words. Our firmware reads the code back
+/// ([`Code::from_reason`]).
+#[must_use]
+pub fn reason(code: Code) -> String {
+    format!("{} {}", code.id(), code.words())
+}
 
 /// A PUBLISH of the server.
 struct Outgoing<'a> {

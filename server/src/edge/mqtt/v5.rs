@@ -207,12 +207,10 @@ fn said(out: &mut Vec<u8>, first: u8, head: &[u8], code: Code, limits: &Limits) 
 
 fn reason_string(out: &mut Vec<u8>, code: Option<Code>) {
     let Some(code) = code else { return };
-    let (id, words) = (code.id(), code.words());
+    let said = super::reason(code);
     out.push(REASON_STRING);
-    out.extend_from_slice(&((id.len() + 1 + words.len()) as u16).to_be_bytes());
-    out.extend_from_slice(id.as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(words.as_bytes());
+    out.extend_from_slice(&(said.len() as u16).to_be_bytes());
+    out.extend_from_slice(said.as_bytes());
 }
 
 fn properties(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
