@@ -23,6 +23,8 @@ pub(crate) enum Act {
     Ceremony(Ceremony),
     /// Sign, with the root of a ceremony, an authority that is to take an older one's place.
     SignAuthority(SignAuthority),
+    /// Make more stations below the root of a ceremony, from a reviewed file that names them alone.
+    AddStations(AddStations),
     /// Take one unit through all its steps.
     Run(Box<Run>),
     /// End a batch.
@@ -90,6 +92,33 @@ pub(crate) struct SignAuthority {
     /// Opens the root's key; else MUSTER_FACTORY_PASSPHRASE, else a prompt.
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct AddStations {
+    /// The reviewed plan: the owner, and the new stations.
+    pub(crate) plan: PathBuf,
+    /// The folder `root` of the ceremony.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: PathBuf,
+    /// `anchors.bin` of a station there is: what devices pin.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) anchors: PathBuf,
+    /// `station.record` of a station there is; once for each, so that no name and no serial is given twice.
+    #[arg(long, value_name = "RECORD", required = true)]
+    pub(crate) beside: Vec<PathBuf>,
+    /// A folder that is not there yet.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// One passphrase for the root and the new folders; else the environment, else a prompt for each.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Opens the root's key.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root_passphrase_file: Option<PathBuf>,
+    /// The passphrase of each new station's folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) station_passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Args)]

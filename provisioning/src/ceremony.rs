@@ -21,7 +21,7 @@ use muster_pki::{
     bundle::BundleError,
     hierarchy::{Hierarchy, HierarchyError, Plan, StationPlan},
     keyfile,
-    station::SerialRange,
+    station::{SerialRange, StationRecord},
 };
 use muster_shared::{
     CertificateId, Code, SerialNumber, StationId, Tenant,
@@ -138,6 +138,26 @@ pub fn perform(
     out: &Path,
     now_ms: u64,
 ) -> Result<Made, Fault> {
+    let now_s = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
+    let (hierarchy, transcript) = in_one_step(
+        out,
+        || {
+            let hierarchy = Hierarchy::create(&plan.hierarchy, now_s).map_err(refused)?;
+            let transcript = transcript(plan, &hierarchy, now_ms);
+            Ok((hierarchy, transcript))
+        },
+        |(hierarchy, transcript), draft| write(plan, hierarchy, passphrases, transcript, draft),
+    )?;
+    Ok(Made { out: out.to_owned(), root_digest: hierarchy.root_digest(), transcript })
+}
+
+/// Makes something and writes it into the folder `out`, which must not be there yet: beside it first, and moved
+/// there as a whole.
+pub(crate) fn in_one_step<T>(
+    out: &Path,
+    make: impl FnOnce() -> Result<T, Fault>,
+    write: impl FnOnce(&T, &Path) -> Result<(), BundleError>,
+) -> Result<T, Fault> {
     let there =
         |place: String| Fault::new(Code::FileUnreadable, place).what("the ceremony's folder cannot be made");
     if out.symlink_metadata().is_ok() {
@@ -146,18 +166,14 @@ pub fn perform(
     }
     let above = out.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let io = |error: std::io::Error| there(format!("{}: {error}", above.display()));
-    let now_s = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
-    let hierarchy = Hierarchy::create(&plan.hierarchy, now_s).map_err(refused)?;
-    let transcript = transcript(plan, &hierarchy, now_ms);
-
+    let made = make()?;
     let draft = tempfile::Builder::new().prefix(".ceremony-").tempdir_in(above).map_err(io)?;
-    write(plan, &hierarchy, passphrases, &transcript, draft.path())
-        .map_err(|error| there(error.to_string()))?;
+    write(&made, draft.path()).map_err(|error| there(error.to_string()))?;
     fs::rename(draft.path(), out).map_err(io)?;
     // The folder has its name now; there is nothing left to clean up.
     let _ = draft.keep();
     fs::File::open(above).and_then(|folder| folder.sync_all()).map_err(io)?;
-    Ok(Made { out: out.to_owned(), root_digest: hierarchy.root_digest(), transcript })
+    Ok(made)
 }
 
 /// The vendor page of a board that obeys this root.
@@ -209,16 +225,6 @@ fn transcript(plan: &CeremonyPlan, hierarchy: &Hierarchy, now_ms: u64) -> String
     line(format!("plan         {}", hex(&plan.digest)));
     line(format!("root digest  {}", hex(&hierarchy.root_digest())));
     line(String::new());
-    let ca = |ca: &Ca| {
-        let certificate = ca.certificate();
-        let id = CertificateId(Sha256::digest(certificate.der()).into());
-        format!(
-            "{:<12} {:<28} certificate {id}  key {}",
-            certificate.purpose(),
-            certificate.name(),
-            hex(&certificate.key().digest()),
-        )
-    };
     let all = [
         &hierarchy.root,
         &hierarchy.station,
@@ -229,25 +235,43 @@ fn transcript(plan: &CeremonyPlan, hierarchy: &Hierarchy, now_ms: u64) -> String
         &hierarchy.operator,
     ];
     for one in all {
-        line(ca(one));
+        line(ca_line(one));
     }
     for keys in &hierarchy.stations {
-        let record = &keys.record;
-        line(String::new());
-        line(format!(
-            "station      {} · tenant {} · serials {} · quota {}",
-            record.station, record.tenant, record.serials, record.quota
-        ));
-        line(ca(&keys.factory));
-        line(format!("manifest key {}", hex(&record.manifest_key.digest())));
-        line(format!("record       {}", hex(&Sha256::digest(&keys.record_file))));
+        station_lines(&keys.factory, &keys.record, &keys.record_file).into_iter().for_each(&mut line);
     }
     line(String::new());
     line(format!("anchors      {}", hex(&Sha256::digest(&hierarchy.anchors))));
     out
 }
 
-fn refused(error: HierarchyError) -> Fault {
+fn ca_line(ca: &Ca) -> String {
+    let certificate = ca.certificate();
+    let id = CertificateId(Sha256::digest(certificate.der()).into());
+    format!(
+        "{:<12} {:<28} certificate {id}  key {}",
+        certificate.purpose(),
+        certificate.name(),
+        hex(&certificate.key().digest()),
+    )
+}
+
+/// What a transcript says of a station.
+pub(crate) fn station_lines(factory: &Ca, record: &StationRecord, record_file: &[u8]) -> [String; 5] {
+    [
+        String::new(),
+        format!(
+            "station      {} · tenant {} · serials {} · quota {}",
+            record.station, record.tenant, record.serials, record.quota
+        ),
+        ca_line(factory),
+        format!("manifest key {}", hex(&record.manifest_key.digest())),
+        format!("record       {}", hex(&Sha256::digest(record_file))),
+    ]
+}
+
+/// The plan, as it stands, is not carried out.
+pub(crate) fn refused(error: HierarchyError) -> Fault {
     let code = match error {
         HierarchyError::Owner(_) | HierarchyError::Overlap(..) | HierarchyError::Quota(..) => {
             Code::UsageWrong

@@ -19,7 +19,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`ceremony`], [`sign`] | one reviewed file → keys, certificates, records, a transcript; what the root signs later |
+//! | [`ceremony`], [`stations`], [`sign`] | one reviewed file → keys, certificates, records, a transcript; stations and authorities the root signs later |
 //! | [`station`] | the sans-IO controller of one unit |
 //! | [`journal`] | what a station remembers: append, checksum, fsync, replay |
 //! | [`run`] | the controller, the journal, the authority and a port, brought together |
@@ -42,3 +42,4 @@ pub mod screen;
 pub mod secret;
 pub mod sign;
 pub mod station;
+pub mod stations;

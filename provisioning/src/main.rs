@@ -22,12 +22,13 @@ use muster_provisioning::{
     screen::{Manner, Screen},
     secret, sign,
     station::{Material, Outcome, Patience},
+    stations,
 };
 use muster_shared::Code;
 
 mod args;
 
-use args::{Act, BatchAct, Ceremony, Cli, ManifestAct, Run, Station};
+use args::{Act, AddStations, BatchAct, Ceremony, Cli, ManifestAct, Run, Station};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -68,6 +69,7 @@ fn act(cli: Cli) -> Result<u8, Fault> {
                 ),
             )
         }
+        Act::AddStations(args) => add_stations(&args, cli.json),
         Act::Run(args) => run(*args, cli.json),
         Act::Batch { act: BatchAct::Close { station, batch, out } } => {
             let (bundle, mut journal) = open(&station)?;
@@ -170,6 +172,36 @@ fn perform(args: &Ceremony, json: bool) -> Result<u8, Fault> {
             "stations": plan.hierarchy.stations.iter().map(|station| station.station.as_str()).collect::<Vec<_>>(),
         }),
         &format!("{}\nput away {}", made.transcript.trim_end(), made.out.join("root").display()),
+    )
+}
+
+fn add_stations(args: &AddStations, json: bool) -> Result<u8, Fault> {
+    let text = std::fs::read_to_string(&args.plan)
+        .map_err(|error| Fault::new(Code::FileUnreadable, format!("{}: {error}", args.plan.display())))?;
+    let plan = ceremony::parse(&text, &args.plan.display().to_string())?;
+    let secret = |own: &Option<PathBuf>, what, new| {
+        secret::passphrase(own.as_ref().or(args.passphrase_file.as_ref()), what, new)
+    };
+    let from = stations::Given {
+        root: &args.root,
+        root_passphrase: &secret(&args.root_passphrase_file, "the root", false)?,
+        anchors: &args.anchors,
+        beside: &args.beside,
+        station_passphrase: &secret(&args.station_passphrase_file, "the new stations", true)?,
+    };
+    let transcript = stations::add(&plan, &from, &args.out, now_ms())?;
+    let names: Vec<_> = plan.hierarchy.stations.iter().map(|station| station.station.as_str()).collect();
+    let records = names.iter().map(|name| {
+        format!("muster ca trust {} --reason …", args.out.join(name).join("station.record").display())
+    });
+    say(
+        json,
+        &serde_json::json!({ "schema": "muster.factory.add-stations/1", "out": args.out, "stations": names }),
+        &format!(
+            "{}\nput away the root; on the server, before a manifest of them comes: {}",
+            transcript.trim_end(),
+            records.collect::<Vec<_>>().join("; ")
+        ),
     )
 }
 

@@ -4,7 +4,12 @@
 
 mod rig;
 
-use muster_pki::{StationRecord, VerifiedCaRequest, hierarchy::StationKeys, testing};
+use muster_pki::{
+    StationRecord, VerifiedCaRequest,
+    hierarchy::{Plan, StationKeys, StationPlan, add_stations},
+    station::SerialRange,
+    testing,
+};
 use rig::{Place, Server, http::Http, now_s, read};
 use serde_json::{Value, json};
 
@@ -63,6 +68,45 @@ fn a_station_s_record_is_taken_once_and_a_different_one_only_in_its_place() {
     let server = Server::start_on(server.killed());
     let stations = server.muster(&["ca", "list", "--json"]).exits(0).json();
     assert!(stations["items"].as_array().unwrap().iter().any(|of| of["quota"] == 200), "{stations}");
+}
+
+/// A line that is opened a year later, below the same root: registered by its record, it hands over batches.
+#[test]
+fn a_station_of_a_later_ceremony_hands_over_batches() {
+    let server = Server::start();
+    let hierarchy = &server.place().hierarchy;
+    let plan = |first: &str, last: &str| Plan {
+        owner: hierarchy.root.certificate().owner().to_owned(),
+        stations: vec![StationPlan {
+            station: "S-21".parse().unwrap(),
+            tenant: "acme".parse().unwrap(),
+            quota: 10,
+            serials: SerialRange::new(&first.parse().unwrap(), &last.parse().unwrap()).unwrap(),
+        }],
+    };
+    let known: Vec<_> = hierarchy.stations.iter().map(|of| of.record.clone()).collect();
+    let root = hierarchy.root_bundle();
+    let make = |plan: &Plan| add_stations(&root, plan, &known, &hierarchy.anchors, now_s() + 60);
+    let taken = plan(known[0].serials.first().as_str(), known[0].serials.last().as_str());
+    assert!(make(&taken).is_err(), "its serials are another's");
+    let station = make(&plan("MU-500000", "MU-500009")).unwrap().remove(0);
+    let record = server.place().file("later.record", &station.record_file).display().to_string();
+    let keys = StationKeys {
+        factory: station.factory.clone(),
+        manifest_key: station.manifest_key.clone(),
+        manifest_certificate: station.manifest_certificate.clone(),
+        record_file: station.record_file.clone(),
+        record: station.record.clone(),
+    };
+    let devices =
+        [testing::device_with(&keys.factory, &testing::subject("MU-500000"), testing::key(), now_s())];
+    let manifest = testing::manifest_of(&keys, "B-2100", None, &devices, now_s() as u64 * 1000);
+    let manifest = server.place().file("later.muster", manifest).display().to_string();
+    server.muster(&["batch", "import", &manifest]).exits(8);
+    server.muster(&["ca", "trust", &record, "--reason", "a second line"]).exits(0);
+    server.muster(&["batch", "import", &manifest]).exits(0);
+    let shown = server.muster(&["device", "show", "MU-500000"]).exits(0);
+    assert!(shown.out.contains("station S-21") && shown.out.contains("factory CA of S-21"), "{}", shown.out);
 }
 
 /// Has the root sign what was asked for.

@@ -63,6 +63,73 @@ fn the_root_signs_an_authority_only_for_the_key_that_was_named() {
     assert!(!sign("request.pem", &key_id, "service.pem").status.success());
 }
 
+/// A second line below the same root, later: its folder is whole, and makes units whose manifest holds.
+#[test]
+fn a_later_station_is_made_below_the_same_root() {
+    let factory = Factory::new();
+    let plan = |name: &str, owner: &str, station: &str, first: u32| {
+        let text = format!(
+            "owner = \"{owner}\"\n[[station]]\nname = \"{station}\"\ntenant = \"acme\"\n\
+             first_serial = \"MU-{first:06}\"\nlast_serial = \"MU-{:06}\"\n",
+            first + 9
+        );
+        fs::write(factory.path(name), text).unwrap();
+    };
+    let add = |plan: &str, beside: &str, out: &str| {
+        let [plan, root, words, out] = [plan, "out/root", "words", out].map(|name| factory.text(name));
+        let (anchors, beside) = (factory.text("out/stations/S-07/anchors.bin"), factory.text(beside));
+        let args = ["add-stations", &plan, "--root", &root, "--anchors", &anchors, "--beside", &beside];
+        factory.call(&[&args[..], &["--out", &out, "--passphrase-file", &words]].concat())
+    };
+    let record = "out/stations/S-07/station.record";
+    for (name, owner, station, first) in [
+        ("overlap.toml", "Acme", "S-09", 9),
+        ("same.toml", "Acme", "S-07", 100),
+        ("foreign.toml", "Else", "S-09", 100),
+    ] {
+        plan(name, owner, station, first);
+        let refused = add(name, record, "no");
+        assert_eq!(refused.status.code(), Some(2), "{name}: {}", err(&refused));
+        assert!(!factory.path("no").exists(), "{name}");
+    }
+    plan("good.toml", "Acme", "S-09", 100);
+    assert!(!add("good.toml", "words", "no").status.success(), "no record of this root");
+    let made = add("good.toml", record, "later");
+    assert!(made.status.success(), "{}", err(&made));
+    assert!(out(&made).contains("muster ca trust") && out(&made).contains("S-09"), "{}", out(&made));
+    assert!(!add("good.toml", record, "later").status.success(), "what is there is not replaced");
+    let words = muster_pki::Passphrase::new("correct horse").unwrap();
+    let read = |path: &str| muster_pki::bundle::StationBundle::read(&factory.path(path), &words).unwrap();
+    let (first, later) = (read("out/stations/S-07"), read("later/S-09"));
+    assert_eq!((&first.root, &first.anchors), (&later.root, &later.anchors));
+    assert_ne!(first.factory.certificate(), later.factory.certificate());
+    assert!(muster_pki::StationRecord::verify(&later.record_file, &first.root).is_ok());
+    let listening = listen(Board::blank());
+    let [station, journal, words] = ["later/S-09", "journal-9", "words"].map(|name| factory.text(name));
+    let common =
+        ["--station", &station, "--journal", &journal, "--passphrase-file", &words, "--batch", "B-9"];
+    let unit = [
+        "run",
+        "--port",
+        &listening.port,
+        "--product",
+        "TH-2",
+        "--endpoint",
+        "10.0.2.2:8883",
+        "--server-name",
+        "localhost",
+    ];
+    let ran = factory.call(&[&unit[..], &common].concat());
+    assert!(ran.status.success(), "{}", err(&ran));
+    let manifest = factory.text("b9.muster");
+    let closed = factory.call(&[&["batch", "close", "--out", &manifest][..], &common].concat());
+    assert!(closed.status.success(), "{}", err(&closed));
+    let [root, record] = ["out/root/root.pem", "later/S-09/station.record"].map(|name| factory.text(name));
+    let verified =
+        factory.call(&["manifest", "verify", &manifest, "--station-record", &record, "--root", &root]);
+    assert!(verified.status.success() && out(&verified).contains("B-9"), "{}", err(&verified));
+}
+
 impl Factory {
     fn new() -> Self {
         let factory = Self { folder: tempfile::tempdir().unwrap() };

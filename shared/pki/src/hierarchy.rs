@@ -1,4 +1,5 @@
-//! All CAs of one owner, made in one go: what a ceremony makes, and `muster init`, and tests.
+//! All CAs of one owner, made in one go: what a ceremony makes, and `muster init`, and tests. Stations may be added
+//! below the same root later.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::{
     anchors,
     authority::{Authority, IssueError, Request},
     bundle::{RootBundle, ServerBundle, StationBundle},
-    ca::{Ca, CaError},
+    ca::{Ca, CaCertificate, CaError},
     key::{Signer, SoftKey},
     ledger::MemoryLedger,
     profile::{CertificateSerial, Purpose},
@@ -41,8 +42,8 @@ pub struct StationPlan {
 /// Why a hierarchy was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum HierarchyError {
-    /// The owner's name does not fit a certificate.
-    #[error("owner {0:?} is not 1 to 50 printable characters")]
+    /// The owner's name does not fit a certificate, or is not the root's.
+    #[error("owner {0:?} is not 1 to 50 printable characters, or not whose root this is")]
     Owner(String),
     /// A quota of nothing, or of more than the range holds.
     #[error("station {0} has a quota of {1} and a range of {2} serials")]
@@ -164,19 +165,55 @@ impl Hierarchy {
         let mut all = self.stations.iter();
         let keys = all.find(|keys| keys.record.station == *station);
         let keys = keys.ok_or_else(|| HierarchyError::NoStation(station.clone()))?;
-        Ok(StationBundle {
-            root: self.root.certificate().clone(),
-            factory: keys.factory.clone(),
-            manifest_key: keys.manifest_key.clone(),
-            manifest_certificate: keys.manifest_certificate.clone(),
-            record_file: keys.record_file.clone(),
-            record: keys.record.clone(),
-            anchors: self.anchors.clone(),
-        })
+        Ok(keys.bundle(self.root.certificate(), &self.anchors))
     }
 }
 
+/// Makes stations below a root that is there already: `known` are the records of those it has signed before.
+/// `anchors` is the set its devices pin, as every one of its stations holds it.
+///
+/// # Errors
+/// [`HierarchyError`]; for a set this root has not signed, too.
+pub fn add_stations(
+    root: &RootBundle,
+    plan: &Plan,
+    known: &[StationRecord],
+    anchors: &[u8],
+    now_s: i64,
+) -> Result<Vec<StationBundle>, HierarchyError> {
+    let certificate = root.root.certificate();
+    if plan.owner != certificate.owner() {
+        return Err(HierarchyError::Owner(plan.owner.clone()));
+    }
+    check(plan)?;
+    for (one, other) in plan.stations.iter().flat_map(|one| known.iter().map(move |other| (one, other))) {
+        let serials = one.tenant == other.tenant && one.serials.overlaps(&other.serials);
+        if serials || one.station == other.station {
+            return Err(HierarchyError::Overlap(other.station.clone(), one.station.clone()));
+        }
+    }
+    anchors::verify(anchors, certificate)?;
+    let made = plan.stations.iter().map(|plan| {
+        let keys = StationKeys::make(&root.root, &root.station, plan, now_s)?;
+        Ok(keys.bundle(certificate, anchors))
+    });
+    made.collect()
+}
+
 impl StationKeys {
+    /// What the station gets.
+    fn bundle(&self, root: &CaCertificate, anchors: &[u8]) -> StationBundle {
+        StationBundle {
+            root: root.clone(),
+            factory: self.factory.clone(),
+            manifest_key: self.manifest_key.clone(),
+            manifest_certificate: self.manifest_certificate.clone(),
+            record_file: self.record_file.clone(),
+            record: self.record.clone(),
+            anchors: anchors.to_vec(),
+        }
+    }
+
     fn make(root: &Ca, station_ca: &Ca, plan: &StationPlan, now_s: i64) -> Result<Self, HierarchyError> {
         let name = format!("{} factory CA", plan.station);
         let factory = root.make_issuing(Purpose::Factory, &name, now_s)?;
