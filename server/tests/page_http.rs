@@ -385,3 +385,38 @@ fn a_long_listing_is_taken_out_in_the_order_it_is_shown_in() {
         serde_json::from_slice(&http.get("/devices.json?filter=state:revoked").unchunked()).unwrap();
     assert_eq!(none["items"], serde_json::json!([]));
 }
+
+/// The form for labels on everything a filter selects: words, a plan bound to the devices, the job.
+#[test]
+fn labels_are_written_on_all_that_match_from_a_form() {
+    let server = Server::start();
+    server.with_devices("B-0001", &["MU-000001", "MU-000002", "MU-000003"]);
+    let http = Http::new(&server);
+    let page = |path: &str| String::from_utf8(http.get(path).body).unwrap();
+    assert!(page("/devices?filter=batch%3AB-0001").contains("<option value=\"label\">"));
+    let asked = page("/acts/all?act=label&filter=batch%3AB-0001");
+    for name in ["add_tags", "remove_tags", "add_groups", "remove_groups", "reason"] {
+        assert!(asked.contains(&format!("name=\"{name}\"")), "{name}");
+    }
+    assert!(!page("/acts/all?act=suspend&filter=batch%3AB-0001").contains("add_tags"));
+    let send = |body: &str| {
+        let form = "content-type: application/x-www-form-urlencoded\r\n";
+        http.ask("POST", "/acts/all", form, body.as_bytes())
+    };
+    let nothing = send("act=label&filter=batch%3AB-0001&reason=moved");
+    assert_eq!(nothing.status, 400, "{}", nothing.head);
+    let words =
+        "act=label&filter=batch%3AB-0001&add_tags=Line+2%2C+%3Cb%3Espare&add_groups=north&reason=moved";
+    let planned = send(words);
+    assert_eq!(planned.status, 200, "{}", planned.head);
+    let planned = String::from_utf8(planned.body).unwrap();
+    assert!(planned.contains("Line 2, &#60;b&#62;spare") && planned.contains("3 devices"), "{planned}");
+    let confirm = planned.split("name=\"confirm\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let done = send(&format!("{words}&confirm={confirm}"));
+    assert_eq!(done.status, 303, "{}", done.head);
+    let path = format!("/v1{}", done.header("location").unwrap());
+    rig::eventually("the job", || http.get(&path).is(200), |job| job["ended"] == true);
+    let labels = http.get("/v1/devices/MU-000003").is(200)["labels"].clone();
+    assert_eq!(labels["tags"], serde_json::json!(["<b>spare", "line 2"]), "{labels}");
+    assert_eq!(labels["groups"], serde_json::json!(["north"]));
+}

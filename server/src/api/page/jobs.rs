@@ -47,6 +47,53 @@ struct Plan {
     confirm: String,
 }
 
+/// Words of a label, as they were typed: several with a comma between them.
+struct Words {
+    add_tags: String,
+    remove_tags: String,
+    add_groups: String,
+    remove_groups: String,
+}
+
+impl Words {
+    fn of(fields: &Fields) -> Self {
+        let text = |name: &str| fields.one(name).unwrap_or_default().trim().to_owned();
+        Self {
+            add_tags: text("add_tags"),
+            remove_tags: text("remove_tags"),
+            add_groups: text("add_groups"),
+            remove_groups: text("remove_groups"),
+        }
+    }
+
+    /// As the API takes it.
+    fn document(&self) -> Value {
+        let words = |text: &str| {
+            text.split(',')
+                .map(str::trim)
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        json!({
+            "add_tags": words(&self.add_tags),
+            "remove_tags": words(&self.remove_tags),
+            "add_groups": words(&self.add_groups),
+            "remove_groups": words(&self.remove_groups),
+        })
+    }
+
+    /// Name, what it is, what was typed: for the form, and for what goes with its confirmation.
+    fn fields(&self) -> [(&'static str, &'static str, &str); 4] {
+        [
+            ("add_tags", "Tags to put on", &self.add_tags),
+            ("remove_tags", "Tags to take off", &self.remove_tags),
+            ("add_groups", "Groups to put them in", &self.add_groups),
+            ("remove_groups", "Groups to take them out of", &self.remove_groups),
+        ]
+    }
+}
+
 #[derive(Template)]
 #[template(path = "job-ask.html")]
 struct Ask {
@@ -59,6 +106,8 @@ struct Ask {
     codes: Vec<(&'static str, bool)>,
     reason: String,
     reason_code: String,
+    /// Words to put on and to take off; nothing where something else is done.
+    label: Option<Words>,
     plan: Option<Plan>,
     fault: Option<String>,
     problem: Option<Problem>,
@@ -75,6 +124,7 @@ fn form(status: &view::Status, fields: &Fields) -> Ask {
         codes: RevocationReason::ALL.iter().map(|of| (of.as_str(), of.as_str() == chosen)).collect(),
         reason: text("reason"),
         reason_code: chosen,
+        label: (act == "label").then(|| Words::of(fields)),
         plan: None,
         fault: None,
         problem: None,
@@ -96,6 +146,9 @@ pub(super) async fn act(api: Api, fields: Fields) -> Result<Response, Problem> {
     let mut document = json!({ "act": page.act, "filter": page.filter, "reason": page.reason });
     if page.is_final {
         document["reason_code"] = json!(page.reason_code);
+    }
+    if let Some(label) = &page.label {
+        document["label"] = label.document();
     }
     let planned: Result<Planned, Problem> = api.post("/v1/jobs/plan", &document).await;
     let planned = match planned {
