@@ -339,7 +339,7 @@
       state("live", "Live", "●");
     };
     stream.onmessage = heard;
-    for (const name of ["change", "presence", "refusal", "message", "gap"]) stream.addEventListener(name, heard);
+    for (const name of ["change", "presence", "refusal", "notice", "message", "gap"]) stream.addEventListener(name, heard);
     stream.addEventListener("end", () => location.reload());
     stream.onerror = () => {
       close();

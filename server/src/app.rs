@@ -252,7 +252,8 @@ impl Node {
         let renewal = tokio::spawn(renew(broker, edge.clone(), https));
         let checkpoints = tokio::spawn(checkpoints(registry.clone()));
         let jobs = api::jobs::start(doors);
-        let retention = retention::start(config.retention, registry.clone(), uplink.clone());
+        let configured = retention::Configured { periods: config.retention, pinned: config.pinned_periods() };
+        let retention = retention::start(configured, registry.clone(), uplink.clone());
         let addresses = Addresses::new(api.local_addr(), edge.local_addr());
         let first_link = first_link(config, &registry, &addresses).await?;
         claim.publish(&addresses).map_err(|error| fault("the addresses cannot be written", &error))?;

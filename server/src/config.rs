@@ -28,7 +28,10 @@ use crate::{
         clones::{Policy, Response},
         limits::{self, SessionLimits},
     },
-    registry::{Place, PlaceError},
+    registry::{
+        Place, PlaceError,
+        retention::{Period, Periods},
+    },
     uplink::{Bound, Bounds},
 };
 
@@ -61,7 +64,7 @@ pub struct Config {
     /// What is made of two holders of one identity.
     pub clones: Policy,
     /// How long what was seen is kept.
-    pub retention: Retention,
+    pub retention: Periods,
     /// The programs that take part in the fleet's messages.
     pub services: Vec<ServiceEntry>,
     /// The tenants whose devices may be registered by their first connection.
@@ -148,19 +151,6 @@ pub struct Limits {
     pub handshakes_per_address_per_s: u32,
     /// Handshakes of one address that wait or are in progress.
     pub handshakes_per_address: u32,
-}
-
-/// How long what was seen is kept; 0 is without end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Messages, days.
-    pub uplink_days: u64,
-    /// Messages, MiB on disk.
-    pub uplink_mib: u64,
-    /// Sessions that ended, days.
-    pub sessions_days: u64,
-    /// Refusals, days.
-    pub refusals_days: u64,
 }
 
 /// The keys of the authorities this server holds.
@@ -264,6 +254,13 @@ pub struct Given {
 }
 
 impl Config {
+    /// Which periods it says itself, and so for good while this server runs.
+    #[must_use]
+    pub fn pinned_periods(&self) -> Vec<Period> {
+        let said = self.settings.iter().filter(|of| of.source != Source::Default);
+        said.filter_map(|of| of.key.parse().ok()).collect()
+    }
+
     /// Finds and reads the configuration. `environment` answers for a variable's name.
     ///
     /// # Errors
@@ -325,7 +322,7 @@ impl Config {
         let https = Https::take(&mut layers, &base);
         let limits = Limits::take(&mut layers);
         let clones = clones(&mut layers);
-        let retention = Retention::take(&mut layers);
+        let retention = retention(&mut layers);
         let services = services::take(&mut layers, limits.service_topic_max);
         let zero_touch = zero_touch::take(&mut layers, &base);
         let keys = Keys {
@@ -408,15 +405,13 @@ impl Registry {
     }
 }
 
-impl Retention {
-    fn take(layers: &mut Layers<'_>) -> Self {
-        const DAYS: std::ops::RangeInclusive<u64> = 0..=36_500;
-        Self {
-            uplink_days: count(layers, "retention.uplink_days", 90, DAYS),
-            uplink_mib: count(layers, "retention.uplink_mib", 0, 0..=1 << 30),
-            sessions_days: count(layers, "retention.sessions_days", 365, DAYS),
-            refusals_days: count(layers, "retention.refusals_days", 365, DAYS),
-        }
+fn retention(layers: &mut Layers<'_>) -> Periods {
+    let mut period = |of: Period, default| count(layers, of.as_str(), default, 0..=of.most());
+    Periods {
+        uplink_days: period(Period::UplinkDays, 90),
+        uplink_mib: period(Period::UplinkMib, 0),
+        sessions_days: period(Period::SessionsDays, 365),
+        refusals_days: period(Period::RefusalsDays, 365),
     }
 }
 
@@ -574,6 +569,14 @@ impl Client {
             utc: switch(layers, "client.utc", true),
             ascii: switch(layers, "client.ascii", false),
         }
+    }
+}
+
+impl Setting {
+    /// Whether nobody can decide otherwise while the server runs: it was said here, or is read once.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.source != Source::Default || self.key.parse::<Period>().is_err()
     }
 }
 

@@ -123,8 +123,10 @@ pub struct Setting {
     pub key: String,
     /// As it would be written; `null` where it says where secrets lie.
     pub value: Option<String>,
-    /// Who said so: a flag, a variable, a file and its line, or `default`.
+    /// Who said so: a flag, a variable, a file and its line, an operator and when, or `default`.
     pub source: String,
+    /// It cannot be decided about while the server runs.
+    pub pinned: bool,
 }
 
 /// A check of the server.
@@ -145,7 +147,7 @@ pub struct HealthCheck {
 pub struct StreamEvent {
     /// The schema's name.
     pub schema: String,
-    /// `open`, `change`, `presence`, `refusal`, `message`, `gap` or `end`.
+    /// `open`, `change`, `presence`, `refusal`, `notice`, `message`, `gap` or `end`.
     pub kind: String,
     /// When.
     pub at: String,
@@ -161,12 +163,29 @@ pub struct StreamEvent {
     pub presence: Option<PresenceEvent>,
     /// Refusals of one device, code and minute, counted so far.
     pub refusal: Option<Refusal>,
+    /// Something it did that nobody was refused for, counted by the minute.
+    pub notice: Option<NoticeEvent>,
     /// A message of the uplink log.
     pub message: Option<MessageEvent>,
     /// What could not be told.
     pub gap: Option<Gap>,
     /// Why the stream ends.
     pub problem: Option<serde_json::Value>,
+}
+
+/// What a device did that nobody was refused for and its operator wants to see.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct NoticeEvent {
+    /// `slowed` or `clone_suspected`.
+    pub notice: String,
+    /// The same in words, with its bound.
+    pub text: String,
+    /// How many in this minute so far.
+    pub count: u64,
+    /// The newest of them.
+    pub last_at: String,
+    /// From where the newest came.
+    pub address: Option<String>,
 }
 
 /// A device has connected, or its session has ended.
@@ -623,7 +642,8 @@ pub struct Labels {
 pub struct Event {
     /// When.
     pub at: String,
-    /// `made`, `connected`, `disconnected`, `refused`, `decided`, `certificate` or `ordered`.
+    /// `made`, `connected`, `disconnected`, `refused`, `decided`, `certificate`, `ordered`, `slowed`, `firmware` or
+    /// `clone_suspected`.
     pub kind: String,
     /// The shape before the line, by its name: `made`, `registered`, `active`, `suspended`, `quarantined`,
     /// `refused`, `gone` or `plain`.

@@ -927,6 +927,18 @@ pub(super) enum ConfigVerb {
     Check,
     /// An annotated file with every key and its default
     Sample,
+    /// Decide how long the server keeps what was seen; in force at once. Everything else stands in its file
+    Set {
+        /// Such as retention.sessions_days
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// In the unit the key ends with; 0 is without end
+        #[arg(value_name = "N")]
+        value: u64,
+        /// Why, in your words; kept in the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
 }
 
 #[cfg(test)]

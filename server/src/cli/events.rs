@@ -185,6 +185,9 @@ fn line(event: &StreamEvent, screen: &Screen) -> (Text, String) {
         let text = format!("refused [{}] {}{from}{times}", refusal.code, refusal.words);
         return (Text::new(screen.glyph("✕", "x"), Style::Red), text);
     }
+    if let Some(notice) = &event.notice {
+        return (Text::new(screen.glyph("▲", "!"), Style::Yellow), notice.text.clone());
+    }
     if let Some(message) = &event.message {
         let readings = message.readings.iter().flatten().map(|of| format!("{} = {}", of.sensor, of.value));
         let readings: Vec<_> = readings.collect();

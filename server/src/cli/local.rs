@@ -8,11 +8,12 @@ use serde_json::json;
 use super::{
     Done,
     args::{ConfigVerb, Global, Init, Serve},
+    client::{Client, read},
     screen::{Screen, Style, Text},
     table::{self, About, Column},
 };
 use crate::{
-    api::error::Problem,
+    api::{error::Problem, view},
     app, config,
     config::{Config, ConfigFault, Setting},
     init,
@@ -34,6 +35,9 @@ pub(super) fn config(
         return Ok(Done::Well);
     }
     let config = loaded.map_err(|faults| config_problem(&faults))?;
+    if let Some(ConfigVerb::Set { key, value, reason }) = verb {
+        return set(key, *value, reason.as_deref(), &Client::new(&config)?, screen);
+    }
     let file = config.file.as_ref().map(|file| file.display().to_string());
     if let Some(ConfigVerb::Check) = verb {
         if screen.output.is_json() {
@@ -47,11 +51,33 @@ pub(super) fn config(
         return Ok(Done::Well);
     }
     let shown = config.shown();
-    let items =
-        shown.iter().map(|of| json!({ "key": of.key, "value": of.value, "source": of.source.to_string() }));
+    let items = shown.iter().map(|of| {
+        json!({ "key": of.key, "value": of.value, "source": of.source.to_string(), "pinned": of.is_pinned() })
+    });
     let document = json!({ "schema": "muster.config/1", "file": file, "items": items.collect::<Vec<_>>(), "next": null });
     let about = About { noun: "key", total: None, filter: None, next: None, empty: "no keys" };
     table::print(screen, &document, &shown, SETTINGS, &about);
+    Ok(Done::Well)
+}
+
+/// `muster config set`: the one verb of these that asks the server.
+fn set(
+    key: &str,
+    value: u64,
+    reason: Option<&str>,
+    client: &Client,
+    screen: &Screen,
+) -> Result<Done, Problem> {
+    let asked = json!({ "key": key, "value": value, "reason": reason });
+    let document = client.post("/v1/config/retention", &asked)?;
+    if screen.output.is_json() {
+        screen.raw(&document.to_string());
+        return Ok(Done::Well);
+    }
+    let told: view::Config = read(&document)?;
+    for item in told.items.iter().filter(|item| item.key == key) {
+        screen.line(format!("{key} is {value} now, by {}", item.source));
+    }
     Ok(Done::Well)
 }
 

@@ -1,11 +1,11 @@
-//! What devices did lately, across the fleet: sessions that began or ended, and refusals, newest first.
+//! What devices did lately, across the fleet: sessions that began or ended, refusals and notices, newest first.
 //!
 //! What was decided is in the audit log; the two together are the last events of the first page.
 
 use muster_shared::{SerialNumber, Tenant};
 
 use super::{
-    Registry, RegistryError, Scope,
+    Notice, Registry, RegistryError, Scope,
     database::{Connection, int, parse, uint},
     now_ms,
     session::DisconnectReason,
@@ -97,6 +97,31 @@ async fn refused(c: &mut Connection, scope: &Scope, limit: i64) -> Result<Vec<Ac
         .collect()
 }
 
+async fn noticed(c: &mut Connection, scope: &Scope, limit: i64) -> Result<Vec<Activity>, RegistryError> {
+    type Row = (String, String, String, i64, i64, i64, Option<String>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT device.tenant, device.serial, notice.kind, notice.bound, notice.count, notice.last_at_ms,
+                notice.remote
+         FROM notice JOIN device ON device.id = notice.device
+         WHERE notice.minute_ms >= $1 AND ($2 = '' OR device.tenant = $2)
+         ORDER BY notice.minute_ms DESC, notice.last_at_ms DESC LIMIT $3",
+    )
+    .bind(int(now_ms().saturating_sub(BACK_MS)))
+    .bind(scope.to_sql())
+    .bind(limit)
+    .fetch_all(c)
+    .await?;
+    rows.into_iter()
+        .map(|(tenant, serial, kind, bound, count, last, remote)| {
+            let notice = Notice::read(&kind, bound)?;
+            // A minute's row: within it nothing is counted by minutes.
+            let count = if matches!(notice, Notice::Slowed { .. }) { 1 } else { uint(count) };
+            let event = timeline::noticed_at(notice, uint(last), count, remote.as_deref(), "");
+            of(Some(tenant), Some(serial), event)
+        })
+        .collect()
+}
+
 impl Registry {
     /// What the devices of a scope did in the last day, newest first, so many lines at most.
     ///
@@ -108,6 +133,7 @@ impl Registry {
         let mut all = began(&mut connection, scope, rows).await?;
         all.extend(ended(&mut connection, scope, rows).await?);
         all.extend(refused(&mut connection, scope, rows).await?);
+        all.extend(noticed(&mut connection, scope, rows).await?);
         all.sort_by_key(|of| std::cmp::Reverse(of.event.at_ms));
         all.truncate(limit as usize);
         Ok(all)

@@ -68,6 +68,8 @@ pub enum What {
     },
     /// Operators, tokens, or the root.
     Access,
+    /// How long what was seen is kept.
+    Retention,
 }
 
 impl From<&Decided> for Change {

@@ -460,6 +460,8 @@ async fn remove_data(tx: &mut Connection, id: i64) -> Result<(), RegistryError> 
     sqlx::query("DELETE FROM newest WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM session WHERE device = $1").bind(id).execute(&mut *tx).await?;
     sqlx::query("DELETE FROM refusal WHERE device = $1").bind(id).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM notice WHERE device = $1").bind(id).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM firmware_change WHERE device = $1").bind(id).execute(&mut *tx).await?;
     twin::forget(&mut *tx, id).await?;
     commands::forget(&mut *tx, id).await?;
     continuity::forget(tx, id).await

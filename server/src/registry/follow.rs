@@ -1,17 +1,26 @@
-//! What followers of facts are told: refusals in the order they were written.
+//! What followers of facts are told: refusals and notices in the order they were written.
 //!
-//! Each time a refusal's row is written it takes the next turn. Who has read up to a turn reads on behind it and
+//! Each time such a row is written it takes the next turn. Who has read up to a turn reads on behind it and
 //! meets every row that has changed since, once, as it is now: so a hammering device is one row a minute here
 //! too. Rows whose time is over are gone, and are not told.
 
 use muster_shared::{Code, DeviceId, SerialNumber, Tenant};
 
 use super::{
-    Registry, RegistryError,
+    Notice, Registry, RegistryError,
     database::{Connection, int, parse, uint},
 };
 
-/// A refusal's row, as a follower meets it.
+/// What a row counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Refusals, and why.
+    Refused(Code),
+    /// Something that refused nothing.
+    Noticed(Notice),
+}
+
+/// A row, as a follower meets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Followed {
     /// The turn it was written in last.
@@ -22,8 +31,8 @@ pub struct Followed {
     pub serial: Option<SerialNumber>,
     /// The registered device's name on topics; `None` where it only claimed to be one.
     pub device_id: Option<DeviceId>,
-    /// Why it was refused.
-    pub code: Code,
+    /// What is counted.
+    pub what: Counted,
     /// The minute it is counted in, Unix milliseconds.
     pub minute_ms: u64,
     /// How many in that minute so far.
@@ -56,7 +65,7 @@ impl Registry {
         u64::from_str_radix(&node, 16).map_err(|_| RegistryError::Damaged(format!("the node is {node:?}")))
     }
 
-    /// The newest turn of a refusal; 0 before the first.
+    /// The newest turn of a refusal or a notice; 0 before the first.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -67,24 +76,13 @@ impl Registry {
         Ok(uint(last))
     }
 
-    /// Refusals written after this turn, in the order of their turns.
+    /// Refusals and notices written after this turn, in the order of their turns.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn refusals_after(&self, turn: u64, limit: u32) -> Result<Vec<Followed>, RegistryError> {
-        type Row = (
-            i64,
-            String,
-            String,
-            i64,
-            i64,
-            i64,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-        );
-        let rows: Vec<Row> = sqlx::query_as(
+    pub async fn facts_after(&self, turn: u64, limit: u32) -> Result<Vec<Followed>, RegistryError> {
+        let mut connection = self.inner.database.readers().acquire().await?;
+        let rows: Vec<Columns> = sqlx::query_as(
             "SELECT refusal.turn, refusal.claimed, refusal.code, refusal.minute_ms, refusal.count,
                     refusal.last_at_ms, refusal.remote, device.tenant, device.device_id, device.serial
              FROM refusal LEFT JOIN device ON device.id = refusal.device
@@ -92,10 +90,44 @@ impl Registry {
         )
         .bind(int(turn))
         .bind(i64::from(limit))
-        .fetch_all(self.inner.database.readers())
+        .fetch_all(&mut *connection)
         .await?;
-        rows.into_iter().map(followed).collect()
+        let mut all: Vec<Followed> = rows.into_iter().map(followed).collect::<Result<_, _>>()?;
+        let rows: Vec<Noticed> = sqlx::query_as(
+            "SELECT notice.turn, notice.kind, notice.bound, notice.minute_ms, notice.count, notice.last_at_ms,
+                    notice.remote, device.tenant, device.device_id, device.serial
+             FROM notice JOIN device ON device.id = notice.device
+             WHERE notice.turn > $1 ORDER BY notice.turn LIMIT $2",
+        )
+        .bind(int(turn))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *connection)
+        .await?;
+        for row in rows {
+            all.push(noticed(row)?);
+        }
+        // Both in order, and cut alike: nothing before the cut is missing.
+        all.sort_by_key(|row| row.turn);
+        all.truncate(limit as usize);
+        Ok(all)
     }
+}
+
+type Noticed = (i64, String, i64, i64, i64, i64, Option<String>, String, String, String);
+
+fn noticed(columns: Noticed) -> Result<Followed, RegistryError> {
+    let (turn, kind, bound, minute, count, last, remote, tenant, device_id, serial) = columns;
+    Ok(Followed {
+        turn: uint(turn),
+        tenant: Some(parse(&tenant, "a device's tenant")?),
+        serial: Some(parse(&serial, "a device's serial")?),
+        device_id: Some(parse(&device_id, "a device's id")?),
+        what: Counted::Noticed(Notice::read(&kind, bound)?),
+        minute_ms: uint(minute),
+        count: uint(count),
+        last_at_ms: uint(last),
+        remote,
+    })
 }
 
 type Columns =
@@ -122,7 +154,7 @@ fn followed(columns: Columns) -> Result<Followed, RegistryError> {
         tenant,
         serial,
         device_id,
-        code: parse(&code, "a refusal's code")?,
+        what: Counted::Refused(parse(&code, "a refusal's code")?),
         minute_ms: uint(minute),
         count: uint(count),
         last_at_ms: uint(last),
@@ -134,7 +166,8 @@ fn followed(columns: Columns) -> Result<Followed, RegistryError> {
 mod tests {
     use muster_shared::Code;
 
-    use crate::registry::{Claimed, now_ms, testing::Fleet};
+    use super::Counted;
+    use crate::registry::{Claimed, Notice, now_ms, testing::Fleet};
 
     #[tokio::test]
     async fn a_follower_meets_each_row_once_and_again_when_it_has_grown() {
@@ -149,7 +182,7 @@ mod tests {
         refuse(&Claimed::Name("acme".parse().unwrap(), "MU-9".parse().unwrap()));
         refuse(&Claimed::Nobody);
         facts.flush().await;
-        let all = fleet.registry.refusals_after(0, 10).await.unwrap();
+        let all = fleet.registry.facts_after(0, 10).await.unwrap();
         assert_eq!(all.iter().map(|row| row.turn).collect::<Vec<_>>(), [1, 2, 3]);
         let of = |serial: &str| {
             all.iter().find(|row| row.serial.as_ref().is_some_and(|own| own.as_str() == serial))
@@ -159,10 +192,23 @@ mod tests {
         assert!(all.iter().any(|row| row.tenant.is_none()));
         refuse(&first);
         facts.flush().await;
-        let more = fleet.registry.refusals_after(3, 10).await.unwrap();
+        let more = fleet.registry.facts_after(3, 10).await.unwrap();
         assert_eq!(more.iter().map(|row| (row.turn, row.count)).collect::<Vec<_>>(), [(4, 3)]);
         assert_eq!(fleet.registry.refusals_end().await.unwrap(), 4);
+        // A notice takes its turn among them; who reads a few at a time meets all, in order.
+        facts.noticed(fleet.devices[1].key, Notice::Slowed { per_s: 100 }, now, None);
+        refuse(&first);
+        facts.flush().await;
+        let (mut turn, mut met) = (0, Vec::new());
+        loop {
+            let rows = fleet.registry.facts_after(turn, 1).await.unwrap();
+            let Some(row) = rows.last() else { break };
+            turn = row.turn;
+            met.push(row.what);
+        }
+        assert_eq!(met.len(), 4, "{met:?}");
+        assert!(met[2..].contains(&Counted::Noticed(Notice::Slowed { per_s: 100 })), "{met:?}");
         let fleet = fleet.reopened().await;
-        assert_eq!(fleet.registry.refusals_end().await.unwrap(), 4);
+        assert_eq!(fleet.registry.refusals_end().await.unwrap(), 6);
     }
 }

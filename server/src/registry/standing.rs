@@ -134,7 +134,19 @@ pub(super) async fn report_firmware(
 ) -> Result<(), RegistryError> {
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
+    let at_ms = now_ms();
     for (device, version) in versions {
+        sqlx::query(
+            "INSERT INTO firmware_change (device, at_ms, version, was)
+             SELECT id, CAST($1 AS BIGINT), CAST($2 AS TEXT), firmware FROM device
+             WHERE id = $3 AND firmware <> $2 AND state <> 'decommissioned'
+             ON CONFLICT (device, at_ms) DO NOTHING",
+        )
+        .bind(int(at_ms))
+        .bind(version.as_str())
+        .bind(inner.verdicts.row(*device))
+        .execute(&mut *tx)
+        .await?;
         sqlx::query(
             "UPDATE device SET firmware = $1, firmware_key = $2
              WHERE id = $3 AND firmware <> $1 AND state <> 'decommissioned'",

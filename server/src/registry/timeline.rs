@@ -1,11 +1,12 @@
 //! What happened to a device and what it did, newest first, each in one line. Every surface shows these lines.
 //!
-//! Put together when it is asked for, from what is kept anyway: the audit log, sessions, refusals, notices,
-//! certificates and the manifest it came with. Refusals of one code on one day (UTC) are one line, and so are
+//! Put together when it is asked for, from what is kept anyway: the audit log, sessions, refusals, notices, changes
+//! of firmware, certificates and the manifest it came with. Refusals of one code on one day (UTC) are one line, and so are
 //! notices of one kind.
 
 use std::collections::HashMap;
 
+use muster_pki::profile::NO_END_S;
 use muster_shared::{CertificateId, Code};
 use sqlx::Row as _;
 
@@ -16,6 +17,7 @@ use super::{
     device::Act,
     error::RegistryError,
     facts::Notice,
+    now_ms,
     session::{DisconnectReason, words},
 };
 
@@ -38,6 +40,8 @@ words!(
         Ordered = "ordered",
         /// It sent faster than it may, and was held back.
         Slowed = "slowed",
+        /// It reported to run something else than before.
+        Firmware = "firmware",
         /// Perhaps there are two of it; nobody was kept out.
         CloneSuspected = "clone_suspected",
     }
@@ -133,6 +137,8 @@ pub const LINES_MAX: u32 = 200;
 /// Minutes of refusals that are folded for a page at most.
 const MINUTES: i64 = 5000;
 const DAY_MS: u64 = 86_400_000;
+/// How long before its end a certificate is said to end.
+const SOON_DAYS: i64 = 30;
 
 /// Lines before an instant, Unix milliseconds: `after` is the `next` of the page before.
 pub(super) async fn timeline(
@@ -158,6 +164,7 @@ pub(super) async fn timeline(
     if wanted(Only::Sessions) {
         events.extend(sessions(&mut connection, id, before, rows).await?);
         events.extend(noticed(&mut connection, id, before).await?);
+        events.extend(firmware(&mut connection, id, before, rows).await?);
     }
     if wanted(Only::Refusals) {
         events.extend(refused(&mut connection, id, before).await?);
@@ -205,15 +212,19 @@ async fn made(connection: &mut Connection, id: i64) -> Result<Vec<Event>, Regist
         audit_no: None,
         code: None,
     }];
-    let certificates: Vec<(Vec<u8>, i64, i64)> = sqlx::query_as(
-        "SELECT id, not_before_s, added_at_ms FROM certificate WHERE device = $1 ORDER BY added_at_ms, not_after_s",
+    let certificates: Vec<(Vec<u8>, i64, i64, i64)> = sqlx::query_as(
+        "SELECT id, not_before_s, added_at_ms, not_after_s FROM certificate
+         WHERE device = $1 ORDER BY added_at_ms, not_after_s",
     )
     .bind(id)
     .fetch_all(connection)
     .await?;
     let mut before: Option<String> = None;
-    for (digest, not_before_s, added_at_ms) in certificates {
-        let name = hex::encode(digest.get(..4).unwrap_or(&digest));
+    let next = certificates.iter().skip(1).map(|(_, _, added_at_ms, _)| *added_at_ms).chain([i64::MAX]);
+    for ((digest, not_before_s, added_at_ms, not_after_s), next_ms) in certificates.iter().zip(next) {
+        let (not_before_s, added_at_ms) = (*not_before_s, *added_at_ms);
+        let name = hex::encode(digest.get(..4).unwrap_or(digest));
+        events.extend(ending(&name, added_at_ms, *not_after_s, next_ms.min(int(now_ms()))));
         let (at_ms, kind, mark, text) = match &before {
             None => {
                 let at_ms = uint(not_before_s.saturating_mul(1000));
@@ -228,6 +239,45 @@ async fn made(connection: &mut Connection, id: i64) -> Result<Vec<Event>, Regist
         before = Some(name);
     }
     Ok(events)
+}
+
+/// That a certificate will end soon, and that it has ended, as far as that was so before `until_ms`: by now, or
+/// when another took its place. Nobody writes it down: it is so by the clock.
+fn ending(name: &str, added_at_ms: i64, not_after_s: i64, until_ms: i64) -> Vec<Event> {
+    let end_ms = not_after_s.saturating_mul(1000);
+    let soon_ms = end_ms.saturating_sub(SOON_DAYS * int(DAY_MS)).max(added_at_ms);
+    let days = (end_ms - soon_ms) / int(DAY_MS);
+    [
+        (soon_ms, Mark::Plain, format!("certificate {name} ends in {days} days")),
+        (end_ms, Mark::Refused, format!("certificate {name} has ended")),
+    ]
+    .into_iter()
+    .filter(|(at_ms, ..)| not_after_s < NO_END_S && *at_ms < until_ms)
+    .map(|(at_ms, mark, text)| seen(uint(at_ms), EventKind::Certificate, mark, text))
+    .collect()
+}
+
+/// `now 1.4.2 (was 1.4.1)`.
+async fn firmware(
+    connection: &mut Connection,
+    id: i64,
+    before: u64,
+    limit: i64,
+) -> Result<Vec<Event>, RegistryError> {
+    let rows: Vec<(i64, String, String)> = sqlx::query_as(
+        "SELECT at_ms, version, was FROM firmware_change WHERE device = $1 AND at_ms < $2
+         ORDER BY at_ms DESC LIMIT $3",
+    )
+    .bind(id)
+    .bind(int(before))
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    let line = |(at_ms, version, was): (i64, String, String)| {
+        let was = if was.is_empty() { "the first it reported".to_owned() } else { format!("was {was}") };
+        seen(uint(at_ms), EventKind::Firmware, Mark::Plain, format!("firmware: now {version} ({was})"))
+    };
+    Ok(rows.into_iter().map(line).collect())
 }
 
 /// A row of the audit log, as far as a line needs it: number, time, actor, action, reason, detail.
@@ -454,9 +504,7 @@ async fn noticed(connection: &mut Connection, id: i64, before: u64) -> Result<Ve
     .fetch_all(connection)
     .await?;
     let rows = rows.into_iter().map(|(kind, bound, count, last_at_ms, remote)| {
-        let notice = u32::try_from(bound).ok().and_then(|bound| Notice::of(&kind, bound));
-        let notice = notice.ok_or_else(|| RegistryError::Damaged(format!("a notice is {kind:?}")))?;
-        Ok((notice, count, last_at_ms, remote))
+        Ok((Notice::read(&kind, bound)?, count, last_at_ms, remote))
     });
     let folds = folded(rows.collect::<Result<_, RegistryError>>()?);
     Ok(folds.iter().map(notice).collect())
@@ -475,12 +523,6 @@ struct Fold<T> {
     count: u64,
     /// From where the newest came.
     remote: Option<String>,
-}
-
-impl<T> Fold<T> {
-    fn from(&self) -> String {
-        self.remote.as_deref().map(|remote| format!(", from {}", host(remote))).unwrap_or_default()
-    }
 }
 
 /// Rows of minutes, newest first: what, count, time of the newest, its address.
@@ -512,17 +554,35 @@ pub fn refused_at(code: Code, at_ms: u64, count: u64, remote: Option<&str>, in_w
 
 /// `slowed: over 100 msg/s, in 4 minutes that day`.
 fn notice(fold: &Fold<Notice>) -> Event {
-    let (kind, mark, text) = match fold.what {
+    noticed_at(fold.what, fold.at_ms, fold.count, fold.remote.as_deref(), " that day")
+}
+
+/// The same of a minute, or of whatever `in_which` says.
+pub(super) fn noticed_at(
+    what: Notice,
+    at_ms: u64,
+    count: u64,
+    remote: Option<&str>,
+    in_which: &str,
+) -> Event {
+    let (kind, mark) = match what {
+        Notice::Slowed { .. } => (EventKind::Slowed, Mark::Plain),
+        Notice::CloneSuspected { .. } => (EventKind::CloneSuspected, Mark::Quarantined),
+    };
+    seen(at_ms, kind, mark, said(what, count, remote, in_which))
+}
+
+/// A notice in words.
+pub(crate) fn said(what: Notice, count: u64, remote: Option<&str>, in_which: &str) -> String {
+    match what {
         Notice::Slowed { per_s } => {
-            let minutes =
-                if fold.count > 1 { format!(", in {} minutes that day", fold.count) } else { String::new() };
-            (EventKind::Slowed, Mark::Plain, format!("slowed: over {per_s} msg/s{minutes}"))
+            let minutes = if count > 1 { format!(", in {count} minutes{in_which}") } else { String::new() };
+            format!("slowed: over {per_s} msg/s{minutes}")
         }
         Notice::CloneSuspected { times } => {
-            let again = if fold.count > 1 { format!(" ×{} that day", fold.count) } else { String::new() };
-            let text = format!("clone suspected: session taken over {times} times{}{again}", fold.from());
-            (EventKind::CloneSuspected, Mark::Quarantined, text)
+            let from = remote.map(|remote| format!(", from {}", host(remote))).unwrap_or_default();
+            let again = if count > 1 { format!(" ×{count}{in_which}") } else { String::new() };
+            format!("clone suspected: session taken over {times} times{from}{again}")
         }
-    };
-    Event { at_ms: fold.at_ms, kind, mark, text, actor: None, audit_no: None, code: None }
+    }
 }

@@ -1,12 +1,22 @@
 //! Messages for the tests of this crate.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use muster_shared::telemetry::{Boot, Reading, TelemetryBatch, Value};
 
-use super::{Message, Publisher};
-use crate::registry::{now_ms, testing::Device};
+use super::{Message, Publisher, Writer};
+use crate::registry::{
+    now_ms,
+    testing::{Device, Fleet},
+};
 
 pub(crate) const BOOT: Boot = Boot { install: 0xB007, count: 1 };
+
+/// The log in a fleet's folder, which nobody reads.
+pub(crate) async fn open(fleet: &Fleet) -> Writer {
+    Writer::open(fleet.dir.path(), fleet.registry.verdicts(), Arc::new(()), Box::new(|_| {})).await.unwrap()
+}
 
 /// Telemetry number `seq` of a device, with one temperature, named as the edge names it.
 pub(crate) fn telemetry(device: &Device, seq: u64, temperature_c: f32) -> Message {

@@ -321,6 +321,10 @@ impl Fleet {
             "/v1/login" => {
                 json!({ "link": self.link(turn) })
             }
+            "/v1/config/retention" => {
+                let key = dice.of(&["retention.uplink_days", "retention.sessions_days"]);
+                json!({ "key": key, "value": 30 + dice.below(300), "reason": REASON })
+            }
             "/v1/authorities/{name}/rotate" => json!({ "reason": REASON, "dry_run": dice.below(2) == 0 }),
             "/v1/operators" => json!({ "name": format!("acme/new-{}", dice.word()), "role": "viewer" }),
             "/v1/operators/{name}/role" => json!({ "role": "operator", "reason": REASON }),

@@ -63,6 +63,8 @@ pub(super) struct Bound {
     pub(super) what: String,
     pub(super) said: String,
     pub(super) key: String,
+    /// Its number, where it can be decided about here: nobody's configuration says it.
+    pub(super) open: Option<String>,
     /// Who said so; of a file its name alone.
     pub(super) source: String,
     /// The same in full.
@@ -83,6 +85,7 @@ fn fixed(item: &view::Setting) -> Option<Bound> {
         what: what.to_owned(),
         said: item.value.clone()?,
         key: item.key.clone(),
+        open: None,
         source: "fixed".to_owned(),
         whole_source: what.to_owned(),
     })
@@ -90,7 +93,12 @@ fn fixed(item: &view::Setting) -> Option<Bound> {
 
 /// How long what was seen is kept.
 pub(super) fn periods(config: &view::Config) -> Vec<Bound> {
-    found(PERIODS, config)
+    let mut all = found(PERIODS, config);
+    for bound in &mut all {
+        let item = config.items.iter().find(|item| item.key == bound.key && !item.pinned);
+        bound.open = item.and_then(|item| item.value.clone());
+    }
+    all
 }
 
 fn found(all: &[Words], config: &view::Config) -> Vec<Bound> {
@@ -101,6 +109,7 @@ fn found(all: &[Words], config: &view::Config) -> Vec<Bound> {
             what: words.what.to_owned(),
             said: words.say(item.value.as_deref()?),
             key: words.key.to_owned(),
+            open: None,
             source: source.to_owned(),
             whole_source: item.source.clone(),
         })

@@ -124,7 +124,7 @@ pub(super) fn line(of: &view::Event) -> Event {
         _ => ("○", "t-manufactured"),
     };
     let kind = match of.kind.as_str() {
-        "connected" | "disconnected" | "slowed" | "clone_suspected" => "session",
+        "connected" | "disconnected" | "slowed" | "clone_suspected" | "firmware" => "session",
         "refused" => "refusal",
         _ => "decision",
     };

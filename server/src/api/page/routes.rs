@@ -38,6 +38,7 @@ pub(in crate::api) fn routes() -> Router<Doors> {
         .route("/audit", get(audit::list))
         .route("/settings", get(|| async { Redirect::to("/settings/operators") }))
         .route("/settings/{section}", get(settings::show))
+        .route("/settings/keep/change", post(settings::keep_for))
         .route("/settings/tokens/new", post(settings::new_token))
         .route("/settings/tokens/{id}/revoke", get(settings::ask_end).post(settings::end_token))
         .route("/assets/{name}", get(assets::asset))

@@ -93,6 +93,8 @@ struct Settings {
     broker_ends: Option<When>,
     roles: Vec<&'static str>,
     may_access: bool,
+    /// How long is kept may be decided here.
+    may_keep: bool,
     problem: Option<Problem>,
     /// A token just made: shown once, here.
     secret: Option<(String, String)>,
@@ -125,6 +127,7 @@ async fn read(api: &Api, status: &view::Status, tab: &str) -> Result<Settings, P
         broker_ends: None,
         roles: Role::ALL.iter().map(|role| role.as_str()).collect(),
         may_access: may(status, Need::Access),
+        may_keep: may(status, Need::Trust) && status.tenant.is_none(),
         problem: None,
         secret: None,
     };
@@ -218,6 +221,31 @@ fn about(status: &view::Status) -> Vec<Setting> {
         value("generation", count(status.generation)),
         value("licence", "Apache-2.0 or MIT".to_owned()),
     ]
+}
+
+/// Decides how long something is kept; what is wrong with it is said on the page it was asked on.
+pub(super) async fn keep_for(api: Api, fields: Fields) -> Result<Response, Problem> {
+    let text = |name: &str| fields.one(name).unwrap_or_default().trim().to_owned();
+    let refused = match (text("value").parse::<u64>(), text("reason")) {
+        (Err(_), _) => {
+            Problem::new(Code::UsageWrong).what("a whole number is wanted").next("0 is without end")
+        }
+        (_, reason) if reason.is_empty() => {
+            Problem::new(Code::ReasonMissing).what("say why: it stands in the audit log")
+        }
+        (Ok(value), reason) => {
+            let document = json!({ "key": text("key"), "value": value, "reason": reason });
+            match api.post::<Value>("/v1/config/retention", &document).await {
+                Ok(_) => return Ok(Redirect::to("/settings/keep").into_response()),
+                Err(problem) => problem,
+            }
+        }
+    };
+    let status = api.status().await?;
+    let mut page = read(&api, &status, "keep").await?;
+    let code = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    page.problem = Some(refused);
+    Ok(page_with(code, &page))
 }
 
 /// A token, made: the one page that shows it.

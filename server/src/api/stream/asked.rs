@@ -2,7 +2,7 @@
 //!
 //! | word | means |
 //! |---|---|
-//! | `kind:` | `change`, `presence`, `refusal`, `message`; several times for several; without it all but messages |
+//! | `kind:` | `change`, `presence`, `refusal`, `notice`, `message`; several times for several; without it all but messages |
 //! | `topic:` | messages on topics this MQTT filter matches; several times for several; implies `kind:message` |
 //! | `serial:`, or a serial alone | about this device |
 //! | `tenant:` | about this tenant's devices |
@@ -32,6 +32,7 @@ pub(super) struct Asked {
     pub(super) changes: bool,
     pub(super) presence: bool,
     pub(super) refusals: bool,
+    pub(super) notices: bool,
     pub(super) messages: bool,
     topics: Vec<String>,
     pub(super) device: Option<Target>,
@@ -50,8 +51,9 @@ impl Asked {
             let (key, value) = word.split_once(':').unwrap_or(("serial", word));
             asked.take(key, value).map_err(|why| Wrong { word: word.to_owned(), why })?;
         }
-        if !(asked.changes || asked.presence || asked.refusals || asked.messages) {
-            (asked.changes, asked.presence, asked.refusals) = (true, true, true);
+        if !(asked.changes || asked.presence || asked.counts() || asked.messages) {
+            (asked.changes, asked.presence) = (true, true);
+            (asked.refusals, asked.notices) = (true, true);
         }
         Ok(asked)
     }
@@ -61,8 +63,9 @@ impl Asked {
             ("kind", "change") => self.changes = true,
             ("kind", "presence") => self.presence = true,
             ("kind", "refusal") => self.refusals = true,
+            ("kind", "notice") => self.notices = true,
             ("kind", "message") => self.messages = true,
-            ("kind", _) => return Err("a kind is change, presence, refusal or message".to_owned()),
+            ("kind", _) => return Err("a kind is change, presence, refusal, notice or message".to_owned()),
             ("topic", filter) => {
                 topic::check_filter(filter, Bounds::WIDEST).map_err(|error| error.to_string())?;
                 self.topics.push(filter.to_owned());
@@ -83,6 +86,11 @@ impl Asked {
             _ => return Err(format!("{key} is none of kind, topic, serial, tenant")),
         }
         Ok(())
+    }
+
+    /// Whether it takes a look at what is counted by the minute.
+    pub(super) fn counts(&self) -> bool {
+        self.refusals || self.notices
     }
 
     /// Whether it takes a look at the uplink log at all.
@@ -118,7 +126,9 @@ mod tests {
     #[test]
     fn a_filter_says_what_is_heard() {
         let all = Asked::read("").unwrap();
-        assert!(all.changes && all.presence && all.refusals && !all.messages);
+        assert!(all.changes && all.presence && all.refusals && all.notices && !all.messages);
+        let notices = Asked::read("kind:notice").unwrap();
+        assert!(notices.counts() && !notices.refusals && !notices.changes);
         let one = Asked::read("kind:change MU-1").unwrap();
         assert!(one.changes && !one.presence && one.device.is_some());
         let heard = Asked::read("topic:acme/+/telemetry/# tenant:acme").unwrap();

@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     bus::telemetry,
-    registry::{AuditRow, Verdicts, follow::Followed},
+    registry::{
+        AuditRow, Verdicts,
+        follow::{Counted, Followed},
+    },
     uplink::{Position, StoredMessage, StoredPublisher},
 };
 
@@ -32,6 +35,7 @@ pub(super) fn blank(kind: &str, at_ms: u64) -> view::StreamEvent {
         change: None,
         presence: None,
         refusal: None,
+        notice: None,
         message: None,
         gap: None,
         problem: None,
@@ -47,21 +51,37 @@ pub(super) fn change(row: &AuditRow) -> view::StreamEvent {
     view::StreamEvent { tenant, serial, change: Some(audit::row(row)), ..blank("change", row.at_ms) }
 }
 
-/// Refusals of one device, code and minute.
-pub(super) fn refusal(row: &Followed) -> view::StreamEvent {
-    view::StreamEvent {
+/// Refusals or notices of one device, kind and minute.
+pub(super) fn counted(row: &Followed) -> view::StreamEvent {
+    let mut event = view::StreamEvent {
         tenant: row.tenant.as_ref().map(ToString::to_string),
         serial: row.serial.as_ref().map(ToString::to_string),
         device_id: row.device_id.as_ref().map(ToString::to_string),
-        refusal: Some(view::Refusal {
-            code: row.code.id().to_owned(),
-            words: row.code.words().to_owned(),
-            count: row.count,
-            last_at: time::from_ms(row.last_at_ms),
-            address: row.remote.clone(),
-        }),
         ..blank("refusal", row.last_at_ms)
+    };
+    let last_at = time::from_ms(row.last_at_ms);
+    match row.what {
+        Counted::Refused(code) => {
+            event.refusal = Some(view::Refusal {
+                code: code.id().to_owned(),
+                words: code.words().to_owned(),
+                count: row.count,
+                last_at,
+                address: row.remote.clone(),
+            });
+        }
+        Counted::Noticed(notice) => {
+            event.kind = "notice".to_owned();
+            event.notice = Some(view::NoticeEvent {
+                notice: notice.word().to_owned(),
+                text: notice.said(row.remote.as_deref()),
+                count: row.count,
+                last_at,
+                address: row.remote.clone(),
+            });
+        }
     }
+    event
 }
 
 /// What could not be told.

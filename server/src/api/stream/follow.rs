@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     edge::feed::{Entry, Feed, FeedError},
-    registry::{AuditRow, now_ms},
+    registry::{AuditRow, follow::Counted, now_ms},
     uplink::Position,
 };
 
@@ -112,7 +112,7 @@ impl Follower {
         match source {
             Source::Decisions => self.asked.changes,
             Source::Messages => self.asked.reads_log(),
-            Source::Refusals => self.asked.refusals,
+            Source::Refusals => self.asked.counts(),
         }
     }
 
@@ -155,7 +155,7 @@ impl Follower {
             _ = stop.wait_for(|stop| *stop) => Happened::Ended,
             () = out.closed() => Happened::Ended,
             heard = news.wait() => if heard.is_ok() { Happened::Decided } else { Happened::Ended },
-            _ = refusals.tick(), if asked.refusals => Happened::Refused,
+            _ = refusals.tick(), if asked.counts() => Happened::Refused,
             read = next(feed, asked, only.as_ref()) => Happened::Read(read),
             _ = beat.tick() => Happened::Beat,
         }
@@ -197,10 +197,10 @@ impl Follower {
     async fn refusals(&mut self) -> Result<(), Gone> {
         loop {
             let after = self.at.of(Source::Refusals, self.node).unwrap_or_default();
-            let rows = match self.doors.registry.refusals_after(after, PAGE).await {
+            let rows = match self.doors.registry.facts_after(after, PAGE).await {
                 Ok(rows) => rows,
                 Err(error) => {
-                    tracing::warn!(%error, "refusals cannot be followed now; trying again");
+                    tracing::warn!(%error, "refusals and notices cannot be followed now; trying again");
                     return Ok(());
                 }
             };
@@ -210,8 +210,12 @@ impl Follower {
                 let device = self.asked.device.as_ref().is_none_or(|device| {
                     row.serial.as_ref() == Some(&device.serial) && row.tenant == device.tenant
                 });
-                if tenant && device {
-                    self.event(&events::refusal(row));
+                let kind = match row.what {
+                    Counted::Refused(_) => self.asked.refusals,
+                    Counted::Noticed(_) => self.asked.notices,
+                };
+                if tenant && device && kind {
+                    self.event(&events::counted(row));
                     self.hand_over_when_full().await?;
                 }
             }

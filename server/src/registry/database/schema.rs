@@ -41,6 +41,9 @@ pub(crate) const PAIRS: &[Pair] = &[
     pair!(80, "0080_notice"),
     pair!(81, "0081_replacement"),
     pair!(90, "0090_command_delivered"),
+    pair!(100, "0100_keep_for"),
+    pair!(101, "0101_firmware"),
+    pair!(102, "0102_notice_turn"),
 ];
 
 /// Brings the schema up to date. Refuses one that a newer program has upgraded.

@@ -16,6 +16,7 @@ use std::{
 use muster_shared::Code;
 
 use super::{Claimed, MINUTE_MS, NAMES_MAX, WAITING_MAX};
+use crate::registry::{error::RegistryError, timeline};
 
 /// Least time between two writes of one device's count of one kind. Long beside what a client takes for an
 /// attempt, short beside the minute that is counted.
@@ -52,6 +53,24 @@ impl Notice {
             Self::Slowed { per_s } => ("slowed", per_s),
             Self::CloneSuspected { times } => ("clone_suspected", times),
         }
+    }
+
+    /// Its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        self.parts().0
+    }
+
+    /// What it says of one minute.
+    #[must_use]
+    pub fn said(self, remote: Option<&str>) -> String {
+        timeline::said(self, 1, remote, "")
+    }
+
+    /// The notice of a row, as the file has it.
+    pub(in crate::registry) fn read(kind: &str, bound: i64) -> Result<Self, RegistryError> {
+        let notice = u32::try_from(bound).ok().and_then(|bound| Self::of(kind, bound));
+        notice.ok_or_else(|| RegistryError::Damaged(format!("a notice is {kind:?}")))
     }
 
     /// The notice of a row.

@@ -18,19 +18,22 @@ pub(super) async fn write(inner: &Inner, rows: &[Fact]) -> Result<(), RegistryEr
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     sessions(&mut tx, &inner.verdicts, rows).await?;
-    let refusals = |row: &&Fact| matches!(row, Fact::Count(Key { what: What::Refused(_), .. }, _));
-    let refusals = rows.iter().filter(refusals).count() as u64;
-    let mut turn = if refusals > 0 { follow::turns(&mut tx, refusals).await? } else { 0 };
+    let counts = rows.iter().filter(|row| matches!(row, Fact::Count(..))).count() as u64;
+    let mut turn = if counts > 0 { follow::turns(&mut tx, counts).await? } else { 0 };
     for row in rows {
         match row {
             Fact::Session(_) => {}
-            Fact::Count(key, count) => match key.what {
-                What::Refused(code) => {
-                    refused(&mut tx, &inner.verdicts, key, code, count, turn).await?;
-                    turn += 1;
+            Fact::Count(key, count) => {
+                match key.what {
+                    What::Refused(code) => {
+                        refused(&mut tx, &inner.verdicts, key, code, count, turn).await?;
+                    }
+                    What::Noticed(notice) => {
+                        noticed(&mut tx, &inner.verdicts, key, notice, count, turn).await?;
+                    }
                 }
-                What::Noticed(notice) => noticed(&mut tx, &inner.verdicts, key, notice, count).await?,
-            },
+                turn += 1;
+            }
             Fact::Continuity(device) => {
                 continuity::write(&mut tx, &inner.continuity, &inner.verdicts, *device).await?;
             }
@@ -146,15 +149,17 @@ async fn noticed(
     key: &Key,
     notice: Notice,
     count: &Count,
+    turn: u64,
 ) -> Result<(), RegistryError> {
     let Claimed::Device(device) = key.who else { return Ok(()) };
     let Some(device) = verdicts.row(device) else { return Ok(()) };
     let (kind, bound) = notice.parts();
     sqlx::query(
-        "INSERT INTO notice (device, kind, bound, minute_ms, count, last_at_ms, remote)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO notice (device, kind, bound, minute_ms, count, last_at_ms, remote, turn)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (device, kind, bound, minute_ms) DO UPDATE
-         SET count = notice.count + excluded.count, last_at_ms = excluded.last_at_ms, remote = excluded.remote",
+         SET count = notice.count + excluded.count, last_at_ms = excluded.last_at_ms, remote = excluded.remote,
+             turn = excluded.turn",
     )
     .bind(device)
     .bind(kind)
@@ -163,6 +168,7 @@ async fn noticed(
     .bind(int(count.count))
     .bind(int(count.last_at_ms))
     .bind(count.remote.map(|remote| remote.to_string()))
+    .bind(int(turn))
     .execute(tx)
     .await?;
     Ok(())

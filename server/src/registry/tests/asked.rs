@@ -5,7 +5,7 @@ use muster_shared::Code;
 
 use super::Fleet;
 use crate::registry::{
-    Act, Claimed, Connected, DisconnectReason, Listing, Reason, RegistryError, Scope,
+    Act, Claimed, Connected, DisconnectReason, Listing, Notice, Reason, RegistryError, Scope,
     activity::Activity,
     certificates::CertificateFilter,
     label::{Edit, LABELS_MAX},
@@ -283,4 +283,47 @@ async fn what_devices_did_last_is_each_tenant_s_own() {
     assert_eq!(of(Scope::One("other".parse().unwrap()), 10).await, []);
     let all = of(Scope::Every, 2).await;
     assert_eq!(all, [(EventKind::Refused, None), own[0].clone()]);
+    facts.noticed(device, Notice::Slowed { per_s: 100 }, at + 13, Some(remote));
+    facts.flush().await;
+    let newest = of(Scope::One("acme".parse().unwrap()), 1).await;
+    assert_eq!(newest, [(EventKind::Slowed, some("MU-000001"))]);
+    assert_eq!(of(Scope::One("other".parse().unwrap()), 10).await, []);
+}
+
+#[tokio::test]
+async fn what_runs_and_what_ends_is_in_the_timeline() {
+    let fleet = Fleet::with(1).await;
+    let (device, serial) = (fleet.devices[0].key, &fleet.devices[0].serial);
+    for version in ["1.4.1", "1.4.1", "1.4.2"] {
+        fleet.registry.report_firmware([(device, version.parse().unwrap())].into()).await.unwrap();
+        // Two changes of one millisecond would be one.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let lines = async |kind| {
+        let page = fleet.registry.timeline(serial, None, 100).await.unwrap();
+        let of = page.items.iter().filter(|event| event.kind == kind);
+        of.map(|event| (event.text.clone(), event.at_ms)).collect::<Vec<_>>()
+    };
+    let firmware: Vec<_> = lines(EventKind::Firmware).await.into_iter().map(|(text, _)| text).collect();
+    assert_eq!(firmware, ["firmware: now 1.4.2 (was 1.4.1)", "firmware: now 1.4.1 (the first it reported)"]);
+    assert!(lines(EventKind::Certificate).await.is_empty(), "it has no end");
+    // One that was given a year ago and ends in ten days; then one that has ended.
+    let (day_s, now_s) = (86_400, now_ms() / 1000);
+    let ends = async |at_s: u64| {
+        let set = |id: u64| (id == 1).then_some(at_s);
+        fleet
+            .each("UPDATE certificate SET not_after_s = $2, added_at_ms = 1000 WHERE device = $1", set)
+            .await;
+    };
+    ends(now_s + 10 * day_s).await;
+    let told = lines(EventKind::Certificate).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].0.ends_with("ends in 30 days") && told[0].1 == (now_s - 20 * day_s) * 1000, "{told:?}");
+    ends(now_s - day_s).await;
+    let told = lines(EventKind::Certificate).await;
+    assert!(told[0].0.ends_with("has ended") && told[1].0.ends_with("ends in 30 days"), "{told:?}");
+    // Of what is out of use nothing is kept.
+    fleet.act(0, Act::Revoke).await.unwrap();
+    fleet.act(0, Act::Decommission).await.unwrap();
+    assert!(lines(EventKind::Firmware).await.is_empty());
 }
