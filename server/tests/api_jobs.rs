@@ -341,7 +341,11 @@ fn figures(http: &Http) {
 fn the_commands_describe_themselves() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = rig::run(&mut rig::muster(["completions", shell])).exits(0);
-        assert!(script.out.contains("decommission") || script.out.contains("quarantine"), "{shell}");
+        assert!(
+            script.out.contains("MUSTER_COMPLETE") && script.out.contains("muster"),
+            "{shell}: {}",
+            script.out
+        );
     }
     let dir = tempfile::tempdir().unwrap();
     let man = dir.path().join("man");

@@ -125,6 +125,42 @@ fn a_listing_is_narrowed_by_the_fields_it_has() {
     server.muster(&["audit", "list", "--filter", "ana"]).exits(2).refused("M504");
 }
 
+/// As a shell's script asks: what may stand in the place of the last word.
+#[test]
+fn a_shell_is_offered_what_there_is() {
+    let mut server = Some(Server::start());
+    let at = server.as_ref().unwrap();
+    at.with_devices("B-0001", &["MU-000001", "MU-000002"]);
+    at.with_devices("B-0100", &["MU-010000"]);
+    let home = tempfile::tempdir().unwrap();
+    let data = at.place().data();
+    let ask = |words: &[&str], home: &std::path::Path| {
+        let line = [&["--", "muster", "--data-dir", data.to_str().unwrap()], words].concat();
+        let ran = run(muster(line).env("MUSTER_COMPLETE", "fish").env("HOME", home)).exits(0);
+        assert!(ran.err.is_empty(), "{}", ran.err);
+        ran.out.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let offered = |words: &[&str]| ask(words, home.path());
+    assert_eq!(offered(&["device", "show", "mu-00"]), ["MU-000001", "MU-000002"]);
+    assert_eq!(offered(&["batch", "show", "B-01"]), ["B-0100"]);
+    assert_eq!(offered(&["device", "suspend", "MU-000001", "MU-01"]), ["MU-010000"]);
+    assert_eq!(
+        offered(&["device", "list", "--filter", "batch:B-0001 state:qu"]),
+        ["batch:B-0001 state:quarantined"]
+    );
+    assert_eq!(offered(&["device", "list", "--filter", "batch:B-01"]), ["batch:B-0100"]);
+    assert_eq!(offered(&["device", "revoke", "MU-000001", "--reason-code", "keyC"]), ["keyCompromise"]);
+    assert_eq!(offered(&["explain", "m20"]).first().map(String::as_str), Some("M200"));
+    assert!(offered(&["device", "su"]).contains(&"suspend".to_owned()));
+    assert!(offered(&["device", "show", "X"]).is_empty());
+    // What was said is used again for a while; a server that is away is silence.
+    let place = server.take().unwrap().killed();
+    assert_eq!(offered(&["device", "show", "mu-00"]), ["MU-000001", "MU-000002"]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    assert!(ask(&["device", "show", "mu-00"], elsewhere.path()).is_empty());
+    drop(place);
+}
+
 #[test]
 fn times_are_utc_unless_the_configuration_says_otherwise() {
     let server = Server::start();

@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 
+use super::complete;
 use crate::config::Given;
 
 /// What `muster` prints when nothing was asked: what it is, three examples, the nouns.
@@ -88,6 +90,10 @@ pub(super) struct Global {
     #[arg(short, long, global = true)]
     pub(super) verbose: bool,
 }
+
+/// Configuration keys that say which server, and their flags.
+pub(super) const KEYS: [(&str, &str); 3] =
+    [("client.server", "--server"), ("client.ca", "--ca"), ("client.token_file", "--token-file")];
 
 impl Global {
     /// What was said on the command line, by configuration key.
@@ -185,6 +191,7 @@ pub(super) enum Noun {
     /// What a code means and what to do: muster explain M201
     Explain {
         /// Such as M201 or E13
+        #[arg(add = ArgValueCompleter::new(complete::codes))]
         code: String,
     },
 }
@@ -251,6 +258,7 @@ pub(super) struct Events {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Explain {
     /// SERIAL, or TENANT/SERIAL
+    #[arg(add = ArgValueCompleter::new(complete::serials))]
     pub(super) serial: String,
     /// May it use this topic, or this filter, too
     #[arg(long, value_name = "TOPIC")]
@@ -267,6 +275,7 @@ pub(super) enum Device {
     /// Everything about one device
     Show {
         /// SERIAL, or TENANT/SERIAL where several tenants have it
+        #[arg(add = ArgValueCompleter::new(complete::serials))]
         serial: String,
         /// All of its history
         #[arg(long)]
@@ -308,7 +317,7 @@ pub(super) enum Device {
 #[derive(Debug, ClapArgs)]
 pub(super) struct DeviceList {
     /// Such as "state:suspended batch:B-0042 firmware:<1.4.2 seen:>2d expires:<30d refused:>0 tag:x online:yes"
-    #[arg(long, value_name = "EXPR")]
+    #[arg(long, value_name = "EXPR", add = ArgValueCompleter::new(complete::filters))]
     pub(super) filter: Option<String>,
     /// Most lines
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -328,7 +337,7 @@ pub(super) struct DeviceList {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Label {
     /// Serials, or - to read them from standard input
-    #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "SERIAL")]
+    #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "SERIAL", add = ArgValueCompleter::new(complete::serials))]
     pub(super) serials: Vec<String>,
     /// Every device that matches, such as "batch:B-0042 state:active"; a note is written on serials alone
     #[arg(long, value_name = "EXPR", conflicts_with = "note")]
@@ -362,6 +371,7 @@ pub(super) struct Label {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Readings {
     /// SERIAL, or TENANT/SERIAL
+    #[arg(add = ArgValueCompleter::new(complete::serials))]
     pub(super) serial: String,
     /// So long until now: 1h, 24h, 7d, 30d
     #[arg(long, value_name = "TIME", conflicts_with = "from")]
@@ -383,6 +393,7 @@ pub(super) struct Readings {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Twin {
     /// SERIAL, or TENANT/SERIAL
+    #[arg(add = ArgValueCompleter::new(complete::serials))]
     pub(super) serial: String,
     /// Set the state it should be in to this JSON object, or - for standard input
     #[arg(long, value_name = "FILE")]
@@ -396,10 +407,10 @@ pub(super) struct Twin {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Decide {
     /// Serials, or - to read them from standard input
-    #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "SERIAL")]
+    #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "SERIAL", add = ArgValueCompleter::new(complete::serials))]
     pub(super) serials: Vec<String>,
     /// Every device that matches, such as "batch:B-0042 state:active"
-    #[arg(long, value_name = "EXPR")]
+    #[arg(long, value_name = "EXPR", add = ArgValueCompleter::new(complete::filters))]
     pub(super) filter: Option<String>,
     /// With --filter: only say what would be done, and how to confirm it
     #[arg(long, requires = "filter", conflicts_with = "confirm")]
@@ -418,13 +429,14 @@ pub(super) struct Revoke {
     pub(super) decide: Decide,
     /// RFC 5280 word: keyCompromise, cACompromise, affiliationChanged, superseded,
     /// cessationOfOperation, privilegeWithdrawn, unspecified
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", add = ArgValueCompleter::new(complete::reasons))]
     pub(super) reason_code: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Replace {
     /// The device that goes: SERIAL, or TENANT/SERIAL
+    #[arg(add = ArgValueCompleter::new(complete::serials))]
     pub(super) serial: String,
     /// The device that takes its place; of the same tenant, and one that may connect
     #[arg(long, value_name = "SERIAL")]
@@ -443,6 +455,7 @@ pub(super) struct Replace {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Command {
     /// SERIAL, or TENANT/SERIAL
+    #[arg(add = ArgValueCompleter::new(complete::serials))]
     pub(super) serial: String,
     /// What to send, or - for standard input
     pub(super) payload: String,
@@ -454,6 +467,7 @@ pub(super) struct Command {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Commands {
     /// SERIAL, or TENANT/SERIAL
+    #[arg(add = ArgValueCompleter::new(complete::serials))]
     pub(super) serial: String,
     /// Most lines
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -476,11 +490,13 @@ pub(super) enum Batch {
     /// A batch against what was made: overproduction, gaps, duplicates
     Show {
         /// Its name
+        #[arg(add = ArgValueCompleter::new(complete::batches))]
         batch: String,
     },
     /// A batch's manifest, as it was imported
     Export {
         /// Its name
+        #[arg(add = ArgValueCompleter::new(complete::batches))]
         batch: String,
         /// Its place in its station's chain; the newest without it
         #[arg(long, value_name = "NO")]
@@ -492,6 +508,7 @@ pub(super) enum Batch {
     /// Check a batch's manifests again, and their rows against what is here
     Verify {
         /// Its name
+        #[arg(add = ArgValueCompleter::new(complete::batches))]
         batch: String,
     },
     /// Refuse a batch for now, and whatever is imported into it; its sessions end
@@ -526,7 +543,7 @@ pub(super) struct RevokeGroup {
     pub(super) hold: Hold,
     /// RFC 5280 word: keyCompromise, cACompromise, affiliationChanged, superseded,
     /// cessationOfOperation, privilegeWithdrawn, unspecified
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", add = ArgValueCompleter::new(complete::reasons))]
     pub(super) reason_code: Option<String>,
     /// The name again; of a certificate eight digits are enough
     #[arg(long, value_name = "VALUE")]
@@ -688,6 +705,7 @@ pub(super) enum Session {
     /// A device's last sessions, and why each ended
     Show {
         /// SERIAL, or TENANT/SERIAL
+        #[arg(add = ArgValueCompleter::new(complete::serials))]
         serial: String,
     },
 }
@@ -758,7 +776,7 @@ pub(super) struct TokenCreate {
     #[arg(long, value_name = "TENANT")]
     pub(super) tenant: Option<String>,
     /// viewer, auditor, importer, operator, security or admin
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", add = ArgValueCompleter::new(complete::roles))]
     pub(super) role: String,
     /// How long it lives
     #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=3650))]
@@ -777,7 +795,7 @@ pub(super) enum Operator {
         /// NAME, or TENANT/NAME for one tenant's own
         name: String,
         /// viewer, auditor, importer, operator, security or admin
-        #[arg(long, value_name = "ROLE")]
+        #[arg(long, value_name = "ROLE", add = ArgValueCompleter::new(complete::roles))]
         role: String,
     },
     /// Remove operators, with their tokens, sessions and links

@@ -7,7 +7,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | `args` | the grammar |
+//! | `args`, `complete` | the grammar; what a shell is offered while a line of it is typed |
 //! | `client` | HTTPS: one trusted file, one token |
 //! | `screen`, `table`, `whole`, `words` | the one writer; listings, and those narrowed here; how a single value is said |
 //! | `job`, `events`, `explain`, `doctor`, `interrupt`, `tools` | many at once; what happens; why; how it is; Ctrl-C; the
@@ -25,6 +25,7 @@ mod cert;
 mod certs;
 mod client;
 mod commands;
+mod complete;
 mod device;
 mod doctor;
 mod events;
@@ -93,6 +94,9 @@ impl From<Done> for u8 {
 #[must_use]
 pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     let line: Vec<OsString> = line.into_iter().collect();
+    if complete::answered(&line) {
+        return ExitCode::SUCCESS;
+    }
     let args = match Args::try_parse_from(&line) {
         Ok(args) => args,
         Err(error) => return usage(&line, &error),

@@ -3,16 +3,25 @@
 use std::path::Path;
 
 use clap::CommandFactory as _;
-use clap_complete::Shell;
+use clap_complete::{Shell, env::Shells};
 use muster_shared::Code;
 
-use super::{Args, Done, screen::Screen};
+use super::{Args, Done, complete::VARIABLE, screen::Screen};
 use crate::api::{error::Problem, openapi::schemas};
 
-/// `muster completions SHELL`: a script for the shell to read.
+/// `muster completions SHELL`: a script for the shell to read. It asks the program what to offer, each time, so it
+/// is of no particular version: [`complete`](super::complete).
 pub(super) fn completions(shell: Shell, screen: &Screen) -> Result<Done, Problem> {
+    let shells = Shells::builtins();
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "muster", &mut script);
+    let completer = shells.completer(&shell.to_string()).ok_or_else(|| {
+        Problem::new(Code::UsageWrong)
+            .what(format!("{shell} is not spoken"))
+            .next("muster completions --help")
+    })?;
+    completer.write_registration(VARIABLE, "muster", "muster", "muster", &mut script).map_err(|error| {
+        Problem::new(Code::Fault).what("the script cannot be written").because(error.to_string())
+    })?;
     screen.raw(String::from_utf8_lossy(&script).trim_end());
     Ok(Done::Well)
 }
