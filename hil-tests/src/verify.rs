@@ -192,7 +192,7 @@ fn tests_postgres(run: &mut Run<'_>) -> Result<Counts> {
     } else {
         let mut test = cargo();
         test.args(["test", "--locked", "--no-fail-fast"]);
-        databases::select(&mut test);
+        databases::select(&mut test, &run.workspace.root)?;
         test
     };
     let (name, database) = databases::DATABASE;

@@ -1,9 +1,16 @@
 //! Every refusal says the same on every surface: command line, API, web page, record of what happened, device
 //! log, and the factory's screen. What it says stands in `shared/errors.toml`, which these tests read themselves.
 //!
-//! Code by code, by the code that renders each surface.
+//! First code by code, by the code that renders each surface; then some of them brought about for real, with our
+//! firmware at the door of the real server.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../born/mod.rs"]
+mod born;
+mod programs;
+#[path = "../../../server/tests/rig/mod.rs"]
+mod rig;
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -8,7 +8,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{OnceLock, mpsc},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -72,9 +72,17 @@ impl Ran {
     }
 }
 
+/// Where `muster` is, for the tests of another package: whoever uses the rig from there has built it.
+pub static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+fn program() -> &'static Path {
+    let own = option_env!("CARGO_BIN_EXE_muster").map(Path::new);
+    own.or_else(|| PROGRAM.get().map(PathBuf::as_path)).expect("cargo, or PROGRAM, says where it is")
+}
+
 /// `muster` with these arguments, a clean environment and nothing on standard input.
 pub fn muster<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    let mut command = Command::new(program());
     command.args(arguments).env_clear().env("LANG", "C.UTF-8").stdin(Stdio::null());
     command
 }
