@@ -12,12 +12,12 @@ use muster_pki::{
         BundleError,
         rotation::{self, Asked, ROTATING},
     },
-    keyfile,
+    keyfile::{self, FileError},
 };
 use muster_shared::Code;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Document, Doors, Path,
@@ -27,7 +27,11 @@ use super::{
     routes::{About, Routes},
     view,
 };
-use crate::{config::Keys, init::read_passphrase, registry::Actor};
+use crate::{
+    config::Keys,
+    init::read_passphrase,
+    registry::{Actor, AuditFilter, AuditRow, Scope, is_full},
+};
 
 /// The routes of this file.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -111,13 +115,15 @@ impl Step<'_> {
         // Encrypting the key takes a good part of a second of computing.
         let made = tokio::task::spawn_blocking(move || {
             let passphrase = read_passphrase(&file)?;
-            Ok(rotation::ask(&dir, &current, &passphrase))
+            Ok(rotation::prepare(&dir, &current, &passphrase))
         });
         let made: Result<_, Problem> = made.await.map_err(|_| Problem::new(Code::Fault))?;
         let asked = made?.map_err(|error| unusable(keys, &error))?;
         let mut answer = self.told("ask", Some(&asked), None, asked.already);
         if !asked.already {
+            // On the record before there is a request: there is none that nobody decided about.
             answer.audit_no = Some(self.record("authority.request", asked.request.key().key_id()).await?);
+            rotation::ask(&keys.bundle, &asked).map_err(|error| unusable(keys, &error))?;
         }
         Ok(answer)
     }
@@ -147,10 +153,26 @@ impl Step<'_> {
         Ok(told)
     }
 
+    /// The number of the row that says so. It is there already when the step was cut short behind it: who repeats
+    /// the step ends it, and it was decided once.
     async fn record(&self, action: &'static str, key_id: [u8; 20]) -> Result<u64, Problem> {
-        let detail = json!({ "key_id": hex::encode(key_id), "former": hex::encode(self.current.key_id()) });
+        let (registry, key_id) = (&self.doors.registry, hex::encode(key_id));
         let name = self.current.purpose().word();
-        Ok(self.doors.registry.record(self.actor, action, name, &self.reason, detail).await?)
+        let newest = AuditFilter {
+            action: Some(action.to_owned()),
+            target: Some(name.to_owned()),
+            newest_first: true,
+            ..AuditFilter::default()
+        };
+        let newest = registry.audit_page(&Scope::Every, &newest, None, 1).await?.items.pop();
+        let is_this = |row: &AuditRow| {
+            serde_json::from_str::<Value>(&row.detail).is_ok_and(|detail| detail["key_id"] == *key_id)
+        };
+        if let Some(row) = newest.filter(is_this) {
+            return Ok(row.no);
+        }
+        let detail = json!({ "key_id": key_id, "former": hex::encode(self.current.key_id()) });
+        Ok(registry.record(self.actor, action, name, &self.reason, detail).await?)
     }
 
     fn told(
@@ -204,6 +226,11 @@ fn next(of: &view::Rotation) -> String {
 
 fn unusable(keys: &Keys, error: &BundleError) -> Problem {
     tracing::error!(%error, "the key bundle cannot be used");
+    if let BundleError::File(FileError::Io { source, .. }) = error
+        && is_full(source)
+    {
+        return Problem::new(Code::NotStored).at(keys.bundle.display().to_string());
+    }
     Problem::new(Code::FileUnreadable)
         .what("the server's key bundle cannot be used")
         .at(keys.bundle.display().to_string())

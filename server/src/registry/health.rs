@@ -57,6 +57,11 @@ pub(super) fn code_of(failure: &(dyn Error + Send + Sync + 'static)) -> Code {
     }
 }
 
+/// Whether a file cannot be written for want of room, or because its disk takes nothing any more.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    of_io(error.kind()) == Code::NotStored
+}
+
 fn of_io(kind: io::ErrorKind) -> Code {
     use io::ErrorKind as Kind;
     match kind {

@@ -132,6 +132,7 @@ pub use error::RegistryError;
 pub use facts::{Claimed, Connected, Facts, Notice};
 pub use filter::{Filter, FilterError};
 pub use group::{Group, Hold, KeyId};
+pub(crate) use health::is_full;
 pub use import::{ImportReport, RowRefused};
 pub use listing::Listing;
 pub use login::{Arrival, FailedLogin};

@@ -2,7 +2,8 @@
 //! installed here.
 //!
 //! ```text
-//! server/rotated/operational-ca.next/   request.pem operational-ca.key.pem    asked for, not answered
+//! server/rotated/operational-ca.next/   request.pem operational-ca.key.pem    asked for, not answered;
+//!                                       without a request: prepared
 //! server/rotated/operational-ca.2/      the same with operational-ca.pem      in force; the first lies in server/
 //! ```
 //!
@@ -53,11 +54,13 @@ pub struct Asked {
     pub already: bool,
 }
 
-/// Asks for an authority in the place of `current`, with a new key; or finds what was asked and not answered.
+/// Prepares to ask for an authority in the place of `current`, with a new key that is on disk when this returns;
+/// or finds what was asked and not answered. Nothing is asked before [`ask`]: what is to be written elsewhere
+/// about this key is written in between.
 ///
 /// # Errors
 /// [`BundleError`].
-pub fn ask(dir: &Path, current: &CaCertificate, passphrase: &Passphrase) -> Result<Asked, BundleError> {
+pub fn prepare(dir: &Path, current: &CaCertificate, passphrase: &Passphrase) -> Result<Asked, BundleError> {
     let purpose = current.purpose();
     if let Some(asked) = asked(dir, purpose)? {
         return Ok(asked);
@@ -65,25 +68,36 @@ pub fn ask(dir: &Path, current: &CaCertificate, passphrase: &Passphrase) -> Resu
     let number = numbers(dir, purpose)?.last().map_or(2, |last| last + 1);
     let name = format!("{purpose} CA {number}");
     let failed = |source| BundleError::Ca { path: next(dir, purpose), source };
-    let key = SoftKey::generate().map_err(|error| failed(error.into()))?;
-    let pem = VerifiedCaRequest::write(current.owner(), purpose, &name, &key).map_err(failed)?;
     let folder = next(dir, purpose);
     make_folder(&folder)?;
-    // What an earlier try left without a request was never shown to anybody.
     let at = key_path(&folder, &ca_name(purpose));
-    match fs::remove_file(&at) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(FileError::Io { path: at, source }.into());
+    let key = match keyfile::read_key(&at, passphrase) {
+        // An earlier try ended before it asked; its key may be known elsewhere.
+        Ok(key) => key,
+        Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let key = SoftKey::generate().map_err(|error| failed(error.into()))?;
+            // The key is on disk before anybody is asked to sign for it.
+            write_key(&at, &key, passphrase)?;
+            key
         }
-        _ => {}
-    }
-    // The key is on disk before anybody is asked to sign for it.
-    write_key(&at, &key, passphrase)?;
-    keyfile::write(&folder.join(REQUEST), pem.as_bytes(), 0o644)?;
-    let path = folder.join(REQUEST);
+        Err(error) => return Err(error.into()),
+    };
+    let pem = VerifiedCaRequest::write(current.owner(), purpose, &name, &key).map_err(failed)?;
     let request = VerifiedCaRequest::verify(pem.as_bytes());
-    let request = request.map_err(|source| BundleError::Request { path, source })?;
+    let request = request.map_err(|source| BundleError::Request { path: folder.join(REQUEST), source })?;
     Ok(Asked { request, pem, already: false })
+}
+
+/// Asks for what was prepared: from now on it is [`asked`] for. What is asked for already stays.
+///
+/// # Errors
+/// [`BundleError`].
+pub fn ask(dir: &Path, prepared: &Asked) -> Result<(), BundleError> {
+    if prepared.already {
+        return Ok(());
+    }
+    let path = next(dir, prepared.request.purpose()).join(REQUEST);
+    Ok(keyfile::write(&path, prepared.pem.as_bytes(), 0o644)?)
 }
 
 /// What was asked for and is not answered yet.

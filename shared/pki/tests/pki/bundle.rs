@@ -185,11 +185,16 @@ fn a_rotated_authority_issues_and_the_ones_before_it_stay() {
     for number in [2, 3] {
         let current = ServerBundle::read(&dir, &pass).unwrap().service;
         assert_eq!(rotation::asked(&dir, Purpose::Service).unwrap(), None);
-        let asked = rotation::ask(&dir, current.certificate(), &pass).unwrap();
+        let asked = rotation::prepare(&dir, current.certificate(), &pass).unwrap();
+        assert_eq!(rotation::asked(&dir, Purpose::Service).unwrap(), None, "not before it is said");
+        let key = asked.request.key().key_id();
+        let asked = rotation::prepare(&dir, current.certificate(), &pass).unwrap();
+        assert_eq!(asked.request.key().key_id(), key, "prepared again it is the same key");
+        rotation::ask(&dir, &asked).unwrap();
         assert_eq!((asked.request.purpose(), asked.already), (Purpose::Service, false));
         assert_eq!(asked.request.name(), format!("service CA {number}"));
         // Asked again it is the same key.
-        let again = rotation::ask(&dir, current.certificate(), &pass).unwrap();
+        let again = rotation::prepare(&dir, current.certificate(), &pass).unwrap();
         assert_eq!((&again.pem, again.already), (&asked.pem, true));
         // Until the answer is there, nothing has changed.
         assert_eq!(ServerBundle::read(&dir, &pass).unwrap().service.certificate(), current.certificate());
@@ -225,7 +230,8 @@ fn what_was_not_asked_or_not_signed_by_the_root_is_no_answer() {
     let (dir, pass) = (folder.path().join("server"), words("correct horse"));
     hierarchy.server_bundle().write(&dir, &pass).unwrap();
     let root = hierarchy.root.certificate();
-    let asked = rotation::ask(&dir, hierarchy.operator.certificate(), &pass).unwrap();
+    let asked = rotation::prepare(&dir, hierarchy.operator.certificate(), &pass).unwrap();
+    rotation::ask(&dir, &asked).unwrap();
     let check = |answer: &CaCertificate| rotation::check(&asked, answer.der(), root);
     let foreign = stranger.root.certify(&asked.request, NOW_S).unwrap();
     assert!(matches!(check(&foreign), Err(CaError::OtherIssuer | CaError::WrongSignature)));
