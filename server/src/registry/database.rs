@@ -9,7 +9,8 @@
 //! - One connection writes; a small pool reads and cannot write.
 //! - A commit that has returned is on disk, on either: `synchronous=FULL`, `synchronous_commit=on`.
 //! - A connection whose commit failed is not used again: nobody knows what became of it. It is closed, the
-//!   next writer opens a new one and is told to look.
+//!   next writer opens a new one and is told to look. So is one that a failed statement left in its transaction:
+//!   a full disk ends that inside SQLite, and the driver waits for its end for ever.
 //! - On PostgreSQL the writing connection holds a lock on the registry for as long as it lives, and a
 //!   registry that another server has held meanwhile is not written again.
 //!
@@ -112,6 +113,16 @@ pub(super) async fn begin_writing(place: &Place) -> Result<Connection, RegistryE
     Ok(connection)
 }
 
+/// Waits until a connection has done what it was told before, the end of a transaction that was given up among it,
+/// and finds it alive and in none.
+async fn idle(connection: &mut Connection) -> Result<(), RegistryError> {
+    connection.ping().await?;
+    if connection.is_in_transaction() {
+        return Err(RegistryError::Database("a transaction that failed cannot be ended".into()));
+    }
+    Ok(())
+}
+
 /// Connections that only read a registry that is there.
 pub(super) async fn readers(place: &Place) -> Result<Pool, RegistryError> {
     let setup: &[&'static str] = match place.kind() {
@@ -165,9 +176,8 @@ impl Database {
     /// Waits for the writer.
     pub(super) async fn writer(&self) -> Result<Writer<'_>, RegistryError> {
         let mut slot = self.writer.lock().await;
-        if self.holder.is_some()
-            && let Slot::Open(connection) = &mut *slot
-            && let Err(error) = connection.ping().await
+        if let Slot::Open(connection) = &mut *slot
+            && let Err(error) = idle(connection).await
         {
             tracing::warn!(%error, "the connection to the registry's database broke");
             *slot = Slot::Failed;

@@ -65,6 +65,19 @@ async fn an_illegal_step_names_both_states_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_the_database_ended_by_itself_keeps_nobody_from_deciding() {
+    let fleet = Fleet::with(1).await;
+    {
+        let mut writer = fleet.registry.inner.writer().await.unwrap();
+        let mut tx = writer.begin().await.unwrap();
+        // As SQLite does when it finds no room.
+        sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await.unwrap();
+    }
+    fleet.act(0, Act::Suspend).await.unwrap();
+    fleet.act(0, Act::Resume).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_act_without_a_reason_or_with_a_bad_one_is_refused() {
     let fleet = Fleet::with(1).await;
     let serial = &fleet.devices[0].serial;

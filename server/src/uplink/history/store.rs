@@ -2,13 +2,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use futures_util::TryStreamExt as _;
 use sqlx::{Connection as _, QueryBuilder};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     Cursor, HistoryError, Whose,
@@ -29,6 +29,7 @@ const ROWS: usize = 256;
 
 #[derive(Clone)]
 pub(super) struct Store {
+    path: PathBuf,
     writer: Arc<Mutex<Option<backend::Connection>>>,
     readers: backend::Pool,
 }
@@ -40,7 +41,20 @@ impl Store {
             .await
             .map_err(|error| HistoryError::Database(Box::new(error)))?;
         let readers = backend::readers(path, AHEAD).await?;
-        Ok(Self { writer: Arc::new(Mutex::new(Some(writer))), readers })
+        Ok(Self { path: path.to_owned(), writer: Arc::new(Mutex::new(Some(writer))), readers })
+    }
+
+    /// The connection that writes; none when it was closed. One that waits for the end of a transaction is not used
+    /// again: a full disk has ended that inside SQLite, and the driver would wait for ever.
+    async fn writer(&self) -> Result<MutexGuard<'_, Option<backend::Connection>>, HistoryError> {
+        let mut writer = self.writer.lock().await;
+        if let Some(connection) = &mut *writer {
+            connection.ping().await?;
+            if connection.is_in_transaction() {
+                *connection = backend::Connection::connect_with(&backend::options(&self.path)).await?;
+            }
+        }
+        Ok(writer)
     }
 
     /// Up to where the log was read.
@@ -64,7 +78,7 @@ impl Store {
         cursor: &Cursor,
         number: u64,
     ) -> Result<(), HistoryError> {
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let Some(connection) = writer.as_mut() else { return Ok(()) };
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
         let all: Vec<_> = devices.iter().collect();
@@ -112,7 +126,7 @@ impl Store {
 
     /// Removes a device and all its points.
     pub(super) async fn forget(&self, (tenant, device_id): &Whose) -> Result<(), HistoryError> {
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let Some(connection) = writer.as_mut() else { return Ok(()) };
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
         // Day by day, so that each is found by the key.
@@ -146,7 +160,7 @@ impl Store {
     pub(super) async fn sweep(&self, now_ms: u64, days: u64, octets: u64) -> Result<(), HistoryError> {
         let first = (now_ms / DAY_MS).saturating_sub(days);
         loop {
-            let mut writer = self.writer.lock().await;
+            let mut writer = self.writer().await?;
             let Some(connection) = writer.as_mut() else { return Ok(()) };
             let (oldest, used): (Option<i64>, i64) = sqlx::query_as(
                 "SELECT (SELECT min(day) FROM piece),
@@ -240,4 +254,26 @@ async fn ids(
         Some(((tenant.parse().ok()?, device_id.parse().ok()?), id))
     };
     rows.into_iter().map(|row| named(row).ok_or(HistoryError::Malformed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_ended_by_itself_keeps_nobody_from_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("history.sqlite")).await.unwrap();
+        {
+            let mut writer = store.writer().await.unwrap();
+            let mut tx = writer.as_mut().unwrap().begin_with("BEGIN IMMEDIATE").await.unwrap();
+            // As SQLite does when a write fails.
+            sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await.unwrap();
+        }
+        for number in 0..2 {
+            store.write(&HashMap::new(), &Cursor::default(), number).await.unwrap();
+        }
+        store.close().await;
+        store.write(&HashMap::new(), &Cursor::default(), 2).await.unwrap();
+    }
 }
