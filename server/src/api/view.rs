@@ -291,7 +291,7 @@ pub struct Job {
     pub label: Option<LabelEdit>,
     /// Who ordered it.
     pub operator: String,
-    /// `preparing`, `running`, `cancelling`, `done` or `cancelled`.
+    /// `running`, `cancelling`, `done` or `cancelled`.
     pub state: String,
     /// Whether nothing more will be done.
     pub ended: bool,

@@ -9,7 +9,7 @@ use muster_shared::{SerialNumber, Tenant};
 use serde_json::json;
 
 use super::{
-    Actor, Registry, RegistryError, Role,
+    Actor, Inner, Registry, RegistryError, Role,
     audit::{self, Entry},
     changes::What,
     database::{int, parse, uint},
@@ -21,7 +21,7 @@ use super::{
 words!(
     /// Where a job stands.
     JobState, "job state", {
-        /// Its rows are being written.
+        /// Its rows are being written: it is not on the record yet, and nobody is shown it.
         Preparing = "preparing",
         /// It is at work, or waits for its turn.
         Running = "running",
@@ -204,91 +204,124 @@ fn actor(name: String, role: Role, token_id: Option<String>, tenant: Option<Tena
     Actor { token_id, ..Actor::named(&name, role).within(tenant.into()) }
 }
 
+/// Writes a job without its rows, if there is room for one: nobody sees it yet. Removes what was kept for long.
+async fn prepare(inner: &Inner, actor: &Actor, id: &str, new: &NewJob) -> Result<(), RegistryError> {
+    let at_ms = now_ms();
+    let mut writer = inner.writer().await?;
+    let mut tx = writer.begin().await?;
+    for sql in [
+        "DELETE FROM job_row WHERE job IN (SELECT id FROM job WHERE ended_at_ms < $1)",
+        "DELETE FROM job WHERE ended_at_ms < $1",
+    ] {
+        sqlx::query(sql).bind(int(at_ms.saturating_sub(KEPT_MS))).execute(&mut *tx).await?;
+    }
+    let (open,): (i64,) =
+        sqlx::query_as("SELECT count(*) FROM job WHERE ended_at_ms IS NULL").fetch_one(&mut *tx).await?;
+    if open >= OPEN_MAX {
+        let why = format!("{open} have not ended, which is as many as there may be");
+        return Err(RegistryError::Value { what: "job", why });
+    }
+    sqlx::query(
+        "INSERT INTO job (id, act, selection, reason, word, actor, role, token, tenant, state, total,
+         done, skipped, failed, created_at_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0, 0, $12)",
+    )
+    .bind(id)
+    .bind(&new.act)
+    .bind(&new.filter)
+    .bind(&new.reason)
+    .bind(&new.word)
+    .bind(&actor.name)
+    .bind(actor.role.as_str())
+    .bind(&actor.token_id)
+    .bind(actor.tenant().map(ToString::to_string))
+    .bind(JobState::Preparing.as_str())
+    .bind(int(new.devices.len() as u64))
+    .bind(int(at_ms))
+    .execute(&mut *tx)
+    .await?;
+    inner.commit(tx).await.inspect_err(|_| writer.fail())
+}
+
+/// Writes the rows of a job, a few at a time: nobody's decision waits for all of them.
+async fn fill(inner: &Inner, id: &str, devices: &[DeviceKey]) -> Result<(), RegistryError> {
+    for (chunk, devices) in devices.chunks(ROWS).enumerate() {
+        let mut writer = inner.writer().await?;
+        let mut tx = writer.begin().await?;
+        for (at, device) in devices.iter().enumerate() {
+            sqlx::query("INSERT INTO job_row (job, no, device) VALUES ($1, $2, $3)")
+                .bind(id)
+                .bind(int((chunk * ROWS + at + 1) as u64))
+                .bind(inner.verdicts.row(*device))
+                .execute(&mut *tx)
+                .await?;
+        }
+        inner.commit(tx).await.inspect_err(|_| writer.fail())?;
+    }
+    Ok(())
+}
+
+/// Puts a job whose rows are all there on the record, and to work.
+async fn begin(inner: &Inner, actor: &Actor, id: &str, new: &NewJob) -> Result<(), RegistryError> {
+    let mut writer = inner.writer().await?;
+    let mut tx = writer.begin().await?;
+    let target = format!("job/{id}");
+    let entry = Entry {
+        actor,
+        tenant: actor.tenant(),
+        action: "job.create",
+        target: &target,
+        reason: &new.reason,
+        detail: json!({ "act": new.act, "filter": new.filter, "devices": new.devices.len(), "word": new.word }),
+    };
+    let stamp = audit::append(&mut tx, entry, now_ms()).await?;
+    sqlx::query("UPDATE job SET state = $1 WHERE id = $2")
+        .bind(JobState::Running.as_str())
+        .bind(id)
+        .execute(&mut *tx)
+        .await?;
+    inner.commit(tx).await.inspect_err(|_| writer.fail())?;
+    inner.announce(stamp, What::Access);
+    Ok(())
+}
+
+/// Removes what was written of jobs that were not begun, by a pattern of their names.
+async fn drop_unprepared(inner: &Inner, names: &str) -> Result<(), RegistryError> {
+    let mut writer = inner.writer().await?;
+    let mut tx = writer.begin().await?;
+    for sql in [
+        "DELETE FROM job_row WHERE job IN (SELECT id FROM job WHERE state = 'preparing' AND id LIKE $1)",
+        "DELETE FROM job WHERE state = 'preparing' AND id LIKE $1",
+    ] {
+        sqlx::query(sql).bind(names).execute(&mut *tx).await?;
+    }
+    inner.commit(tx).await.inspect_err(|_| writer.fail())
+}
+
 impl Registry {
     /// Writes a job and its rows; it is at work when this returns.
     ///
     /// # Errors
-    /// [`RegistryError`]; M504 when there are too many that have not ended.
+    /// [`RegistryError`]; M504 when there are too many that have not ended. Then there is no such job.
     pub async fn create_job(&self, owner: &Actor, id: &str, new: NewJob) -> Result<JobRow, RegistryError> {
-        let (actor, id, tenant) = (owner.clone(), id.to_owned(), owner.tenant().map(ToString::to_string));
-        let name = id.clone();
+        let (actor, name) = (owner.clone(), id.to_owned());
         self.run(|inner| async move {
-            let at_ms = now_ms();
-            {
-                let mut writer = inner.writer().await?;
-                let mut tx = writer.begin().await?;
-                sqlx::query("DELETE FROM job_row WHERE job IN (SELECT id FROM job WHERE ended_at_ms < $1)")
-                    .bind(int(at_ms.saturating_sub(KEPT_MS)))
-                    .execute(&mut *tx)
-                    .await?;
-                sqlx::query("DELETE FROM job WHERE ended_at_ms < $1")
-                    .bind(int(at_ms.saturating_sub(KEPT_MS)))
-                    .execute(&mut *tx)
-                    .await?;
-                let (open,): (i64,) = sqlx::query_as("SELECT count(*) FROM job WHERE ended_at_ms IS NULL")
-                    .fetch_one(&mut *tx)
-                    .await?;
-                if open >= OPEN_MAX {
-                    let why = format!("{open} have not ended, which is as many as there may be");
-                    return Err(RegistryError::Value { what: "job", why });
-                }
-                sqlx::query(
-                    "INSERT INTO job (id, act, selection, reason, word, actor, role, token, tenant, state, total,
-                     done, skipped, failed, created_at_ms)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0, 0, $12)",
-                )
-                .bind(&id)
-                .bind(&new.act)
-                .bind(&new.filter)
-                .bind(&new.reason)
-                .bind(&new.word)
-                .bind(&actor.name)
-                .bind(actor.role.as_str())
-                .bind(&actor.token_id)
-                .bind(tenant)
-                .bind(JobState::Preparing.as_str())
-                .bind(int(new.devices.len() as u64))
-                .bind(int(at_ms))
-                .execute(&mut *tx)
-                .await?;
-                inner.commit(tx).await.inspect_err(|_| writer.fail())?;
-            }
-            for (chunk, devices) in new.devices.chunks(ROWS).enumerate() {
-                let mut writer = inner.writer().await?;
-                let mut tx = writer.begin().await?;
-                for (at, device) in devices.iter().enumerate() {
-                    sqlx::query("INSERT INTO job_row (job, no, device) VALUES ($1, $2, $3)")
-                        .bind(&id)
-                        .bind(int((chunk * ROWS + at + 1) as u64))
-                        .bind(inner.verdicts.row(*device))
-                        .execute(&mut *tx)
-                        .await?;
-                }
-                inner.commit(tx).await.inspect_err(|_| writer.fail())?;
-            }
-            let mut writer = inner.writer().await?;
-            let mut tx = writer.begin().await?;
-            let target = format!("job/{id}");
-            let entry = Entry {
-                actor: &actor,
-                tenant: actor.tenant(),
-                action: "job.create",
-                target: &target,
-                reason: &new.reason,
-                detail: json!({ "act": new.act, "filter": new.filter, "devices": new.devices.len(), "word": new.word }),
+            prepare(&inner, &actor, &name, &new).await?;
+            let begun = async {
+                fill(&inner, &name, &new.devices).await?;
+                begin(&inner, &actor, &name, &new).await
             };
-            let stamp = audit::append(&mut tx, entry, at_ms).await?;
-            sqlx::query("UPDATE job SET state = $1 WHERE id = $2")
-                .bind(JobState::Running.as_str())
-                .bind(&id)
-                .execute(&mut *tx)
-                .await?;
-            inner.commit(tx).await.inspect_err(|_| writer.fail())?;
-            inner.announce(stamp, What::Access);
-            Ok(())
+            let begun = begun.await;
+            if begun.is_err()
+                && let Err(error) = drop_unprepared(&inner, &name).await
+            {
+                // Nobody sees it; the next start tries again.
+                tracing::warn!(%error, "a job that was not begun cannot be removed");
+            }
+            begun
         })
         .await?;
-        self.job(&name).await?.ok_or_else(|| RegistryError::Damaged("a job has gone".to_owned()))
+        self.job(id).await?.ok_or_else(|| RegistryError::Damaged("a job has gone".to_owned()))
     }
 
     /// Takes back jobs whose rows were never all written: nothing of them was done.
@@ -296,26 +329,15 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn drop_unprepared_jobs(&self) -> Result<(), RegistryError> {
-        self.run(|inner| async move {
-            let mut writer = inner.writer().await?;
-            let mut tx = writer.begin().await?;
-            for sql in [
-                "DELETE FROM job_row WHERE job IN (SELECT id FROM job WHERE state = 'preparing')",
-                "DELETE FROM job WHERE state = 'preparing'",
-            ] {
-                sqlx::query(sql).execute(&mut *tx).await?;
-            }
-            inner.commit(tx).await.inspect_err(|_| writer.fail())
-        })
-        .await
+        self.run(|inner| async move { drop_unprepared(&inner, "%").await }).await
     }
 
-    /// A job; `None`: there is none of this name.
+    /// A job; `None`: there is none of this name, or not yet.
     ///
     /// # Errors
     /// [`RegistryError`].
     pub async fn job(&self, id: &str) -> Result<Option<JobRow>, RegistryError> {
-        let row: Option<Columns> = sqlx::query_as(select!("WHERE id = $1"))
+        let row: Option<Columns> = sqlx::query_as(select!("WHERE id = $1 AND state <> 'preparing'"))
             .bind(id)
             .fetch_optional(self.inner.database.readers())
             .await?;
@@ -327,10 +349,9 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn jobs(&self, limit: u32) -> Result<Vec<JobRow>, RegistryError> {
-        let rows: Vec<Columns> = sqlx::query_as(select!("ORDER BY created_at_ms DESC, id LIMIT $1"))
-            .bind(i64::from(limit))
-            .fetch_all(self.inner.database.readers())
-            .await?;
+        let newest = select!("WHERE state <> 'preparing' ORDER BY created_at_ms DESC, id LIMIT $1");
+        let rows: Vec<Columns> =
+            sqlx::query_as(newest).bind(i64::from(limit)).fetch_all(self.inner.database.readers()).await?;
         rows.into_iter().map(job).collect()
     }
 
