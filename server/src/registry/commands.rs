@@ -232,30 +232,36 @@ pub(super) async fn settled(
     Ok(())
 }
 
-/// Commands that are said to wait, and wait in no session: what became of them was not written in time.
+/// Commands that are said to be on their way, or to wait, and wait in no session: what became of them was not
+/// written in time. Those that do wait are said to. Before anybody can send a new one.
 async fn settle_queued(inner: &Inner, waiting: &HashSet<(DeviceKey, String)>) -> Result<(), RegistryError> {
-    let rows: Vec<(i64, i64, String)> =
-        sqlx::query_as("SELECT no, device, id FROM command WHERE state = $1 ORDER BY no")
-            .bind(CommandState::Queued.as_str())
+    let rows: Vec<(i64, i64, String, String)> =
+        // In the words of the index.
+        sqlx::query_as("SELECT no, device, id, state FROM command WHERE state IN ('sent', 'queued')")
             .fetch_all(inner.database.readers())
             .await?;
-    let mut gone = Vec::new();
-    for (no, device, id) in rows {
-        if !waiting.contains(&(inner.verdicts.of_row(device)?, id)) {
-            gone.push(no);
+    let mut changed = Vec::new();
+    for (no, device, id, state) in rows {
+        let (now, why) = if waiting.contains(&(inner.verdicts.of_row(device)?, id)) {
+            (CommandState::Queued, "")
+        } else {
+            (CommandState::Unknown, "the server ended before it was written down whether the device has it")
+        };
+        if now.as_str() != state {
+            changed.push((no, state, now, why));
         }
     }
-    if gone.is_empty() {
+    if changed.is_empty() {
         return Ok(());
     }
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
-    for no in gone {
+    for (no, state, now, why) in changed {
         sqlx::query("UPDATE command SET state = $1, why = $2 WHERE no = $3 AND state = $4")
-            .bind(CommandState::Unknown.as_str())
-            .bind("the server ended before it was written down whether the device has it")
+            .bind(now.as_str())
+            .bind(why)
             .bind(no)
-            .bind(CommandState::Queued.as_str())
+            .bind(state)
             .execute(&mut *tx)
             .await?;
     }
@@ -377,8 +383,8 @@ impl Registry {
         self.run(|inner| async move { settle(&inner, no, state, &why).await }).await
     }
 
-    /// At a start, with the commands that wait in sessions, by device and name: those that are said to wait and
-    /// do not are said to be unknown. Unaudited.
+    /// At a start, with the commands that wait in sessions, by device and name: those that are said to wait, or
+    /// to be on their way, and do not wait are said to be unknown. Unaudited.
     ///
     /// # Errors
     /// [`RegistryError`].

@@ -44,6 +44,7 @@ pub(crate) const PAIRS: &[Pair] = &[
     pair!(100, "0100_keep_for"),
     pair!(101, "0101_firmware"),
     pair!(102, "0102_notice_turn"),
+    pair!(103, "0103_command_open"),
 ];
 
 /// Brings the schema up to date. Refuses one that a newer program has upgraded.

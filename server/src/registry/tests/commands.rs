@@ -136,10 +136,22 @@ async fn what_waits_is_told_by_its_session_and_what_nobody_tells_is_unknown() {
         (of("taken").await.delivered_at_ms, of("late").await.state),
         (Some(7_000), CommandState::Expired)
     );
-    fleet.registry.settle_queued([(device, "kept".to_owned())].into()).await.unwrap();
-    assert_eq!(
-        (of("kept").await.state, of("lost").await.state),
-        (CommandState::Queued, CommandState::Unknown)
-    );
-    assert!(of("lost").await.why.contains("the server ended"));
+    // The server ended before it was written what became of these.
+    for id in ["waits", "cut short"] {
+        fleet.registry.record_command(&ana(), serial, id, b"x", "").await.unwrap();
+    }
+    let waiting = ["kept", "waits"].map(|id| (device, id.to_owned()));
+    fleet.registry.settle_queued(waiting.into()).await.unwrap();
+    for (id, state) in [
+        ("kept", CommandState::Queued),
+        ("waits", CommandState::Queued),
+        ("lost", CommandState::Unknown),
+        ("cut short", CommandState::Unknown),
+        ("taken", CommandState::Delivered),
+    ] {
+        assert_eq!(of(id).await.state, state, "{id}");
+    }
+    for id in ["lost", "cut short"] {
+        assert!(of(id).await.why.contains("the server ended"));
+    }
 }
