@@ -1,14 +1,6 @@
-//! A disk that is really full: the server's data directory on a small tmpfs of its own, in a mount namespace of
-//! its own, so that it is gone with the server's process however that ends.
+//! A disk that is really full, under what devices say and what operators decide.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{ErrorKind, Write as _},
-    os::fd::AsRawFd as _,
-    path::PathBuf,
-    process::Command,
-    time::Instant,
-};
+use std::time::Instant;
 
 use muster_pki::testing::Credential;
 use serde_json::{Value, json};
@@ -17,68 +9,15 @@ use crate::{
     FIRST, NOT_STORED, SECOND,
     client::Client,
     recovered,
-    rig::{LIMIT, Place, SERVE, Server, http::Http},
+    rig::{LIMIT, Place, Server, http::Http},
+    small_disk::{self, Disk},
     soon, stop, stored,
 };
 
 /// Room for a server and what it writes in this test.
-const SIZE: &str = "size=32m,mode=0700";
-/// Becomes `$3…` with what is in `$1` on a small disk of its own.
-const ON_SMALL_DISK: &str = "cp -a \"$1\" \"$2\" && mount -t tmpfs -o \"$0\" tmpfs \"$1\" && cp -a \"$2/.\" \"$1\" && shift 2 && exec \"$@\"";
+const SIZE: &str = "32m";
 /// Refusals in a row after which nothing more is expected to be stored.
 const REFUSALS: usize = 5;
-
-/// As root, and as anybody else where user namespaces are allowed.
-const NAMESPACES: [&[&str]; 2] = [&["--mount"], &["--mount", "--map-root-user"]];
-
-fn unshare(namespace: &[&str]) -> Command {
-    let mut command = Command::new("unshare");
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C.UTF-8");
-    command.args(namespace);
-    command
-}
-
-/// How this machine lets a process mount, if it does.
-fn namespace(place: &Place) -> Option<&'static [&'static str]> {
-    NAMESPACES.into_iter().find(|namespace| {
-        let mut probe = unshare(namespace);
-        let probe = probe.args(["mount", "-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(place.data()).output();
-        probe.is_ok_and(|done| done.status.success())
-    })
-}
-
-/// The server's disk, from outside.
-struct Disk {
-    root: PathBuf,
-    ballast: PathBuf,
-}
-
-impl Disk {
-    fn of(server: &Server) -> Self {
-        let data = server.place().data();
-        let seen = data.strip_prefix("/").unwrap();
-        let root = PathBuf::from(format!("/proc/{}/root", server.pid())).join(seen);
-        Self { ballast: root.join("ballast"), root }
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) {
-        let mut ballast = OpenOptions::new().append(true).create(true).open(&self.ballast).unwrap();
-        for size in [1 << 20, 4096, 1] {
-            let octets = vec![0; size];
-            let full = loop {
-                if let Err(error) = ballast.write_all(&octets) {
-                    break error;
-                }
-            };
-            assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
-        }
-    }
-
-    fn free(&self) {
-        fs::remove_file(&self.ballast).unwrap();
-    }
-}
 
 /// A device on a connection of its own says something: is it acknowledged?
 fn is_acknowledged(server: &Server, device: &Credential, payload: &str) -> bool {
@@ -132,38 +71,11 @@ fn readiness(http: &Http) -> (u16, Value) {
     (answer.status, answer.json()["not_ready"].clone())
 }
 
-/// Stops the server and puts what its disk held where its data directory is.
-fn stopped(server: Server, disk: &Disk) -> Place {
-    // The disk stays for as long as somebody holds it.
-    let held = File::open(&disk.root).unwrap();
-    let place = stop(server);
-    fs::remove_dir_all(place.data()).unwrap();
-    let from = format!("/proc/{}/fd/{}/.", std::process::id(), held.as_raw_fd());
-    let copied = Command::new("cp").arg("-a").arg(from).arg(place.data()).status().unwrap();
-    assert!(copied.success());
-    place
-}
-
-fn on_small_disk(namespace: &[&str], place: Place) -> Server {
-    let serve = place.command(SERVE);
-    let mut command = unshare(namespace);
-    command.args(["sh", "-c", ON_SMALL_DISK, SIZE]).arg(place.data()).arg(place.dir.path().join("copy"));
-    command.arg(serve.get_program()).args(serve.get_args());
-    Server::start_by(place, command)
-}
-
 #[test]
 fn a_disk_without_room_costs_acknowledgements_and_decisions_until_there_is_room() {
-    let place = Place::new();
-    let Some(namespace) = namespace(&place) else {
-        eprintln!(
-            "\n*** NO SMALL DISK: this machine lets nobody mount in a namespace of his own.\n\
-             *** A full disk is tested by a limit of the server's file sizes alone.\n"
-        );
+    let Some((server, disk)) = small_disk::start(Place::new(), SIZE) else {
         return crate::a_full_disk_costs_the_acknowledgement_and_nothing_else();
     };
-    let server = on_small_disk(namespace, place);
-    let disk = Disk::of(&server);
     let data = server.place().data();
     assert!(!crate::rig::read("/proc/self/mounts").contains(data.to_str().unwrap()), "nobody else's disk");
     let devices = server.place().devices(&["MU-000001", "MU-000002", "MU-000003"]);
@@ -196,7 +108,7 @@ fn a_disk_without_room_costs_acknowledgements_and_decisions_until_there_is_room(
     let reason = json!({ "reason": "there is room" });
     http.post("/v1/devices/MU-000002/suspend", &reason).is(200);
     assert_eq!(second.disconnected(), 0x98);
-    let place = stopped(server, &disk);
+    let place = disk.kept(|| stop(server));
     let acknowledged = [vec!["before".to_owned()], said, vec!["after".to_owned()]].concat();
     let mut kept = stored(&place, "MU-000001");
     kept.retain(|one| acknowledged.contains(one));

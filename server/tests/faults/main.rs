@@ -12,6 +12,8 @@ mod client;
 mod disk;
 #[path = "../rig/mod.rs"]
 mod rig;
+#[path = "../rig/small_disk.rs"]
+mod small_disk;
 
 use std::{
     net::TcpStream,

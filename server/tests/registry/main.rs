@@ -10,6 +10,10 @@ mod on_postgres;
 mod on_sqlite;
 #[path = "../rig/mod.rs"]
 mod rig;
+#[path = "../rig/small_disk.rs"]
+mod small_disk;
+mod struck;
+mod writes;
 
 use std::{
     collections::BTreeMap,

@@ -5,6 +5,8 @@ use std::{process::Command, sync::atomic::AtomicBool};
 use super::{SERIALS, becomes, decide, holds, rig};
 use crate::rig::{Place, Server};
 
+mod filled;
+
 #[test]
 fn a_full_disk_refuses_decisions_and_loses_none_that_was_answered() {
     // A file that may not grow is a disk that is full: EFBIG in place of ENOSPC, for the log beside it too.

@@ -31,7 +31,6 @@ use postgres::Postgres;
 
 /// Longest anything may take here. A noisy machine needs room; a hang still ends.
 pub const LIMIT: Duration = Duration::from_secs(90);
-const PASSPHRASE: &str = "correct horse";
 /// Which database a test's registry is in where the test does not choose: SQLite where this is unset,
 /// PostgreSQL, a server of the place's own, where it is [`ON_POSTGRES`]. `cargo verify` runs the suite on both.
 const DATABASE: &str = "MUSTER_TEST_DATABASE";
@@ -168,10 +167,11 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let hierarchy = testing::hierarchy(now_s());
         let bundle = dir.path().join("bundle");
-        let passphrase = Passphrase::new(PASSPHRASE).unwrap();
+        // One that nobody can guess takes no time to try: servers start at once.
+        let passphrase = Passphrase::generate().unwrap();
         hierarchy.server_bundle().write(&bundle, &passphrase).unwrap();
         let file = dir.path().join("passphrase");
-        std::fs::write(&file, format!("{PASSPHRASE}\n")).unwrap();
+        std::fs::write(&file, format!("{}\n", passphrase.expose_secret())).unwrap();
         let place = Self { dir, hierarchy, postgres: None };
         let mut init = muster(["init", "--data-dir"]);
         init.arg(place.data()).arg("--pki").arg(bundle).arg("--passphrase-file").arg(file);
