@@ -40,6 +40,7 @@ pub use messages::{Messages, MessagesError};
 
 use crate::{
     api::{self, error::Problem, serve::Server},
+    backup,
     certificate::Renewing,
     config::{Config, Log},
     edge::{Doors, Edge, EdgeError, Limits, Trust, limits::DESCRIPTORS_KEPT},
@@ -373,6 +374,10 @@ fn claim(config: &Config) -> Result<Claim, Problem> {
             .next(format!("muster init --data-dir {}", config.data_dir.display())));
     }
     match Claim::take(&config.data_dir) {
+        Ok(Some(_)) if backup::is_unfinished(&config.data_dir) => Err(Problem::new(Code::DataDirectory)
+            .at(dir.clone())
+            .because("a restore was cut short: what is here does not belong together")
+            .next(format!("repeat it: muster restore FILE --force --data-dir {dir}"))),
         Ok(Some(claim)) => Ok(claim),
         Ok(None) => Err(Problem::new(Code::DataDirectoryBusy).at(dir)),
         Err(error) => Err(Problem::new(Code::DataDirectory).at(dir).because(error.to_string())),

@@ -18,6 +18,8 @@
 //! - Whatever was committed before a backup began is in it.
 //! - A restore changes nothing before the whole archive was read and its digests agree.
 //! - After a restore every continuity token of before is of an earlier epoch, and every cursor of another log.
+//! - A restore that was cut short is ended by a repeat before any server starts: until then what is there does not
+//!   belong together.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -37,6 +39,11 @@ const REGISTRY: &str = "registry.ndjson";
 /// Keys that were made with the registry, and say nothing beside another.
 const KEYS: [&str; 2] = [continuity::KEY_FILE, checkpoint::KEY_FILE];
 const MEMBERS: [&str; 4] = [REGISTRY, uplink::FILE, KEYS[0], KEYS[1]];
+
+/// Stands in the data directory from the first change of a restore to its last.
+const UNFINISHED: &str = "restore.unfinished";
+/// Folders an archive is unpacked to begin so.
+const UNPACKED: &str = ".restore";
 
 /// Why there is no backup, or nothing was restored.
 #[derive(Debug, thiserror::Error)]
@@ -164,9 +171,20 @@ pub async fn restore(
     if Registry::exists(place).await? && !over {
         return Err(RegistryError::Occupied(place.to_string()).into());
     }
-    let folder = Folder::new(data_dir, ".restore")?;
+    // Of those that were killed.
+    for entry in fs::read_dir(data_dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(&format!("{UNPACKED}-"))) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    let folder = Folder::new(data_dir, UNPACKED)?;
     unpack(&mut File::open(archive)?, &folder.0)?;
     uplink::snapshot::adopt(&folder.0.join(uplink::FILE)).await?;
+    let unfinished = data_dir.join(UNFINISHED);
+    // On disk before anything is changed.
+    File::create(&unfinished)?.sync_all()?;
+    File::open(data_dir)?.sync_all()?;
     // The public half is made again from the key that comes.
     match fs::remove_file(data_dir.join(checkpoint::PUBLIC_FILE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -182,7 +200,16 @@ pub async fn restore(
         fs::rename(folder.0.join(file), data_dir.join(file))?;
     }
     File::open(data_dir)?.sync_all()?;
-    Ok(Registry::restore(actor, data_dir, place, &folder.0.join(REGISTRY), over).await?)
+    let restored = Registry::restore(actor, data_dir, place, &folder.0.join(REGISTRY), over).await?;
+    fs::remove_file(unfinished)?;
+    File::open(data_dir)?.sync_all()?;
+    Ok(restored)
+}
+
+/// Whether a restore of this data directory was begun and has not ended.
+#[must_use]
+pub fn is_unfinished(data_dir: &Path) -> bool {
+    data_dir.join(UNFINISHED).exists()
 }
 
 fn unpack(archive: &mut File, to: &Path) -> Result<(), BackupError> {

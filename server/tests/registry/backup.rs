@@ -2,12 +2,14 @@
 
 use std::{
     os::unix::fs::PermissionsExt as _,
+    process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Instant,
 };
 
 use super::{SERIALS, decide, state};
-use crate::rig::Server;
+use crate::rig::{self, Place, Server};
 
 /// Ends whoever works beside a test that fails, for whom it would wait.
 struct Stop<'a>(&'a AtomicBool);
@@ -62,4 +64,44 @@ fn a_backup_made_at_work_comes_back_whole() {
     assert_eq!(state(&server, "MU-000005"), "suspended", "decided before the backup began");
     assert_eq!(state(&server, "MU-000006"), "registered", "decided after it");
     server.muster(&["device", "quarantine", SERIALS[0], "--reason", "life goes on"]).exits(0);
+}
+
+#[test]
+fn a_restore_that_is_killed_is_repeated_before_a_server_starts() {
+    let server = Server::start();
+    server.with_devices("B-0001", &SERIALS);
+    let file = server.place().dir.path().join("copy.tar");
+    let name = file.to_str().unwrap().to_owned();
+    server.muster(&["backup", "--out", &name]).exits(0);
+    server.muster(&["device", "suspend", SERIALS[0], "--reason", "after the backup"]).exits(0);
+    let place = server.killed();
+    let restore = ["restore", &name, "--force"];
+    let began = Instant::now();
+    place.muster(&restore).exits(0);
+    let took = began.elapsed();
+    let unfinished = place.data().join("restore.unfinished");
+    let refused = |place: &Place| {
+        let refused = place.muster(rig::SERVE).exits(2).refused("M511");
+        assert!(refused.err.contains("muster restore FILE --force"), "{refused:?}");
+    };
+    for part in 1..=8 {
+        let mut restoring = place.command(&restore);
+        let mut restoring = restoring.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        thread::sleep(took * part / 8);
+        restoring.kill().unwrap();
+        restoring.wait().unwrap();
+        if unfinished.exists() {
+            refused(&place);
+        }
+    }
+    // However the kills fell.
+    std::fs::write(&unfinished, "").unwrap();
+    refused(&place);
+    place.muster(&restore).exits(0);
+    let left = std::fs::read_dir(place.data()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_str().unwrap().contains("restore")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let server = Server::start_on(place);
+    assert_eq!(state(&server, SERIALS[0]), "registered");
+    server.muster(&["audit", "verify"]).exits(0);
 }
