@@ -503,7 +503,7 @@ pub async fn verify_idle(
     outside: Option<&AuditHead>,
 ) -> Result<AuditReport, RegistryError> {
     let own = checkpoint::public_key_of(data_dir)?;
-    let pool = database::readers(place).await?;
+    let pool = database::idle_readers(place).await?;
     let report = verify(&pool, key.or(own.as_ref()), outside, None).await;
     pool.close().await;
     report

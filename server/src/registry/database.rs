@@ -123,19 +123,28 @@ async fn idle(connection: &mut Connection) -> Result<(), RegistryError> {
     Ok(())
 }
 
-/// Connections that only read a registry that is there.
-pub(super) async fn readers(place: &Place) -> Result<Pool, RegistryError> {
-    let setup: &[&'static str] = match place.kind() {
-        Kind::Sqlite => &[SQLITE, SQLITE_READS],
-        Kind::Postgres => &[postgres::READS],
-    };
-    let options: AnyConnectOptions = place.options(false)?;
+/// Connections that only read a registry that is there, and that nobody has asked yet.
+pub(super) async fn idle_readers(place: &Place) -> Result<Pool, RegistryError> {
     // The pool tries again for half a minute what cannot be set up; the first connection says at once why.
-    let mut first = Connection::connect_with(&options).await?;
-    for sql in setup {
+    let mut first = Connection::connect_with(&place.options(false)?).await?;
+    for sql in reading(place) {
         sqlx::raw_sql(*sql).execute(&mut first).await?;
     }
     first.close().await?;
+    readers(place).await
+}
+
+/// What a connection that only reads is told first.
+fn reading(place: &Place) -> &'static [&'static str] {
+    match place.kind() {
+        Kind::Sqlite => &[SQLITE, SQLITE_READS],
+        Kind::Postgres => &[postgres::READS],
+    }
+}
+
+async fn readers(place: &Place) -> Result<Pool, RegistryError> {
+    let setup = reading(place);
+    let options: AnyConnectOptions = place.options(false)?;
     let pool = AnyPoolOptions::new().max_connections(READERS).after_connect(move |connection, _| {
         Box::pin(async move {
             for sql in setup {
