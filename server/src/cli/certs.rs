@@ -143,7 +143,7 @@ pub(super) fn parsed<'a>(der: &'a [u8], file: &Path) -> Result<X509Certificate<'
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         Ok((rest, _)) => Err(unreadable(format!("{} octets follow it", rest.len()))),
-        Err(error) => Err(unreadable(error.to_string())),
+        Err(_) => Err(unreadable("it holds neither a certificate in PEM nor one in DER".to_owned())),
     }
 }
 
