@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use futures_util::TryStreamExt as _;
 use muster_shared::CertificateId;
 
 use super::{
@@ -14,8 +15,28 @@ use super::{
     verdict::{CertificateStatus, DeviceName},
 };
 
-/// Devices read in one row: their text is some hundreds of kilobytes.
-const TOGETHER: i64 = 8192;
+/// A statement of many rows, each the text of 1024 devices' lines, `;` between them. A row costs a few
+/// microseconds on its way out of the database, whatever is in it. And the database is at the next rows while
+/// one is read here: a few dozen of them wait, of some tens of kilobytes each.
+///
+/// `lines` names each `line`, of the devices from `chunk.first` on and below `chunk.first + 1024`. The chunks
+/// come as they are made, in order: both databases append to a recursion's rows. `$1` is the largest row.
+macro_rules! together {
+    ($lines:literal) => {
+        concat!(
+            "WITH RECURSIVE chunk (first) AS (SELECT CAST(0 AS BIGINT) UNION ALL
+                 SELECT first + 1024 FROM chunk WHERE first + 1024 <= $1)
+             SELECT (SELECT string_agg(line, ';') FROM (",
+            $lines,
+            ") AS lines) FROM chunk"
+        )
+    };
+}
+
+const DEVICES: &str = together!(
+    "SELECT id || ' ' || tenant || ' ' || device_id || ' ' || serial || ' ' || state || ' ' || batch AS line
+     FROM device WHERE id >= chunk.first AND id < chunk.first + 1024 ORDER BY id"
+);
 
 /// Loads every registered factory CA. A record that the root's signature no longer covers vouches for nobody.
 pub(super) async fn issuers(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
@@ -34,55 +55,44 @@ pub(super) async fn size(connection: &mut Connection) -> Result<usize, RegistryE
     Ok(uint(devices) as usize)
 }
 
-/// The certificates of some devices as one text; how octets become hexadecimal digits is the databases' own.
+/// The certificates of devices; how octets become hexadecimal digits is the databases' own.
 fn certificates_of(connection: &Connection) -> &'static str {
     match kind_of(connection) {
-        Kind::Sqlite => {
-            "SELECT string_agg(hex(id) || ' ' || device || ' ' || hex(issuer_key_id) || ' ' || not_after_s
-             || ' ' || status, ';')
-             FROM (SELECT id, device, issuer_key_id, not_after_s, status FROM certificate
-                   WHERE device >= $1 AND device < $2 ORDER BY device) AS chunk"
-        }
-        Kind::Postgres => {
-            "SELECT string_agg(encode(id, 'hex') || ' ' || device || ' ' || encode(issuer_key_id, 'hex')
-             || ' ' || not_after_s || ' ' || status, ';')
-             FROM (SELECT id, device, issuer_key_id, not_after_s, status FROM certificate
-                   WHERE device >= $1 AND device < $2 ORDER BY device) AS chunk"
-        }
+        Kind::Sqlite => together!(
+            "SELECT hex(id) || ' ' || device || ' ' || hex(issuer_key_id) || ' ' || not_after_s || ' ' || status
+                 AS line
+             FROM certificate WHERE device >= chunk.first AND device < chunk.first + 1024 ORDER BY device"
+        ),
+        Kind::Postgres => together!(
+            "SELECT encode(id, 'hex') || ' ' || device || ' ' || encode(issuer_key_id, 'hex') || ' '
+                 || not_after_s || ' ' || status AS line
+             FROM certificate WHERE device >= chunk.first AND device < chunk.first + 1024 ORDER BY device"
+        ),
     }
 }
 
 /// Devices and certificates, into the verdicts.
-///
-/// A row costs a few microseconds on its way out of the database, whatever is in it; so the database joins
-/// the text of many devices into one row, and their certificates into another.
 pub(super) async fn devices(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
     let batches = batches(inner, connection).await?;
-    let devices = size(connection).await?;
-    for first in (0..=int(devices as u64)).step_by(TOGETHER as usize) {
-        let (text,): (Option<String>,) = sqlx::query_as(
-            "SELECT string_agg(id || ' ' || tenant || ' ' || device_id || ' ' || serial || ' ' || state
-             || ' ' || batch, ';')
-             FROM (SELECT id, tenant, device_id, serial, state, batch FROM device
-                   WHERE id >= $1 AND id < $2 ORDER BY id) AS chunk",
-        )
-        .bind(first)
-        .bind(first + TOGETHER)
-        .fetch_one(&mut *connection)
-        .await?;
+    let last = int(size(connection).await? as u64);
+    lines(connection, DEVICES, last, "device", |line| device(inner, &batches, line)).await?;
+    let mut issuer = LastIssuer::default();
+    let certificates = certificates_of(connection);
+    lines(connection, certificates, last, "certificate", |line| certificate(inner, &mut issuer, line)).await
+}
+
+/// Hands over every line of a statement made by [`together`]; `None` for one that is not what was written.
+async fn lines(
+    connection: &mut Connection,
+    sql: &'static str,
+    last: i64,
+    what: &str,
+    mut take: impl FnMut(&str) -> Option<()>,
+) -> Result<(), RegistryError> {
+    let mut rows = sqlx::query_as::<_, (Option<String>,)>(sql).bind(last).fetch(&mut *connection);
+    while let Some((text,)) = rows.try_next().await? {
         for line in text.iter().flat_map(|text| text.split(';')) {
-            device(inner, &batches, line)
-                .ok_or_else(|| RegistryError::Damaged(format!("a device's row is {line:?}")))?;
-        }
-        let (text,): (Option<String>,) = sqlx::query_as(certificates_of(connection))
-            .bind(first)
-            .bind(first + TOGETHER)
-            .fetch_one(&mut *connection)
-            .await?;
-        let mut issuer = LastIssuer::default();
-        for line in text.iter().flat_map(|text| text.split(';')) {
-            certificate(inner, &mut issuer, line)
-                .ok_or_else(|| RegistryError::Damaged(format!("a certificate's row is {line:?}")))?;
+            take(line).ok_or_else(|| RegistryError::Damaged(format!("a {what}'s row is {line:?}")))?;
         }
     }
     Ok(())
