@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rig::{
     Server,
+    device::Device,
     http::{Events, Http},
 };
 use serde_json::json;
@@ -31,6 +32,52 @@ fn what_happens_is_told() {
     what_is_wrong_is_refused(&http);
     a_stream_ends_with_its_token(&server, &http);
     streams_end_when_the_server_stops(server, &http);
+}
+
+/// A device that sends too fast is slowed, and everybody who looks is told: the stream, the overview, its timeline.
+#[test]
+fn what_is_noticed_of_a_device_is_told() {
+    let place = rig::Place::new();
+    let mut command = place.command(rig::SERVE);
+    command.env("MUSTER_LIMITS_MESSAGES_PER_S", "1");
+    let server = Server::start_by(place, command);
+    let credential = server.with_devices("B-1", &["MU-000001"]).remove(0);
+    let http = Http::new(&server);
+    let mut events = http.events("/v1/stream?filter=kind%3Anotice", "");
+    events.next_of("open");
+    let device = Device::connect(&server, &credential);
+    let reported = |version: &str| {
+        let payload = format!("{{\"firmware\":\"{version}\"}}");
+        device.publish("acme/MU-000001/twin/reported", false, payload.as_bytes(), Some("application/json"));
+        let now = || http.get("/v1/devices/MU-000001").is(200)["firmware"].clone();
+        rig::eventually("the version", now, |now| now == version);
+    };
+    reported("1.4.1");
+    // More than a burst of what it may.
+    for _ in 0..14 {
+        device.publish("acme/MU-000001/app/x", false, b"fast", None);
+    }
+    let slowed = |overview: &serde_json::Value| {
+        let lines = overview["activity"].as_array().unwrap();
+        lines.iter().any(|line| line["kind"] == "slowed" && line["serial"] == "MU-000001")
+    };
+    rig::eventually("the notice", || http.get("/v1/overview").is(200), slowed);
+    let told = events.next_of("notice").json();
+    assert_eq!(
+        (&told["serial"], &told["notice"]["notice"]),
+        (&json!("MU-000001"), &json!("slowed")),
+        "{told}"
+    );
+    assert_eq!(told["notice"]["text"], "slowed: over 1 msg/s");
+    reported("1.4.2");
+    let timeline = http.get("/v1/devices/MU-000001/timeline").is(200);
+    let lines: Vec<_> =
+        timeline["items"].as_array().unwrap().iter().map(|of| of["text"].as_str().unwrap()).collect();
+    for line in ["firmware: now 1.4.1 (the first it reported)", "firmware: now 1.4.2 (was 1.4.1)"] {
+        assert!(lines.contains(&line), "{lines:?}");
+    }
+    assert!(lines.iter().any(|line| line.starts_with("slowed: over 1 msg/s")), "{lines:?}");
+    device.leave();
 }
 
 fn decisions_come_in_order_and_after_a_cut(http: &Http) {
