@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlx::AssertSqlSafe;
 
 use super::{
-    Actor, Inner, Registry, RegistryError,
+    Actor, Inner, Reason, Registry, RegistryError,
     audit::{self, Entry},
     changes::What,
     database::{int, parse, uint},
@@ -154,8 +154,10 @@ impl Registry {
             let why = format!("{value} is more than {}", period.most());
             return Err(RegistryError::Value { what: period.as_str(), why });
         }
-        let (actor, reason) = (actor.clone(), reason.to_owned());
-        self.run(|inner| async move { keep_for(&inner, &actor, period, value, &reason).await }).await
+        let (actor, reason) = (actor.clone(), Reason::new(reason));
+        reason.check_text()?;
+        self.run(|inner| async move { keep_for(&inner, &actor, period, value, reason.text.trim()).await })
+            .await
     }
 }
 
