@@ -3,10 +3,11 @@
 //! What was decided is in the audit log; the two together are the last events of the first page.
 
 use muster_shared::{SerialNumber, Tenant};
+use sqlx::FromRow;
 
 use super::{
     Notice, Registry, RegistryError, Scope,
-    database::{Connection, int, parse, uint},
+    database::{Connection, Row, int, parse, uint},
     now_ms,
     session::DisconnectReason,
     timeline::{self, Event},
@@ -34,17 +35,32 @@ fn of(tenant: Option<String>, serial: Option<String>, event: Event) -> Result<Ac
     Ok(Activity { device, event })
 }
 
+/// A statement's rows of the last day: `$1` is when it began, Unix milliseconds, `$2` whose devices, `$3` how many
+/// rows at most.
+async fn lately<R>(
+    c: &mut Connection,
+    scope: &Scope,
+    limit: i64,
+    sql: &'static str,
+) -> Result<Vec<R>, RegistryError>
+where
+    R: for<'r> FromRow<'r, Row> + Send + Unpin,
+{
+    let rows =
+        sqlx::query_as(sql).bind(int(now_ms().saturating_sub(BACK_MS))).bind(scope.to_sql()).bind(limit);
+    Ok(rows.fetch_all(c).await?)
+}
+
 async fn began(c: &mut Connection, scope: &Scope, limit: i64) -> Result<Vec<Activity>, RegistryError> {
-    let rows: Vec<(String, String, i64, String, i64)> = sqlx::query_as(
+    let rows: Vec<(String, String, i64, String, i64)> = lately(
+        c,
+        scope,
+        limit,
         "SELECT device.tenant, device.serial, session.began_at_ms, session.remote, session.protocol
          FROM session JOIN device ON device.id = session.device
          WHERE session.began_at_ms >= $1 AND ($2 = '' OR device.tenant = $2)
          ORDER BY session.began_at_ms DESC LIMIT $3",
     )
-    .bind(int(now_ms().saturating_sub(BACK_MS)))
-    .bind(scope.to_sql())
-    .bind(limit)
-    .fetch_all(c)
     .await?;
     rows.into_iter()
         .map(|(tenant, serial, at, remote, protocol)| {
@@ -54,17 +70,16 @@ async fn began(c: &mut Connection, scope: &Scope, limit: i64) -> Result<Vec<Acti
 }
 
 async fn ended(c: &mut Connection, scope: &Scope, limit: i64) -> Result<Vec<Activity>, RegistryError> {
-    let rows: Vec<(String, String, i64, i64, i64, Option<String>)> = sqlx::query_as(
+    let rows: Vec<(String, String, i64, i64, i64, Option<String>)> = lately(
+        c,
+        scope,
+        limit,
         "SELECT device.tenant, device.serial, session.began_at_ms, session.ended_at_ms, session.keep_alive_s,
                 session.reason
          FROM session JOIN device ON device.id = session.device
          WHERE session.ended_at_ms >= $1 AND ($2 = '' OR device.tenant = $2)
          ORDER BY session.ended_at_ms DESC LIMIT $3",
     )
-    .bind(int(now_ms().saturating_sub(BACK_MS)))
-    .bind(scope.to_sql())
-    .bind(limit)
-    .fetch_all(c)
     .await?;
     rows.into_iter()
         .map(|(tenant, serial, began, ended, keep_alive_s, reason)| {
@@ -75,18 +90,17 @@ async fn ended(c: &mut Connection, scope: &Scope, limit: i64) -> Result<Vec<Acti
 }
 
 async fn refused(c: &mut Connection, scope: &Scope, limit: i64) -> Result<Vec<Activity>, RegistryError> {
-    type Row = (Option<String>, Option<String>, String, i64, i64, Option<String>);
+    type Columns = (Option<String>, Option<String>, String, i64, i64, Option<String>);
     // Whom nobody knows belongs to no tenant: shown to who sees all of them.
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<Columns> = lately(
+        c,
+        scope,
+        limit,
         "SELECT device.tenant, device.serial, refusal.code, refusal.count, refusal.last_at_ms, refusal.remote
          FROM refusal LEFT JOIN device ON device.id = refusal.device
          WHERE refusal.minute_ms >= $1 AND ($2 = '' OR device.tenant = $2)
          ORDER BY refusal.minute_ms DESC, refusal.last_at_ms DESC LIMIT $3",
     )
-    .bind(int(now_ms().saturating_sub(BACK_MS)))
-    .bind(scope.to_sql())
-    .bind(limit)
-    .fetch_all(c)
     .await?;
     rows.into_iter()
         .map(|(tenant, serial, code, count, last, remote)| {
@@ -98,18 +112,17 @@ async fn refused(c: &mut Connection, scope: &Scope, limit: i64) -> Result<Vec<Ac
 }
 
 async fn noticed(c: &mut Connection, scope: &Scope, limit: i64) -> Result<Vec<Activity>, RegistryError> {
-    type Row = (String, String, String, i64, i64, i64, Option<String>);
-    let rows: Vec<Row> = sqlx::query_as(
+    type Columns = (String, String, String, i64, i64, i64, Option<String>);
+    let rows: Vec<Columns> = lately(
+        c,
+        scope,
+        limit,
         "SELECT device.tenant, device.serial, notice.kind, notice.bound, notice.count, notice.last_at_ms,
                 notice.remote
          FROM notice JOIN device ON device.id = notice.device
          WHERE notice.minute_ms >= $1 AND ($2 = '' OR device.tenant = $2)
          ORDER BY notice.minute_ms DESC, notice.last_at_ms DESC LIMIT $3",
     )
-    .bind(int(now_ms().saturating_sub(BACK_MS)))
-    .bind(scope.to_sql())
-    .bind(limit)
-    .fetch_all(c)
     .await?;
     rows.into_iter()
         .map(|(tenant, serial, kind, bound, count, last, remote)| {

@@ -175,20 +175,31 @@ fn page_query(
     query.push(from(inner, asked, driving));
     asked.conditions(&mut query, driving);
     if let Some(cursor) = after {
-        query.push(format!(" AND ({keys}) {} (", if order.falls() { "<" } else { ">" }));
-        for key in &cursor.keys {
-            match key {
-                Key::Number(number) => query.push_bind(*number),
-                Key::Text(text) => query.push_bind(text.clone()),
-            };
-            query.push(", ");
-        }
-        query.push_bind(cursor.id).push(")");
+        query.push(" AND ");
+        behind(&mut query, &keys, order, cursor);
     }
-    let way = if order.falls() { " DESC" } else { "" };
-    let by: Vec<_> = order.sort.keys().iter().map(|key| format!("{key}{way}")).collect();
-    query.push(format!(" ORDER BY {} LIMIT ", by.join(", "))).push_bind(limit as i64);
+    in_order(&mut query, &keys, order, limit);
     query
+}
+
+/// Behind a place in the order of these columns.
+fn behind(query: &mut QueryBuilder, keys: &str, order: Order, cursor: &Cursor) {
+    query.push(format!("({keys}) {} (", if order.falls() { "<" } else { ">" }));
+    for key in &cursor.keys {
+        match key {
+            Key::Number(number) => query.push_bind(*number),
+            Key::Text(text) => query.push_bind(text.clone()),
+        };
+        query.push(", ");
+    }
+    query.push_bind(cursor.id).push(")");
+}
+
+/// `ORDER BY … LIMIT …` of these columns.
+fn in_order(query: &mut QueryBuilder, keys: &str, order: Order, limit: usize) {
+    let way = if order.falls() { " DESC" } else { "" };
+    let by: Vec<_> = keys.split(", ").map(|key| format!("{key}{way}")).collect();
+    query.push(format!(" ORDER BY {} LIMIT ", by.join(", "))).push_bind(limit as i64);
 }
 
 /// How many match, and whether that is all.

@@ -11,11 +11,7 @@
 //! What this costs beside the index grows with how many devices groups hold, not with how many there are. Where a
 //! term of the filter drives, its few devices are computed and sorted alone.
 
-use super::{
-    Asked, Inner, QueryBuilder,
-    cursor::{Cursor, Key},
-    from, held,
-};
+use super::{Asked, Inner, QueryBuilder, behind, cursor::Cursor, from, held, in_order};
 
 /// The columns both walks select.
 const KEYS: &str = "urgency, changed_back, id";
@@ -41,7 +37,7 @@ pub(super) fn page_query(
         }
     }
     query.push(") AS page");
-    to_limit(&mut query, asked, limit);
+    in_order(&mut query, KEYS, asked.order, limit);
     query
 }
 
@@ -93,22 +89,8 @@ fn walk(
     }
     query.push(") AS walked");
     if let Some(cursor) = after {
-        query.push(format!(" WHERE ({KEYS}) {} (", if asked.order.falls() { "<" } else { ">" }));
-        for key in &cursor.keys {
-            match key {
-                Key::Number(number) => query.push_bind(*number),
-                Key::Text(text) => query.push_bind(text.clone()),
-            };
-            query.push(", ");
-        }
-        query.push_bind(cursor.id).push(")");
+        query.push(" WHERE ");
+        behind(query, KEYS, asked.order, cursor);
     }
-    to_limit(query, asked, limit);
-}
-
-/// `ORDER BY … LIMIT …`.
-fn to_limit(query: &mut QueryBuilder, asked: &Asked, limit: usize) {
-    let way = if asked.order.falls() { " DESC" } else { "" };
-    let by: Vec<_> = KEYS.split(", ").map(|key| format!("{key}{way}")).collect();
-    query.push(format!(" ORDER BY {} LIMIT ", by.join(", "))).push_bind(limit as i64);
+    in_order(query, KEYS, asked.order, limit);
 }
