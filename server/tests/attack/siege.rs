@@ -31,12 +31,14 @@ const LEFT_MAX: u64 = 1024 * 1024;
 const P99_MAX: Duration = Duration::from_secs(2);
 /// Made before the one that is judged: with them caches and pools grow to what they are in use.
 const WARM_UPS: usize = 3;
-/// Attacks that are judged, each against what there was after the last warm-up, until one leaves nothing: a leak
-/// is in each of them and adds up, a store that grows and shrinks again is not.
-const JUDGED: usize = 3;
+/// Attacks that are judged, each against what there was before it, until one leaves nothing: a leak is in each of
+/// them and adds up, a store that grows and shrinks again is not.
+const JUDGED: usize = 5;
 /// Looks for the memory to come back, and the time between two of them.
 const LOOKS: usize = 100;
 const LOOK: Duration = Duration::from_millis(100);
+/// Looks in a row in which it no longer falls: what was on its way to the disk has arrived.
+const STILL: usize = 10;
 
 /// A site under attack.
 pub(crate) struct Siege {
@@ -100,6 +102,22 @@ async fn back_to(octets: u64) -> u64 {
     now
 }
 
+/// Waits for the memory to fall no more; what it came to.
+async fn settled() -> u64 {
+    let mut least = memory();
+    let mut still = 0;
+    for _ in 0..LOOKS {
+        sleep(LOOK).await;
+        let now = memory();
+        still = if now < least { 0 } else { still + 1 };
+        least = least.min(now);
+        if still == STILL {
+            break;
+        }
+    }
+    least
+}
+
 /// Makes an attack as often as it takes to judge it. `attack` is told which round it is, from 0; device
 /// `round + 1` is its own.
 pub(crate) async fn withstands(attack: impl AsyncFn(&Siege, usize)) {
@@ -114,15 +132,15 @@ pub(crate) async fn withstands_with(limits: Limits, attack: impl AsyncFn(&Siege,
     let site = Arc::new(Site::on(dir, WARM_UPS + JUDGED + 1, limits, trust).await);
     let siege = Siege { site, service: testing::named(&HIERARCHY.service, "watch", now_s()) };
     let bystander = Bystander::start(&siege.site).await;
-    let mut left = Vec::new();
-    let mut before = 0;
-    for round in 0..WARM_UPS + JUDGED {
+    for round in 0..WARM_UPS {
         attack(&siege, round).await;
         siege.over().await;
-        if round < WARM_UPS {
-            before = memory();
-            continue;
-        }
+    }
+    let mut left = Vec::new();
+    for round in WARM_UPS..WARM_UPS + JUDGED {
+        let before = settled().await;
+        attack(&siege, round).await;
+        siege.over().await;
         let after = back_to(before + LEFT_MAX).await;
         if after <= before + LEFT_MAX {
             left.clear();
@@ -130,7 +148,7 @@ pub(crate) async fn withstands_with(limits: Limits, attack: impl AsyncFn(&Siege,
         }
         left.push(after - before);
     }
-    assert!(left.is_empty(), "octets left behind since the last warm-up, after each attack: {left:?}");
+    assert!(left.is_empty(), "octets that each attack left behind: {left:?}");
     bystander.end().await;
     let site = Arc::into_inner(siege.site).expect("everybody else has gone");
     site.stop().await;
