@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use futures_util::TryStreamExt as _;
 use muster_shared::CertificateId;
 
@@ -34,7 +35,7 @@ macro_rules! together {
 }
 
 const DEVICES: &str = together!(
-    "SELECT id || ' ' || tenant || ' ' || device_id || ' ' || serial || ' ' || state || ' ' || batch AS line
+    "SELECT concat_ws(' ', id, tenant, device_id, serial, state, batch) AS line
      FROM device WHERE id >= chunk.first AND id < chunk.first + 1024 ORDER BY id"
 );
 
@@ -59,13 +60,12 @@ pub(super) async fn size(connection: &mut Connection) -> Result<usize, RegistryE
 fn certificates_of(connection: &Connection) -> &'static str {
     match kind_of(connection) {
         Kind::Sqlite => together!(
-            "SELECT hex(id) || ' ' || device || ' ' || hex(issuer_key_id) || ' ' || not_after_s || ' ' || status
-                 AS line
+            "SELECT concat_ws(' ', hex(id), device, hex(issuer_key_id), not_after_s, status) AS line
              FROM certificate WHERE device >= chunk.first AND device < chunk.first + 1024 ORDER BY device"
         ),
         Kind::Postgres => together!(
-            "SELECT encode(id, 'hex') || ' ' || device || ' ' || encode(issuer_key_id, 'hex') || ' '
-                 || not_after_s || ' ' || status AS line
+            "SELECT concat_ws(' ', encode(id, 'hex'), device, encode(issuer_key_id, 'hex'), not_after_s, status)
+                 AS line
              FROM certificate WHERE device >= chunk.first AND device < chunk.first + 1024 ORDER BY device"
         ),
     }
@@ -121,8 +121,7 @@ struct LastIssuer {
 
 fn certificate(inner: &Inner, last: &mut LastIssuer, line: &str) -> Option<()> {
     let mut words = line.split(' ');
-    let mut id = [0; 32];
-    hex::decode_to_slice(words.next()?, &mut id).ok()?;
+    let id = digest(words.next()?)?;
     let device = inner.verdicts.by_row(words.next()?.parse().ok()?)?;
     let issuer = words.next()?;
     if last.key.is_none() || last.key_id != issuer {
@@ -133,6 +132,15 @@ fn certificate(inner: &Inner, last: &mut LastIssuer, line: &str) -> Option<()> {
     let status = CertificateStatus::from_word(words.next()?)?;
     inner.verdicts.put_certificate(&CertificateId(id), device, last.key?, status, not_after_s);
     words.next().is_none().then_some(())
+}
+
+/// A SHA-256 of 64 digits, each looked up in a table: a comparison for each that goes either way by chance is
+/// a fifth of a start.
+fn digest(digits: &str) -> Option<[u8; 32]> {
+    let mut octets = [0; 32];
+    let read =
+        HEXLOWER_PERMISSIVE.decode_mut(digits.as_bytes(), (digits.len() == 64).then_some(&mut octets)?);
+    (read.ok()? == octets.len()).then_some(octets)
 }
 
 /// Every batch by its row.

@@ -68,11 +68,27 @@ impl Names {
 
     /// The device of a row.
     pub(super) fn by_row(&self, row: i64) -> Option<DeviceKey> {
-        // The first of its value: one in `odd` repeats the value before it.
-        let at = self.rows.partition_point(|of| *of < row);
+        let at = self.place(row);
         match self.rows.get(at) {
             Some(of) if *of == row => Some(DeviceKey(at as u32)),
             _ => self.odd.get(&row).copied(),
+        }
+    }
+
+    /// Where the first row stands that is not below this one; one in `odd` repeats the value before it.
+    fn place(&self, row: i64) -> usize {
+        // Rows are given one after another: where none was left out, they stand at their distance from the first.
+        let of_first = self.rows.first().and_then(|first| usize::try_from(row.checked_sub(*first)?).ok());
+        if let Some(guess) = of_first
+            && let Some([before, at]) = self.rows.get(guess.saturating_sub(1)..=guess)
+            && *before < row
+            && row <= *at
+        {
+            return guess;
+        }
+        match self.rows.last() {
+            Some(last) if *last < row => self.rows.len(),
+            _ => self.rows.partition_point(|of| *of < row),
         }
     }
 
