@@ -35,7 +35,7 @@ macro_rules! together {
 }
 
 const DEVICES: &str = together!(
-    "SELECT concat_ws(' ', id, tenant, device_id, serial, state, batch) AS line
+    "SELECT concat_ws(' ', id, tenant, device_id, state, batch, nullif(serial, device_id)) AS line
      FROM device WHERE id >= chunk.first AND id < chunk.first + 1024 ORDER BY id"
 );
 
@@ -101,13 +101,11 @@ async fn lines(
 fn device(inner: &Inner, batches: &HashMap<i64, BatchKey>, line: &str) -> Option<()> {
     let mut words = line.split(' ');
     let row = words.next()?.parse().ok()?;
-    let name = DeviceName {
-        tenant: words.next()?.parse().ok()?,
-        device_id: words.next()?.parse().ok()?,
-        serial: words.next()?.parse().ok()?,
-    };
+    let (tenant, id) = (words.next()?.parse().ok()?, words.next()?);
     let state = words.next()?.parse().ok()?;
     let batch = batches.get(&words.next()?.parse().ok()?)?;
+    let serial = words.next().unwrap_or(id).parse().ok()?;
+    let name = DeviceName { tenant, device_id: id.parse().ok()?, serial };
     inner.verdicts.put_device(row, &name, state, *batch);
     words.next().is_none().then_some(())
 }

@@ -33,6 +33,10 @@ pub(super) struct Names {
     by_id: Table,
     /// Devices whose serial is another text than their id.
     by_serial: Table,
+    /// Devices that are in the tables; those put before [`Names::settle`] are not yet.
+    tabled: u32,
+    /// Put them there one by one.
+    settled: bool,
     hasher: RandomState,
     recent: Box<[Kept]>,
 }
@@ -48,6 +52,8 @@ impl Default for Names {
             tenant_numbers: HashMap::new(),
             by_id: Table::default(),
             by_serial: Table::default(),
+            tabled: 0,
+            settled: true,
             hasher: RandomState::new(),
             recent: (0..RECENT).map(|_| Mutex::default()).collect(),
         }
@@ -55,11 +61,22 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Room for so many more devices.
-    pub(super) fn reserve(&mut self, devices: usize) {
-        self.at.reserve(devices);
-        self.rows.reserve(devices);
-        self.grow(devices);
+    /// With room for so many devices, which nobody asks for by name before [`Names::settle`].
+    pub(super) fn gathering(devices: usize) -> Self {
+        let mut names = Self { settled: false, ..Self::default() };
+        names.at.reserve(devices);
+        names.rows.reserve(devices);
+        names.grow(devices);
+        names
+    }
+
+    /// Every device is found by its names from here on. They go into the tables together: each is at a place
+    /// of its own far from the last, and a processor waits for many such places at once if it may.
+    pub(super) fn settle(&mut self) {
+        for device in self.tabled..self.at.len() as u32 {
+            self.table(DeviceKey(device));
+        }
+        self.settled = true;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -103,6 +120,7 @@ impl Names {
 
     /// The device with this id.
     pub(super) fn by_id(&self, tenant: &Tenant, id: &str) -> Option<DeviceKey> {
+        debug_assert!(self.settled, "names that are still gathered");
         let tenant = *self.tenant_numbers.get(tenant)?;
         let hash = self.hash(tenant, id);
         self.by_id.find(hash, |device| self.parts(device).0 == tenant && self.parts(device).1 == id)
@@ -166,14 +184,23 @@ impl Names {
             }
             _ => self.rows.push(row),
         }
-        self.grow(1);
-        let hash = self.hash(tenant, id);
-        self.by_id.put(hash, device);
-        if !same {
-            let hash = self.hash(tenant, serial);
-            self.by_serial.put(hash, device);
+        if self.settled {
+            self.table(device);
         }
         device
+    }
+
+    /// Puts a device into the tables, where it is the next.
+    fn table(&mut self, device: DeviceKey) {
+        self.grow(1);
+        let (tenant, id, serial) = self.parts(device);
+        let hash = self.hash(tenant, id);
+        let other = (serial != id).then(|| self.hash(tenant, serial));
+        self.by_id.put(hash, device);
+        if let Some(hash) = other {
+            self.by_serial.put(hash, device);
+        }
+        self.tabled += 1;
     }
 
     fn tenant(&mut self, tenant: &Tenant) -> u16 {
@@ -272,10 +299,12 @@ mod tests {
 
     #[test]
     fn a_device_is_found_by_each_of_its_names() {
-        let mut names = Names::default();
+        let mut names = Names::gathering(3000);
         let tenants: [Tenant; 2] = ["acme".parse().unwrap(), "other".parse().unwrap()];
-        names.reserve(3000);
         for n in 0..6000_i64 {
+            if n == 4000 {
+                names.settle();
+            }
             let tenant = &tenants[(n % 2) as usize];
             let id: DeviceId = format!("MU-{:06}", n / 2).parse().unwrap();
             let serial = if n % 3 == 0 { format!("S-{n}") } else { id.to_string() };

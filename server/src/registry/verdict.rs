@@ -120,18 +120,16 @@ impl Verdicts {
     /// None yet, and all of what is to come in memory.
     #[cfg(test)]
     pub(crate) fn empty() -> Self {
-        Self::with(Index::new(0, Tails::in_memory()), 0)
+        Self::with(Index::new(0, Tails::in_memory()), Names::default())
     }
 
     /// None yet, with room for so many; what need not be in memory goes to a file in this directory. Until
     /// [`Verdicts::settle`] it is filled.
     pub(crate) fn open(dir: &Path, devices: usize, certificates: usize) -> io::Result<Self> {
-        Ok(Self::with(Index::new(certificates, Tails::open(dir)?), devices))
+        Ok(Self::with(Index::new(certificates, Tails::open(dir)?), Names::gathering(devices)))
     }
 
-    fn with(certificates: Index, devices: usize) -> Self {
-        let mut names = Names::default();
-        names.reserve(devices);
+    fn with(certificates: Index, names: Names) -> Self {
         Self {
             certificates,
             states: States { segments: [const { OnceLock::new() }; SEGMENTS] },
@@ -145,6 +143,7 @@ impl Verdicts {
     /// What the registry held is in.
     pub(crate) fn settle(&self) {
         self.certificates.settle();
+        self.names.write().settle();
     }
 
     /// The device of exactly this certificate (all 32 octets of its digest compared), if the registry has it.
