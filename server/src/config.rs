@@ -6,39 +6,38 @@
 //! relative to the file; a path in a flag or variable is relative to the working directory.
 //! `server/muster.sample.toml` has every key with its default; a test keeps it so.
 
+mod client;
+mod doors;
 mod layers;
 mod reading;
+mod registry;
 mod services;
 mod values;
 mod zero_touch;
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use muster_pki::profile::ServerName;
 use muster_shared::limits::{PACKET_MAX, SERVICE_TOPIC_MAX, TOPIC_MAX};
 
 use crate::{
-    api::limits as api,
     edge::{
-        Network, Verify,
         clones::{Policy, Response},
         limits::{self, SessionLimits},
     },
-    registry::{
-        Place, PlaceError,
-        retention::{Period, Periods},
-    },
+    registry::retention::{Period, Periods},
     uplink::{Bound, Bounds},
 };
 
+pub use client::{Client, Color, Output};
+pub use doors::{Https, Mqtt};
 use layers::Layers;
 pub use layers::{ConfigFault, Setting, Source};
+pub use registry::Registry;
 pub use services::ServiceEntry;
-use values::{address, choice, count, duration, hosts, networks, optional_path, path, server, switch, text};
+use values::{choice, count, duration, path, switch, text};
 pub use zero_touch::{ApprovalEntry, ZeroTouchEntry};
 
 /// Every key with its default and what it is for.
@@ -77,51 +76,6 @@ pub struct Config {
     pub client: Client,
     /// Every key with its value and source, in the order of the sample.
     pub settings: Vec<Setting>,
-}
-
-/// Where the registry is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Registry {
-    /// A PostgreSQL database; `None`: a file in the data directory.
-    pub url: Option<String>,
-    /// File with that database's password.
-    pub password_file: Option<PathBuf>,
-}
-
-/// The door for devices.
-#[derive(Debug, Clone)]
-pub struct Mqtt {
-    /// MQTT over TLS; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Names and addresses in the broker's certificate; the endpoint a station installs is one of them.
-    pub names: Vec<ServerName>,
-    /// Event loops, each with its own accept queue; 0: one per core.
-    pub shards: usize,
-    /// Balancers in front: they say whose each connection is.
-    pub proxy_protocol: Vec<Network>,
-    /// How a device's certificate is verified.
-    pub verify: Verify,
-}
-
-const VERIFY: &[(&str, Verify)] = &[("pinned", Verify::Pinned), ("chain", Verify::Chain)];
-
-/// The door for people and programs.
-#[derive(Debug, Clone)]
-pub struct Https {
-    /// HTTPS; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Names and addresses in the certificate this server issues itself.
-    pub names: Vec<ServerName>,
-    /// PEM files of a certificate chain and its key, in place of the one this server issues itself.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-    /// Largest request body, octets.
-    pub body_max: usize,
-    /// Longest a request may take, from its first octet to the answer's.
-    pub request: Duration,
-    /// Most connections at once.
-    pub connections_max: usize,
-    /// How much may be asked.
-    pub limits: api::Limits,
 }
 
 /// Bounds on what a device may take.
@@ -169,77 +123,6 @@ pub struct Log {
     pub level: String,
     /// One JSON object a line instead of text.
     pub json: bool,
-}
-
-/// How commands reach a server.
-#[derive(Debug, Clone)]
-pub struct Client {
-    /// `https://host:port`; `None`: the server that runs on the data directory.
-    pub server: Option<String>,
-    /// The one certificate commands trust.
-    pub ca: PathBuf,
-    /// File with the operator's token; `-` reads it from standard input.
-    pub token_file: PathBuf,
-    /// Longest a request may take.
-    pub timeout: Duration,
-    /// How results are printed.
-    pub output: Output,
-    /// Whether to use colour.
-    pub color: Color,
-    /// Times are said in UTC, else in the zone of this machine.
-    pub utc: bool,
-    /// Plain ASCII instead of glyphs.
-    pub ascii: bool,
-}
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// Columns that fit 80.
-    Table,
-    /// All columns.
-    Wide,
-    /// One JSON document.
-    Json,
-    /// One JSON object a line.
-    Jsonl,
-    /// Comma-separated values (RFC 4180) with a header line.
-    Csv,
-    /// The first column alone: what another command reads with `-`.
-    Serial,
-}
-
-/// Whether to use colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Color {
-    /// Where a terminal reads it.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-impl Output {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("table", Self::Table),
-        ("wide", Self::Wide),
-        ("json", Self::Json),
-        ("jsonl", Self::Jsonl),
-        ("csv", Self::Csv),
-        ("serial", Self::Serial),
-    ];
-
-    /// Results and errors are read by a program.
-    #[must_use]
-    pub fn is_json(self) -> bool {
-        matches!(self, Self::Json | Self::Jsonl)
-    }
-}
-
-impl Color {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("auto", Self::Auto), ("always", Self::Always), ("never", Self::Never)];
 }
 
 /// What the command line said.
@@ -363,48 +246,6 @@ impl Config {
     }
 }
 
-impl Registry {
-    fn take(layers: &mut Layers<'_>, base: &Path) -> Self {
-        let url = layers.take(
-            "registry.url",
-            None,
-            |raw| {
-                let url = values::words(raw)?;
-                Place::check(&url).map_err(|error| error.to_string())?;
-                Ok(Some(url))
-            },
-            |url: &Option<String>| url.clone().unwrap_or_else(|| "registry.sqlite in data_dir".to_owned()),
-        );
-        let password_file = layers.take(
-            "registry.password_file",
-            None,
-            |raw| match raw {
-                layers::Raw::Text(text) if !text.is_empty() => Ok(Some(base.join(text))),
-                layers::Raw::Words(text) => Ok(Some(PathBuf::from(text))),
-                _ => Err("a path is wanted".to_owned()),
-            },
-            |path: &Option<PathBuf>| {
-                path.as_ref().map_or("none".to_owned(), |path| path.display().to_string())
-            },
-        );
-        if url.is_none() && password_file.is_some() {
-            layers.reject("registry.password_file", "registry.url is missing beside it");
-        }
-        Self { url, password_file }
-    }
-
-    /// Which database that is, for the server of a data directory.
-    ///
-    /// # Errors
-    /// [`PlaceError`] when the password cannot be read.
-    pub fn place(&self, data_dir: &Path) -> Result<Place, PlaceError> {
-        match &self.url {
-            None => Ok(Place::in_dir(data_dir)),
-            Some(url) => Place::at(url, self.password_file.as_deref()),
-        }
-    }
-}
-
 fn retention(layers: &mut Layers<'_>) -> Periods {
     let mut period = |of: Period, default| count(layers, of.as_str(), default, 0..=of.most());
     Periods {
@@ -413,66 +254,6 @@ fn retention(layers: &mut Layers<'_>) -> Periods {
         sessions_days: period(Period::SessionsDays, 365),
         refusals_days: period(Period::RefusalsDays, 365),
     }
-}
-
-impl Mqtt {
-    fn take(layers: &mut Layers<'_>) -> Self {
-        Self {
-            listen: address(layers, "mqtt.listen", "127.0.0.1:8883"),
-            names: hosts(layers, "mqtt.names"),
-            shards: count(layers, "mqtt.shards", 0, 0..=256),
-            proxy_protocol: networks(layers, "mqtt.proxy_protocol"),
-            verify: choice(layers, "mqtt.verify", Verify::Pinned, VERIFY),
-        }
-    }
-}
-
-impl Https {
-    fn take(layers: &mut Layers<'_>, base: &Path) -> Self {
-        let listen = address(layers, "https.listen", "127.0.0.1:8443");
-        let names = hosts(layers, "https.names");
-        let certificate = optional_path(layers, "https.certificate", base);
-        let key = optional_path(layers, "https.key", base);
-        match (&certificate, &key) {
-            (Some(_), None) => layers.reject("https.certificate", "https.key is missing beside it"),
-            (None, Some(_)) => layers.reject("https.key", "https.certificate is missing beside it"),
-            _ => {}
-        }
-        Self {
-            listen,
-            names,
-            certificate: certificate.zip(key),
-            // A manifest row is below 2 kB; this is a batch of more than 30 000 devices.
-            body_max: count(layers, "https.body_max", 64 << 20, 64 << 10..=1 << 30),
-            request: duration(layers, "https.request", Duration::from_secs(60)),
-            connections_max: count(layers, "https.connections_max", 512, 4..=65_536),
-            limits: asking(layers),
-        }
-    }
-}
-
-/// How much may be asked of the API.
-fn asking(layers: &mut Layers<'_>) -> api::Limits {
-    use api::{JSON_MAX_LEAST, JSON_MAX_MOST, STREAMS_MAX};
-    let default = api::Limits::default();
-    let limits = api::Limits {
-        requests_per_s: count(layers, "https.requests_per_s", default.requests_per_s, 1..=1_000_000),
-        requests_burst: count(layers, "https.requests_burst", default.requests_burst, 1..=10_000_000),
-        streams_each: count(layers, "https.streams_each", default.streams_each, 1..=STREAMS_MAX),
-        streams_max: count(layers, "https.streams_max", default.streams_max, 1..=STREAMS_MAX),
-        json_max: count(layers, "https.json_max", default.json_max, JSON_MAX_LEAST..=JSON_MAX_MOST),
-        sign_in_failures_max: count(
-            layers,
-            "https.sign_in_failures_max",
-            default.sign_in_failures_max,
-            2..=10_000,
-        ),
-    };
-    if limits.streams_each > limits.streams_max {
-        let most = limits.streams_max;
-        layers.reject("https.streams_each", format!("at most {most} is wanted, which is https.streams_max"));
-    }
-    limits
 }
 
 impl Limits {
@@ -546,29 +327,6 @@ fn clones(layers: &mut Layers<'_>) -> Policy {
         takeover_window: duration(layers, "clones.takeover_window", default.takeover_window),
         quarantines_max: count(layers, "clones.quarantines_max", default.quarantines_max, 1..=1_000_000),
         quarantine_window: duration(layers, "clones.quarantine_window", default.quarantine_window),
-    }
-}
-
-impl Client {
-    fn take(layers: &mut Layers<'_>, base: &Path, data_dir: &Path) -> Self {
-        let server = layers.take(
-            "client.server",
-            None,
-            |raw| server(raw).map(Some),
-            |server: &Option<String>| {
-                server.clone().unwrap_or_else(|| "the one that runs on data_dir".to_owned())
-            },
-        );
-        Self {
-            server,
-            ca: path(layers, "client.ca", base, data_dir.join("https.pem")),
-            token_file: path(layers, "client.token_file", base, data_dir.join("token")),
-            timeout: duration(layers, "client.timeout", Duration::from_secs(10)),
-            output: choice(layers, "client.output", Output::Table, Output::NAMES),
-            color: choice(layers, "client.color", Color::Auto, Color::NAMES),
-            utc: switch(layers, "client.utc", true),
-            ascii: switch(layers, "client.ascii", false),
-        }
     }
 }
 
