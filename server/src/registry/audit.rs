@@ -15,6 +15,7 @@
 
 pub mod checkpoint;
 pub mod export;
+mod read;
 pub mod standing;
 
 use std::{collections::BTreeMap, path::Path};
@@ -24,13 +25,16 @@ use muster_shared::{Generation, Tenant};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Inner, Page, Place, Registry,
-    actor::{Actor, Scope},
+    Inner, Place, Registry,
+    actor::Actor,
     changes::What,
-    database::{self, Connection, Pool, QueryBuilder, digest, int, uint},
+    database::{self, Connection, Pool, digest, int, uint},
     error::RegistryError,
     now_ms,
 };
+
+pub use read::AuditFilter;
+pub(super) use read::{about, list};
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,91 +261,6 @@ pub(super) async fn append(
     Ok(Stamp { no: row.no, generation: Generation(uint(generation) + 1), at_ms })
 }
 
-/// A reader of rows, with what follows its columns.
-macro_rules! select {
-    ($rest:literal) => {
-        concat!(
-            "SELECT no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest, ",
-            "tenant, request, address FROM audit ",
-            $rest
-        )
-    };
-}
-
-/// A row as it stands in the database, in the order of the columns.
-type Stored = (
-    i64,
-    String,
-    i64,
-    String,
-    String,
-    String,
-    String,
-    String,
-    String,
-    String,
-    Vec<u8>,
-    Vec<u8>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-);
-
-/// A row, even when its digests are not 32 octets: then they are zeros, which no chain continues.
-fn row(stored: Stored) -> AuditRow {
-    let (no, node, at_ms, actor, role, token, action, target, reason, detail, previous, digest, ..) = stored;
-    let (.., tenant, request, address) = stored;
-    AuditRow {
-        no: uint(no),
-        node,
-        at_ms: uint(at_ms),
-        actor,
-        role,
-        token,
-        action,
-        target,
-        reason,
-        detail,
-        origin: tenant.map(|tenant| Origin {
-            tenant,
-            request: request.unwrap_or_default(),
-            address: address.unwrap_or_default(),
-        }),
-        previous: previous.try_into().unwrap_or(NOTHING),
-        digest: digest.try_into().unwrap_or(NOTHING),
-    }
-}
-
-/// Rows after number `after`, oldest first.
-pub(super) async fn list(
-    connection: &mut Connection,
-    after: u64,
-    limit: i64,
-) -> Result<Vec<AuditRow>, sqlx::Error> {
-    let rows: Vec<Stored> = sqlx::query_as(select!("WHERE no > $1 ORDER BY no LIMIT $2"))
-        .bind(int(after))
-        .bind(limit)
-        .fetch_all(connection)
-        .await?;
-    Ok(rows.into_iter().map(row).collect())
-}
-
-/// Rows about any of these targets, newest first.
-pub(super) async fn about(
-    connection: &mut Connection,
-    targets: &[String],
-    limit: i64,
-) -> Result<Vec<AuditRow>, RegistryError> {
-    let mut query = QueryBuilder::new(select!("WHERE target IN ("));
-    let mut list = query.separated(", ");
-    for target in targets {
-        list.push_bind(target.as_str());
-    }
-    query.push(") ORDER BY no DESC LIMIT ").push_bind(limit);
-    let rows: Vec<Stored> = query.build_query_as().fetch_all(connection).await?;
-    Ok(rows.into_iter().map(row).collect())
-}
-
 /// The head the registry keeps beside the log.
 pub(super) async fn head(connection: &mut Connection) -> Result<AuditHead, RegistryError> {
     let (no, at): (i64, Vec<u8>) =
@@ -351,98 +270,9 @@ pub(super) async fn head(connection: &mut Connection) -> Result<AuditHead, Regis
     Ok(AuditHead { no: uint(no), digest: digest(&at, "the audit log's head")? })
 }
 
-/// What rows are asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AuditFilter {
-    /// Of this actor, by their name in full.
-    pub actor: Option<String>,
-    /// This action, such as `device.suspend`, or all that begin with it, such as `device.`.
-    pub action: Option<String>,
-    /// About this: `acme/MU-000118`, a batch, a station, an operator.
-    pub target: Option<String>,
-    /// From then on, Unix milliseconds.
-    pub since_ms: Option<u64>,
-    /// Before then.
-    pub until_ms: Option<u64>,
-    /// The newest first; `after` is then a number that the rows are below.
-    pub newest_first: bool,
-}
-
-impl AuditFilter {
-    /// Conditions over indexed columns.
-    fn push(&self, scope: &Scope, query: &mut QueryBuilder) {
-        query.push("1 = 1");
-        if let Some(tenant) = scope.tenant() {
-            query.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
-        }
-        if let Some(actor) = &self.actor {
-            query.push(" AND actor = ").push_bind(actor.clone());
-        }
-        if let Some(action) = &self.action {
-            match action.strip_suffix('.') {
-                // '/' is the character after '.': the range is what begins so.
-                Some(family) => {
-                    query.push(" AND action >= ").push_bind(action.clone());
-                    query.push(" AND action < ").push_bind(format!("{family}/"));
-                }
-                None => {
-                    query.push(" AND action = ").push_bind(action.clone());
-                }
-            }
-        }
-        if let Some(target) = &self.target {
-            query.push(" AND (target = ").push_bind(target.clone());
-            if let Some(tenant) = scope.tenant().filter(|_| !target.contains('/')) {
-                query.push(" OR target = ").push_bind(format!("{tenant}/{target}"));
-            }
-            query.push(")");
-        }
-        if let Some(since) = self.since_ms {
-            query.push(" AND at_ms >= ").push_bind(int(since));
-        }
-        if let Some(until) = self.until_ms {
-            query.push(" AND at_ms < ").push_bind(int(until));
-        }
-    }
-
-    fn is_all(&self) -> bool {
-        *self == Self { newest_first: self.newest_first, ..Self::default() }
-    }
-}
-
-/// One page of what a scope sees of the log.
-pub(super) async fn page(
-    connection: &mut Connection,
-    scope: &Scope,
-    filter: &AuditFilter,
-    after: Option<u64>,
-    limit: u32,
-) -> Result<Page<AuditRow>, RegistryError> {
-    let total = if *scope == Scope::Every && filter.is_all() {
-        head(connection).await?.no
-    } else {
-        let mut count = QueryBuilder::new("SELECT count(*) FROM audit WHERE ");
-        filter.push(scope, &mut count);
-        let (count,): (i64,) = count.build_query_as().fetch_one(&mut *connection).await?;
-        uint(count)
-    };
-    let mut query = QueryBuilder::new(select!("WHERE "));
-    filter.push(scope, &mut query);
-    if let Some(after) = after {
-        query.push(if filter.newest_first { " AND no < " } else { " AND no > " }).push_bind(int(after));
-    }
-    query.push(if filter.newest_first { " ORDER BY no DESC LIMIT " } else { " ORDER BY no LIMIT " });
-    query.push_bind(i64::from(limit.max(1)) + 1);
-    let rows: Vec<Stored> = query.build_query_as().fetch_all(connection).await?;
-    let more = rows.len() > limit.max(1) as usize;
-    let items: Vec<_> = rows.into_iter().take(limit.max(1) as usize).map(row).collect();
-    let next = items.last().filter(|_| more).map(|last| last.no.to_string());
-    Ok(Page { items, next, total, exact: true })
-}
-
 /// Reads the log in one snapshot and follows its chain, past every checkpoint that was signed: from its first row,
 /// or from a row that was checked before.
-pub(super) async fn verify(
+async fn verify(
     pool: &Pool,
     key: Option<&PublicKey>,
     outside: Option<&AuditHead>,

@@ -5,7 +5,7 @@ use muster_shared::{CertificateId, Code, DeviceId, SerialNumber, Tenant};
 use sqlx::Row as _;
 
 use super::{
-    DeviceState, Inner, Page,
+    DeviceState, Inner, Page, Registry,
     database::{QueryBuilder, Row, digest, int, parse, uint},
     decide::RevocationReason,
     error::RegistryError,
@@ -93,8 +93,64 @@ fn listed(row: &Row) -> Result<Listed, RegistryError> {
     })
 }
 
+impl Registry {
+    /// Certificates that match, what ends first first.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn certificates(
+        &self,
+        filter: &CertificateFilter,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<Listed>, RegistryError> {
+        list(&self.inner, filter, after, limit).await
+    }
+
+    /// The certificate with this digest.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M314 for no such certificate.
+    pub async fn certificate(
+        &self,
+        tenant: Option<&Tenant>,
+        id: &CertificateId,
+    ) -> Result<Listed, RegistryError> {
+        find(&self.inner, tenant, id).await
+    }
+
+    /// The newest revoked certificates of a CA, by its key identifier.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn revoked_of(
+        &self,
+        issuer: &[u8],
+        most: usize,
+    ) -> Result<Vec<muster_pki::crl::Revoked>, RegistryError> {
+        revoked(&self.inner, issuer, most).await
+    }
+
+    /// The certificates that were revoked one by one, whoever's they are, with why and when (Unix milliseconds);
+    /// the registry need not know them.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn revoked_singly(
+        &self,
+    ) -> Result<Vec<(CertificateId, muster_pki::crl::RevocationReason, u64)>, RegistryError> {
+        revoked_singly(&self.inner).await
+    }
+
+    /// Devices that may not talk: their place in the status list, and why.
+    #[must_use]
+    pub fn refused_devices(&self, tenant: Option<&Tenant>) -> Vec<(u64, Code)> {
+        refused(&self.inner, tenant)
+    }
+}
+
 /// Certificates that match, what ends first first; `after` is the `next` of the page before.
-pub(super) async fn list(
+async fn list(
     inner: &Inner,
     filter: &CertificateFilter,
     after: Option<&str>,
@@ -139,11 +195,7 @@ fn cursor(text: &str) -> Result<(i64, Vec<u8>), RegistryError> {
 }
 
 /// The certificate with this digest.
-pub(super) async fn find(
-    inner: &Inner,
-    tenant: Option<&Tenant>,
-    id: &CertificateId,
-) -> Result<Listed, RegistryError> {
+async fn find(inner: &Inner, tenant: Option<&Tenant>, id: &CertificateId) -> Result<Listed, RegistryError> {
     let mut query = QueryBuilder::new(LISTED);
     query.push(" AND certificate.id = ").push_bind(id.0.to_vec());
     if let Some(tenant) = tenant {
@@ -155,7 +207,7 @@ pub(super) async fn find(
 }
 
 /// Revoked certificates of a CA, as its revocation list names them: at most `most`, the newest.
-pub(super) async fn revoked(
+async fn revoked(
     inner: &Inner,
     issuer: &[u8],
     most: usize,
@@ -184,7 +236,7 @@ pub(super) async fn revoked(
 }
 
 /// Certificates with a rule of their own, newest first.
-pub(super) async fn revoked_singly(
+async fn revoked_singly(
     inner: &Inner,
 ) -> Result<Vec<(CertificateId, muster_pki::crl::RevocationReason, u64)>, RegistryError> {
     let rows: Vec<(String, Option<String>, i64)> = sqlx::query_as(
@@ -216,7 +268,7 @@ fn listed_reason(reason: RevocationReason) -> muster_pki::crl::RevocationReason 
 }
 
 /// Devices that may not talk, of one tenant or of all: place in the status list, and why.
-pub(super) fn refused(inner: &Inner, tenant: Option<&Tenant>) -> Vec<(u64, Code)> {
+fn refused(inner: &Inner, tenant: Option<&Tenant>) -> Vec<(u64, Code)> {
     let verdicts = &inner.verdicts;
     let devices = (0..verdicts.devices()).filter_map(|n| {
         let key = super::DeviceKey(u32::try_from(n).ok()?);

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use sqlx::Row as _;
 
 use super::{
-    Inner, RegistryError,
+    Inner, Registry, RegistryError,
     database::{Connection, Row},
 };
 
@@ -251,11 +251,18 @@ fn first(kind: &Kind) -> Vec<Key> {
         .collect()
 }
 
+impl Registry {
+    /// Some lines of an export, and what comes next; `None` after the last.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn export(&self, at: Exporting) -> Result<Option<(String, Exporting)>, RegistryError> {
+        next(&self.inner, at).await
+    }
+}
+
 /// Some lines, and what comes next; `None` after the last.
-pub(super) async fn next(
-    inner: &Inner,
-    mut at: Exporting,
-) -> Result<Option<(String, Exporting)>, RegistryError> {
+async fn next(inner: &Inner, mut at: Exporting) -> Result<Option<(String, Exporting)>, RegistryError> {
     let mut connection = inner.database.readers().acquire().await?;
     while let Some(kind) = KINDS.get(at.kind) {
         if let Some(lines) = page(&mut connection, kind, &mut at).await? {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    Actor, Aim, DeviceState, Inner,
+    Actor, Aim, DeviceState, Inner, Registry, Target,
     changes::What,
     database::{Connection, int, uint},
     decide::find,
@@ -94,9 +94,44 @@ impl Edit {
     }
 }
 
+impl Registry {
+    /// Changes what is written on a device: tags, groups, a note. The aim's `seen` is the version of what was written
+    /// on it, 0 for nothing yet.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M208 for no such device, M532 when something else was written since it was seen.
+    pub async fn label(
+        &self,
+        actor: &Actor,
+        aim: impl Into<Aim>,
+        edit: Edit,
+    ) -> Result<Labels, RegistryError> {
+        let (actor, aim) = (actor.clone(), aim.into());
+        let edited = self.run(|inner| async move { self::edit(&inner, &actor, &aim, edit, "", false).await });
+        edited.await.map(|(labels, _)| labels)
+    }
+
+    /// The same for a reason, as one of many: the number of the audit row, `None` when all of it was so already.
+    ///
+    /// # Errors
+    /// As [`Registry::label`].
+    pub async fn label_as_of(
+        &self,
+        actor: &Actor,
+        target: &Target,
+        edit: Edit,
+        reason: &str,
+    ) -> Result<Option<u64>, RegistryError> {
+        let (actor, aim, reason) = (actor.clone(), Aim::from(target), reason.to_owned());
+        let edited =
+            self.run(|inner| async move { self::edit(&inner, &actor, &aim, edit, &reason, true).await });
+        edited.await.map(|(_, audit_no)| audit_no)
+    }
+}
+
 /// Makes the change, and puts it on the record; what is written now, and the number of the audit row. A change
 /// that changes nothing has none where `unless_so` says that it is not to be recorded.
-pub(super) async fn edit(
+async fn edit(
     inner: &Inner,
     actor: &Actor,
     aim: &Aim,

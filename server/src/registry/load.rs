@@ -5,14 +5,14 @@ use std::collections::HashMap;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use futures_util::TryStreamExt as _;
-use muster_shared::CertificateId;
+use muster_shared::{CertificateId, Generation};
 
 use super::{
-    Inner,
+    Inner, continuity,
     database::{Connection, Kind, int, kind_of, parse, uint},
     error::RegistryError,
     members::{BatchKey, IssuerKey},
-    station,
+    rules, station,
     verdict::{CertificateStatus, DeviceName},
 };
 
@@ -39,8 +39,22 @@ const DEVICES: &str = together!(
      FROM device WHERE id >= chunk.first AND id < chunk.first + 1024 ORDER BY id"
 );
 
+impl Inner {
+    /// Reads every verdict from the file.
+    pub(super) async fn load(&self, connection: &mut Connection) -> Result<(), RegistryError> {
+        rules::load(self, connection).await?;
+        issuers(self, connection).await?;
+        devices(self, connection).await?;
+        continuity::load(self, connection).await?;
+        let (generation,): (i64,) =
+            sqlx::query_as("SELECT generation FROM registry WHERE one = 1").fetch_one(connection).await?;
+        self.verdicts.set_generation(Generation(uint(generation)));
+        Ok(())
+    }
+}
+
 /// Loads every registered factory CA. A record that the root's signature no longer covers vouches for nobody.
-pub(super) async fn issuers(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
+async fn issuers(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
     let Some(root) = station::root(connection).await? else { return Ok(()) };
     for record in station::records(connection, &station::read_root(&root)?).await? {
         inner.verdicts.put_issuer(station::issuer(&record));
@@ -72,7 +86,7 @@ fn certificates_of(connection: &Connection) -> &'static str {
 }
 
 /// Devices and certificates, into the verdicts.
-pub(super) async fn devices(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
+async fn devices(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
     let batches = batches(inner, connection).await?;
     let last = int(size(connection).await? as u64);
     lines(connection, DEVICES, last, "device", |line| device(inner, &batches, line)).await?;

@@ -23,14 +23,17 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::{
+    Registry,
     device::DeviceState,
+    error::RegistryError,
     readings::Readings,
     verdict::{DeviceKey, Verdicts},
 };
 
 mod store;
 
-pub(super) use store::{run, store, stored_cursor};
+pub(super) use store::run;
+use store::{store, stored_cursor};
 
 /// Devices changed from which on is stored early, and rows of one transaction: at some 3 µs a row a decision
 /// waits 25 ms for it at most.
@@ -103,6 +106,34 @@ struct Cursor {
     projection: &'static str,
     text: String,
     changed: bool,
+}
+
+impl Registry {
+    /// What is newest of every device: what a projection of the uplink log fills.
+    #[must_use]
+    pub fn newest(&self) -> Arc<Newest> {
+        self.inner.newest.clone()
+    }
+
+    /// Stores what is newest of every device, and the cursor it ends at, now. It is stored without this too,
+    /// from time to time and when the registry closes. Unaudited.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn store_newest(&self) -> Result<(), RegistryError> {
+        self.run(|inner| async move { store(&inner).await }).await
+    }
+
+    /// How far a projection has come; `None` when it never ran.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn projected(&self, projection: &str) -> Result<Option<String>, RegistryError> {
+        match self.inner.newest.cursor(projection) {
+            Some(cursor) => Ok(Some(cursor)),
+            None => stored_cursor(&self.inner, projection).await,
+        }
+    }
 }
 
 impl Newest {

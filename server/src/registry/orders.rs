@@ -4,7 +4,7 @@
 use muster_shared::Generation;
 
 use super::{
-    Actor, Inner, RegistryError, Target,
+    Actor, Inner, Registry, RegistryError, Target,
     audit::{self, Entry, Stamp},
     changes::What,
     database::Connection,
@@ -73,8 +73,26 @@ pub(super) async fn append(
     audit::append(tx, entry, at_ms).await
 }
 
+impl Registry {
+    /// Records what an operator orders of a device without changing its state; call it before doing it.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; M208 for no such device.
+    pub async fn order(
+        &self,
+        actor: &Actor,
+        target: impl Into<Target>,
+        order: Order,
+        reason: &str,
+        detail: serde_json::Value,
+    ) -> Result<Ordered, RegistryError> {
+        let (actor, target, reason) = (actor.clone(), target.into(), reason.to_owned());
+        self.run(|inner| async move { record(&inner, &actor, &target, order, &reason, detail).await }).await
+    }
+}
+
 /// Records the order.
-pub(super) async fn record(
+async fn record(
     inner: &Inner,
     actor: &Actor,
     target: &Target,

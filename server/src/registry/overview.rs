@@ -3,7 +3,7 @@
 use muster_shared::{Code, Tenant};
 
 use super::{
-    Inner,
+    Inner, Registry,
     database::{Connection, QueryBuilder, int, parse, uint},
     device::DeviceState,
     error::RegistryError,
@@ -86,7 +86,17 @@ fn of_tenant(tenant: Option<&Tenant>) -> &'static str {
     if tenant.is_some() { "device.tenant = $1" } else { "$1 = ''" }
 }
 
-pub(super) async fn read(inner: &Inner, tenant: Option<&Tenant>) -> Result<Overview, RegistryError> {
+impl Registry {
+    /// The fleet in a dozen figures.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn overview(&self, tenant: Option<&Tenant>) -> Result<Overview, RegistryError> {
+        read(&self.inner, tenant).await
+    }
+}
+
+async fn read(inner: &Inner, tenant: Option<&Tenant>) -> Result<Overview, RegistryError> {
     let to_ms = now_ms();
     let from_ms = (to_ms.saturating_sub(DAY_MS) / BUCKET_MS) * BUCKET_MS;
     let mut connection = inner.database.readers().acquire().await?;

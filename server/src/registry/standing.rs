@@ -8,7 +8,7 @@ use muster_pki::profile::NO_END_S;
 use tokio::sync::watch;
 
 use super::{
-    Inner,
+    Inner, Registry,
     database::{QueryBuilder, int},
     error::RegistryError,
     filter::Version,
@@ -127,11 +127,18 @@ async fn write(inner: &Inner, mut query: QueryBuilder) -> Result<(), RegistryErr
     inner.commit(tx).await.inspect_err(|_| writer.fail())
 }
 
+impl Registry {
+    /// Takes what devices reported to run. Unaudited.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn report_firmware(&self, versions: HashMap<DeviceKey, Version>) -> Result<(), RegistryError> {
+        self.run(|inner| async move { report_firmware(&inner, &versions).await }).await
+    }
+}
+
 /// What devices reported to run. The same again changes nothing.
-pub(super) async fn report_firmware(
-    inner: &Inner,
-    versions: &HashMap<DeviceKey, Version>,
-) -> Result<(), RegistryError> {
+async fn report_firmware(inner: &Inner, versions: &HashMap<DeviceKey, Version>) -> Result<(), RegistryError> {
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let at_ms = now_ms();

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AuditHead, head};
 use crate::registry::{
-    Inner,
+    Inner, Registry,
     database::{Connection, digest, int, uint},
     error::RegistryError,
     now_ms,
@@ -174,8 +174,33 @@ pub(in crate::registry) fn open_key(data_dir: &Path) -> Result<SoftKey, Registry
     Ok(key)
 }
 
+impl Registry {
+    /// Signs where the audit log stands now.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn audit_checkpoint(&self) -> Result<Checkpoint, RegistryError> {
+        self.run(|inner| async move { make(&inner).await }).await
+    }
+
+    /// The signed checkpoints of row `from` and later, oldest first.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn audit_checkpoints(&self, from: u64) -> Result<Vec<Checkpoint>, RegistryError> {
+        let mut connection = self.inner.database.readers().acquire().await?;
+        list(&mut connection, from).await
+    }
+
+    /// The public half of the key that signs checkpoints.
+    #[must_use]
+    pub fn audit_key(&self) -> PublicKey {
+        *self.inner.audit_key.public_key()
+    }
+}
+
 /// Signs where the log stands; the same again when nothing was decided since.
-pub(in crate::registry) async fn make(inner: &Inner) -> Result<Checkpoint, RegistryError> {
+async fn make(inner: &Inner) -> Result<Checkpoint, RegistryError> {
     let mut writer = inner.writer().await?;
     let mut tx = writer.begin().await?;
     let head = head(&mut tx).await?;
@@ -208,10 +233,7 @@ pub(in crate::registry) async fn make(inner: &Inner) -> Result<Checkpoint, Regis
 }
 
 /// Those of row `from` and later, oldest first.
-pub(in crate::registry) async fn list(
-    connection: &mut Connection,
-    from: u64,
-) -> Result<Vec<Checkpoint>, RegistryError> {
+pub(super) async fn list(connection: &mut Connection, from: u64) -> Result<Vec<Checkpoint>, RegistryError> {
     type Row = (String, i64, Vec<u8>, i64, Vec<u8>, Vec<u8>);
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT node, no, digest, at_ms, key, signature FROM audit_checkpoint WHERE no >= $1 ORDER BY no",

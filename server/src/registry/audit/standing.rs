@@ -82,6 +82,21 @@ async fn check(inner: &Inner) -> Result<(), RegistryError> {
 }
 
 impl Registry {
+    /// Reads the whole audit log and checks its chain and its signed checkpoints; `outside` is a head that
+    /// was kept elsewhere, against a log that was cut and written anew.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when it cannot be read. A broken chain is an [`AuditReport`], not an error.
+    pub async fn audit_verify(&self, outside: Option<&AuditHead>) -> Result<AuditReport, RegistryError> {
+        let key = *self.inner.audit_key.public_key();
+        let at_ms = now_ms();
+        let report = super::verify(self.inner.database.readers(), Some(&key), outside, None).await?;
+        if outside.is_none() {
+            self.inner.standing.keep(&report, at_ms);
+        }
+        Ok(report)
+    }
+
     /// What the newest check of the audit log found. Where that was a while ago another begins, and is waited for
     /// so long; `None`: the first one still runs.
     ///

@@ -50,7 +50,7 @@ pub(in crate::registry) async fn run(newest: Arc<Newest>, inner: Weak<Inner>) {
 }
 
 /// Stores what has gathered: when this returns `Ok`, all that was taken before it is on disk.
-pub(in crate::registry) async fn store(inner: &Inner) -> Result<(), RegistryError> {
+pub(super) async fn store(inner: &Inner) -> Result<(), RegistryError> {
     let newest = &inner.newest;
     let _one = newest.storing.lock().await;
     let (changed, cursor) = {
@@ -214,10 +214,7 @@ async fn put(tx: &mut Connection, rows: &[Row]) -> Result<(), RegistryError> {
 }
 
 /// How far a projection has come, as the file has it; `None` when it never ran.
-pub(in crate::registry) async fn stored_cursor(
-    inner: &Inner,
-    projection: &str,
-) -> Result<Option<String>, RegistryError> {
+pub(super) async fn stored_cursor(inner: &Inner, projection: &str) -> Result<Option<String>, RegistryError> {
     let found: Option<(String,)> = sqlx::query_as("SELECT cursor FROM projection WHERE name = $1")
         .bind(projection)
         .fetch_optional(inner.database.readers())
