@@ -61,7 +61,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
 /// The process's time for one acknowledged message.
 async fn turn(load: &mut Load, process: u32) -> Result<f64> {
     let before = cpu_us(process)?;
-    let messages = load.turn(Pace::Every(PERIOD)).await?.messages;
+    let messages = load.turn(Pace::Every(PERIOD, 1)).await?.messages;
     let wanted = DEVICES as u64 * (TURN.as_millis() / PERIOD.as_millis()) as u64;
     ensure!(messages >= wanted * 8 / 10, "only {messages} of {wanted} messages in a turn");
     Ok((cpu_us(process)? - before) / messages as f64)

@@ -33,8 +33,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// How fast a device publishes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pace {
-    /// A message each time this is over; the devices' turns are spread over it.
-    Every(Duration),
+    /// So many messages at once each time this is over; the devices' turns are spread over it.
+    Every(Duration, usize),
     /// So many at once, and again when all are acknowledged.
     Together(usize),
 }
@@ -118,7 +118,9 @@ impl Device {
         loop {
             let begun = *pace.wait_for(Option::is_some).await?;
             match begun {
-                Some(Pace::Every(period)) => self.at_a_pace(period, &pace, &count).await?,
+                Some(Pace::Every(period, messages)) => {
+                    self.at_a_pace(period, messages, &pace, &count).await?;
+                }
                 Some(Pace::Together(messages)) => {
                     while pace.borrow().is_some() {
                         self.together(messages, &count).await?;
@@ -132,6 +134,7 @@ impl Device {
     async fn at_a_pace(
         &mut self,
         period: Duration,
+        messages: usize,
         pace: &watch::Receiver<Option<Pace>>,
         count: &Count,
     ) -> Result<()> {
@@ -152,11 +155,8 @@ impl Device {
                     if pace.borrow().is_none() {
                         continue;
                     }
-                    let message = self.message();
-                    count.sent.fetch_add(1, Ordering::Relaxed);
-                    sent.push_back(Instant::now());
-                    self.packets.stream.write_all(&message).await?;
-                    self.packets.stream.flush().await?;
+                    sent.extend(std::iter::repeat_n(Instant::now(), messages));
+                    self.send(messages, count).await?;
                 }
             }
         }
@@ -164,17 +164,20 @@ impl Device {
     }
 
     async fn together(&mut self, messages: usize, count: &Count) -> Result<()> {
-        let mut octets = Vec::new();
-        for _ in 0..messages {
-            octets.extend(self.message());
-        }
-        count.sent.fetch_add(messages as u64, Ordering::Relaxed);
-        self.packets.stream.write_all(&octets).await?;
-        self.packets.stream.flush().await?;
+        self.send(messages, count).await?;
         for _ in 0..messages {
             acknowledged(self.packets.next().await?)?;
             count.acked.fetch_add(1, Ordering::Relaxed);
         }
+        Ok(())
+    }
+
+    /// So many in one write.
+    async fn send(&mut self, messages: usize, count: &Count) -> Result<()> {
+        let octets: Vec<u8> = (0..messages).flat_map(|_| self.message()).collect();
+        count.sent.fetch_add(messages as u64, Ordering::Relaxed);
+        self.packets.stream.write_all(&octets).await?;
+        self.packets.stream.flush().await?;
         Ok(())
     }
 

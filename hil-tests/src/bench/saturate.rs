@@ -47,10 +47,12 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
                 mosquitto.turn(load, *process).await?;
             }
         }
-        let half = Duration::from_secs_f64(DEVICES as f64 * 2.0 / median(value.per_s.clone())?);
+        // The same messages, as many together: half as often.
+        let together = (DEVICES * TOGETHER) as f64;
+        let half = Duration::from_secs_f64(together * 2.0 / median(value.per_s.clone())?);
         let (mut waits_ms, mut fsyncs_ms) = (Vec::new(), Vec::new());
         for _ in 0..TURNS {
-            let turn = ours.turn(Pace::Every(half)).await?;
+            let turn = ours.turn(Pace::Every(half, TOGETHER)).await?;
             waits_ms.push(quantile(turn.waits_us.iter().map(|us| f64::from(*us) / 1000.0).collect(), 0.99)?);
             fsyncs_ms.push(quantile(fsyncs(rig.dir())?, 0.99)?);
         }
