@@ -35,7 +35,7 @@ impl Inner {
             writer => writer?,
         };
         if writer.unsettled {
-            let read = self.load(writer.connection()?).await;
+            let read = self.load(writer.connection()?, None).await;
             if let Err(error) = read {
                 writer.fail();
                 return Err(error);

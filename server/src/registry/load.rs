@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
-use futures_util::TryStreamExt as _;
+use futures_util::{Stream, TryStreamExt as _};
 use muster_shared::{CertificateId, Generation};
 
 use super::{
@@ -15,6 +15,9 @@ use super::{
     rules, station,
     verdict::{CertificateStatus, DeviceName},
 };
+
+/// Devices of a row, in the statements below.
+pub(super) const TOGETHER: usize = 1024;
 
 /// A statement of many rows, each the text of 1024 devices' lines, `;` between them. A row costs a few
 /// microseconds on its way out of the database, whatever is in it. And the database is at the next rows while
@@ -40,11 +43,15 @@ const DEVICES: &str = together!(
 );
 
 impl Inner {
-    /// Reads every verdict from the file.
-    pub(super) async fn load(&self, connection: &mut Connection) -> Result<(), RegistryError> {
+    /// Reads every verdict from the file; the longest part of it sooner with a connection `beside`.
+    pub(super) async fn load(
+        &self,
+        connection: &mut Connection,
+        beside: Option<&mut Connection>,
+    ) -> Result<(), RegistryError> {
         rules::load(self, connection).await?;
         issuers(self, connection).await?;
-        devices(self, connection).await?;
+        devices(self, connection, beside).await?;
         continuity::load(self, connection).await?;
         let (generation,): (i64,) =
             sqlx::query_as("SELECT generation FROM registry WHERE one = 1").fetch_one(connection).await?;
@@ -85,29 +92,61 @@ fn certificates_of(connection: &Connection) -> &'static str {
     }
 }
 
-/// Devices and certificates, into the verdicts.
-async fn devices(inner: &Inner, connection: &mut Connection) -> Result<(), RegistryError> {
+/// Devices and certificates, into the verdicts; both at once where there is a connection `beside` that sees
+/// the same rows: the database gathers on two processors then.
+async fn devices(
+    inner: &Inner,
+    connection: &mut Connection,
+    beside: Option<&mut Connection>,
+) -> Result<(), RegistryError> {
     let batches = batches(inner, connection).await?;
     let last = int(size(connection).await? as u64);
-    lines(connection, DEVICES, last, "device", |line| device(inner, &batches, line)).await?;
-    let mut issuer = LastIssuer::default();
     let certificates = certificates_of(connection);
-    lines(connection, certificates, last, "certificate", |line| certificate(inner, &mut issuer, line)).await
+    let mut issuer = LastIssuer::default();
+    let device = |text: &str| lines(text, "device", |line| device(inner, &batches, line));
+    let mut certificate =
+        |text: &str| lines(text, "certificate", |line| certificate(inner, &mut issuer, line));
+    match beside {
+        Some(beside) => {
+            let (mut devices, mut certificates) =
+                (chunks(connection, DEVICES, last), chunks(beside, certificates, last));
+            while let Some(text) = devices.try_next().await? {
+                device(&text)?;
+                // Those of the same devices.
+                if let Some(text) = certificates.try_next().await? {
+                    certificate(&text)?;
+                }
+            }
+        }
+        None => {
+            let mut devices = chunks(connection, DEVICES, last);
+            while let Some(text) = devices.try_next().await? {
+                device(&text)?;
+            }
+            drop(devices);
+            let mut certificates = chunks(connection, certificates, last);
+            while let Some(text) = certificates.try_next().await? {
+                certificate(&text)?;
+            }
+        }
+    }
+    Ok(())
 }
 
-/// Hands over every line of a statement made by [`together`]; `None` for one that is not what was written.
-async fn lines(
-    connection: &mut Connection,
+/// The rows of a statement made by [`together`], one for every 1024 devices.
+fn chunks<'c>(
+    connection: &'c mut Connection,
     sql: &'static str,
     last: i64,
-    what: &str,
-    mut take: impl FnMut(&str) -> Option<()>,
-) -> Result<(), RegistryError> {
-    let mut rows = sqlx::query_as::<_, (Option<String>,)>(sql).bind(last).fetch(&mut *connection);
-    while let Some((text,)) = rows.try_next().await? {
-        for line in text.iter().flat_map(|text| text.split(';')) {
-            take(line).ok_or_else(|| RegistryError::Damaged(format!("a {what}'s row is {line:?}")))?;
-        }
+) -> impl Stream<Item = Result<String, sqlx::Error>> + Unpin + 'c {
+    let rows = sqlx::query_as::<_, (Option<String>,)>(sql).bind(last).fetch(connection);
+    rows.map_ok(|(text,)| text.unwrap_or_default())
+}
+
+/// Hands over every line of a row; `None` for one that is not what was written.
+fn lines(text: &str, what: &str, mut take: impl FnMut(&str) -> Option<()>) -> Result<(), RegistryError> {
+    for line in text.split(';').filter(|_| !text.is_empty()) {
+        take(line).ok_or_else(|| RegistryError::Damaged(format!("a {what}'s row is {line:?}")))?;
     }
     Ok(())
 }

@@ -64,8 +64,11 @@ impl Registry {
             runtime: Handle::current(),
         });
         {
-            let mut connection = inner.database.readers().acquire().await?;
-            inner.load(&mut connection).await?;
+            let readers = inner.database.readers();
+            let mut connection = readers.acquire().await?;
+            // Another connection takes longer to open than the rows of a small fleet to read.
+            let mut beside = if devices > load::TOGETHER { Some(readers.acquire().await?) } else { None };
+            inner.load(&mut connection, beside.as_deref_mut()).await?;
             inner.verdicts.settle();
         }
         let facts = tokio::spawn(facts::run(inner.facts.clone(), Arc::downgrade(&inner)));

@@ -28,5 +28,7 @@ mod newest;
 mod operators;
 #[path = "replace.rs"]
 mod replace;
+#[path = "started.rs"]
+mod started;
 #[path = "twin.rs"]
 mod twin;
